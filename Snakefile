@@ -1,0 +1,28 @@
+"""Targets: fig1, ...; figures, tables, all; clean. Scale: --config scale=smoke|small|paper."""
+
+from snakemake.utils import min_version
+
+min_version("9.0")
+
+
+include: "workflow/rules/common.smk"
+
+
+rule all:
+    input:
+        rules_outputs("figure", "table"),
+
+
+rule figures:
+    input:
+        rules_outputs("figure"),
+
+
+rule tables:
+    input:
+        rules_outputs("table"),
+
+
+include: "workflow/rules/train.smk"
+include: "workflow/rules/products.smk"
+include: "workflow/rules/clean.smk"

@@ -1,0 +1,350 @@
+"""The command line. Errors of the user are one line and exit status 2."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+# One thread a process: before torch is imported anywhere.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import typer
+from rich.console import Console
+from rich.table import Table as RichTable
+
+from experiments import registry
+from experiments.errors import UserError, unknown
+from experiments.progress import Progress, duration, note
+from experiments.spec import Experiment, Figure, Table, check_scale
+from experiments.store import DamagedRunError, Store
+from experiments.sweep import cost, groups, missing, resolve_data, results_dir, train_runs
+
+app = typer.Typer(
+    help="Reproduce Tensor Programs V (µTransfer): train sweeps, draw figures, judge claims.",
+    epilog="Whole figures: `snakemake fig1`. One training: "
+    "`python -m experiments run transformer_wikitext2 --width 256 --log2lr -8`.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
+console = Console(highlight=False)
+
+Scale = Annotated[str, typer.Option(help="smoke, small or paper.")]
+Data = Annotated[
+    str | None,
+    typer.Option(help="Data source; by default MUPKIT_DATA, the Hub, or a small built-in one."),
+]
+Jobs = Annotated[int, typer.Option(help="Processes at once, one thread each.", min=1)]
+CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def main() -> None:
+    """Run the command line; a UserError becomes one line and exit status 2."""
+    try:
+        app()
+    except UserError as error:
+        note(f"error: {error}")
+        sys.exit(2)
+
+
+@app.command("list", epilog="Example: `python -m experiments list --scale paper`")
+def list_(scale: Scale = "small") -> None:
+    """List experiments, figures and tables."""
+    checked = check_scale(scale)
+    table = RichTable("target", "experiment", "runs", "title", box=None, pad_edge=False)
+    for experiment in registry.experiments().values():
+        for product in (*experiment.figures, *experiment.tables):
+            runs = product.runs(checked, "any")
+            table.add_row(product.name, experiment.name, str(len(runs)), product.title)
+    console.print(table)
+    console.print(
+        f"\nRuns at the scale {scale}. Train and draw one with `snakemake {{target}}`; "
+        "details with `python -m experiments show {target or experiment}`."
+    )
+
+
+@app.command(
+    epilog="Examples: `python -m experiments show fig1 --scale paper`; "
+    "`python -m experiments show transformer_wikitext2`"
+)
+def show(
+    name: Annotated[str, typer.Argument(help="A figure, a table or an experiment.")],
+    scale: Scale = "small",
+) -> None:
+    """Show what a figure trains and claims, or which keys an experiment has."""
+    if name in registry.experiments():
+        _show_experiment(registry.experiment(name))
+    else:
+        _show_product(registry.product(name), check_scale(scale))
+
+
+def _show_experiment(experiment: Experiment) -> None:
+    console.print(f"{experiment.title} ({experiment.name})\n")
+    table = RichTable("key", "type", "in `run`", "meaning", box=None, pad_edge=False)
+    for key, field in experiment.config.model_fields.items():
+        kind = str(field.annotation).replace("typing.", "").replace("<class '", "").rstrip("'>")
+        value = experiment.example.get(key, None if field.is_required() else field.default)
+        table.add_row(key, kind, "" if value is None else str(value), field.description or "")
+    console.print(table)
+
+
+def _show_product(product: Figure | Table, scale: Any) -> None:
+    runs = product.runs(scale, "any")
+    total = sum(map(cost, runs))
+    console.print(f"{product.name}: {product.title}\n{product.source}\n\n{product.caption}\n")
+    for sweep in product.sweeps:
+        axes = RichTable("axis", "values", box=None, pad_edge=False)
+        for key, values in sweep.axes(scale).items():
+            axes.add_row(key, ", ".join(f"{v:g}" if isinstance(v, float) else str(v) for v in values))
+        console.print(axes)
+    console.print(
+        f"\n{len(runs)} runs at the scale {scale}, roughly {duration(total)} of one CPU core\n"
+    )
+    claims = RichTable("claim", "statement", "threshold", box=None, pad_edge=False)
+    for claim in product.claims:
+        threshold = f"{claim.relation} {claim.threshold:g} {claim.unit}"
+        claims.add_row(claim.id, claim.statement, threshold)
+    console.print(claims)
+
+
+@app.command(
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+    epilog="Example: `python -m experiments run transformer_wikitext2 --width 256 "
+    "--parametrization mup --log2lr -7`",
+)
+def run(
+    context: typer.Context,
+    family: Annotated[str, typer.Argument(help="An experiment of `list`.")],
+    scale: Annotated[str, typer.Option(help="Folder of results/ that keeps the run.")] = "small",
+    data: Data = None,
+) -> None:
+    """Train one configuration. Every key that `show FAMILY` lists is an option: `--key value`."""
+    experiment = registry.experiment(family)
+    store = Store(results_dir(check_scale(scale)))
+    values = {**experiment.example, **_options(context.args, experiment)}
+    config = experiment.config.make(**{**values, "data": experiment.source(data)})
+    if store.looks_finished(config.id):
+        note(f"run {config.id} is in the store already")
+    from tqdm import tqdm
+
+    with tqdm(total=config.steps, unit="step", desc=config.describe(), leave=False) as bar:
+
+        def on_step(step: int, loss: float) -> None:
+            bar.update()
+            if step % 10 == 0:
+                bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
+
+        record = train_runs([config], store, on_step=on_step)[0]
+    outcome = f"diverged at step {record.diverged_step}"
+    if not record.diverged:
+        outcome = f"final training loss {record.final_loss:.4f} nats"
+    console.print(f"{config.describe()}: {outcome} ({duration(record.provenance.seconds)})")
+    console.print(str(store.path(config.id)), soft_wrap=True)
+
+
+def _options(args: list[str], experiment: Experiment) -> dict[str, str]:
+    """`--key value` and `--key=value` pairs as a dictionary of the configuration's keys."""
+    options: dict[str, str] = {}
+    rest = list(args)
+    while rest:
+        word = rest.pop(0)
+        if not word.startswith("--"):
+            raise UserError(f"{word!r} is not an option; write --key value")
+        key, equals, value = word[2:].partition("=")
+        key = key.replace("-", "_")
+        if key not in experiment.config.model_fields:
+            raise unknown(f"key of {experiment.name}", key, experiment.config.model_fields)
+        if not equals:
+            if not rest:
+                raise UserError(f"--{key} needs a value")
+            value = rest.pop(0)
+        options[key] = value
+    return options
+
+
+@app.command(epilog="Example: `python -m experiments status fig1`")
+def status(
+    name: Annotated[str | None, typer.Argument(help="One figure or table; all without it.")] = None,
+    scale: Scale = "small",
+    data: Data = None,
+) -> None:
+    """Show how many runs are done, diverged, damaged, or made by other code."""
+    from experiments.sweep import parted
+
+    checked, sources = check_scale(scale), resolve_data(data)
+    store = Store(results_dir(scale))
+    products = [name] if name else [*registry.figures(), *registry.tables()]
+    columns = ("target", "data", "done", "of", "diverged", "damaged", "other code", "core time left")
+    table = RichTable(*columns, box=None, pad_edge=False)
+    for product in products:
+        source = sources[registry.owner(product).name]
+        runs = registry.product(product).runs(checked, source)
+        records, damaged = [], 0
+        for one in runs:
+            try:
+                records.append(store.read(one.id))
+            except FileNotFoundError:
+                continue
+            except DamagedRunError as error:
+                damaged += 1
+                note(f"damaged: {error}")
+        left = sum(map(cost, missing(runs, store)))
+        counts = [len(records), len(runs), sum(r.diverged for r in records), damaged]
+        table.add_row(
+            product, source, *map(str, counts), str(len(parted(records))), duration(left)
+        )
+    console.print(table)
+
+
+@app.command(epilog="Examples: `python -m experiments claims fig1`; with `--reference`")
+def claims(
+    name: Annotated[str, typer.Argument(help="A figure or table.")],
+    scale: Scale = "small",
+    reference: Annotated[bool, typer.Option(help="The committed reference run.")] = False,
+) -> None:
+    """Show the verdicts on a figure's claims."""
+    from experiments.claims import read
+    from experiments.products import REFERENCE, claims_file
+
+    registry.product(name)
+    results = REFERENCE if reference else check_scale(scale)
+    _print_verdicts(read(claims_file(name, results)))
+
+
+def _print_verdicts(verdicts: list[Any]) -> None:
+    from experiments.claims import measured_text, threshold_text
+
+    color = {"holds": "green", "fails": "red", "not judged": "yellow"}
+    table = RichTable("verdict", "measured", "threshold", "claim", box=None, pad_edge=False)
+    for v in verdicts:
+        verdict = f"[{color[v.verdict]}]{v.verdict}[/]"
+        claim = f"{v.statement} ({v.source})" + (f"\n[dim]{v.note}[/]" if v.note else "")
+        table.add_row(verdict, measured_text(v), threshold_text(v), claim)
+    console.print(table)
+
+
+@app.command(epilog="Example: `python -m experiments draw fig1 --reference`")
+def draw(
+    name: Annotated[str, typer.Argument(help="A figure or table.")],
+    scale: Scale = "small",
+    reference: Annotated[bool, typer.Option(help="Redraw the committed reference run.")] = False,
+) -> None:
+    """Draw a figure from its table of runs, without training, and judge its claims."""
+    from experiments import products
+    from experiments.sweep import figures_dir
+
+    registry.product(name)
+    results = products.REFERENCE if reference else check_scale(scale)
+    verdicts = products.draw(name, results)
+    console.print(f"{figures_dir(results) / name}.*", soft_wrap=True)
+    _print_verdicts(verdicts)
+
+
+@app.command(epilog="Example: `python -m experiments tune transformer_wikitext2`")
+def tune(
+    family: Annotated[str, typer.Argument(help="An experiment with a search.")],
+    scale: Scale = "small",
+    data: Data = None,
+    jobs: Jobs = CORES,
+) -> None:
+    """Search base hyperparameters at the base width and record them for the sweeps."""
+    from experiments import tuning
+
+    experiment = registry.experiment(family)
+    if experiment.search is None:
+        raise UserError(f"{family} declares no search")
+    best = float("inf")
+
+    def report(done: int, total: int, record: Any) -> None:
+        nonlocal best
+        best = min(best, record.final_loss) if not record.diverged else best
+        if done % max(1, total // 20) == 0:
+            note(f"tune: {done} of {total} runs, best loss {best:.3f}")
+
+    result = tuning.tune(
+        experiment.search, check_scale(scale), experiment.source(data), jobs, report
+    )
+    for row in tuning.neighbours(result):
+        console.print(", ".join(f"{k} {v:g}" for k, v in row.items()))
+    if scale == "smoke":
+        console.print("not recorded: a search at the scale smoke finds nothing")
+        return
+    console.print(f"recorded in {tuning.save(family, result)}", soft_wrap=True)
+
+
+@app.command(epilog="Example: `python -m experiments forget fig1 --stale`")
+def forget(
+    name: Annotated[str, typer.Argument(help="A figure or table.")],
+    scale: Scale = "small",
+    data: Data = None,
+    stale: Annotated[bool, typer.Option("--stale", help="Only runs made by other code.")] = False,
+) -> None:
+    """Drop stored runs, so that the next workflow trains them again."""
+    from experiments.sweep import parted
+
+    store = Store(results_dir(check_scale(scale)))
+    sources = resolve_data(data)
+    dropped = 0
+    for one in registry.product(name).runs(check_scale(scale), sources[registry.owner(name).name]):
+        try:
+            keep = stale and not parted([store.read(one.id)])
+        except FileNotFoundError:
+            continue
+        except DamagedRunError:
+            keep = False
+        if not keep:
+            store.remove(one.id)
+            dropped += 1
+    console.print(f"{dropped} runs of {name} dropped")
+
+
+@app.command(hidden=True)
+def train(
+    group: Annotated[str, typer.Argument(help="Id of a group of runs.")],
+    product: Annotated[str, typer.Option(help="Whose progress to tell.")],
+    scale: Scale = "small",
+    data: Data = None,
+    jobs: Jobs = 1,
+    done: Annotated[Path | None, typer.Option(help="File to write at the end.")] = None,
+) -> None:
+    """Train one group of runs; a job of the workflow."""
+    checked, sources = check_scale(scale), resolve_data(data)
+    by_id, _ = groups(checked, sources)
+    if group not in by_id:
+        raise unknown("group", group, by_id)
+    store = Store(results_dir(scale))
+    runs = registry.product(product).runs(checked, sources[registry.owner(product).name])
+    progress = Progress(product, [(r, cost(r)) for r in runs], store, jobs)
+    train_runs(by_id[group].runs, store, progress)
+    if done is not None:
+        from experiments.files import write_atomically
+
+        write_atomically(done, "".join(f"{r.id}\n" for r in by_id[group].runs).encode())
+
+
+@app.command(hidden=True)
+def collect(
+    name: Annotated[str, typer.Argument(help="A figure or table.")],
+    scale: Scale = "small",
+    data: Data = None,
+) -> None:
+    """Gather a product's runs into tidy tables; a job of the workflow."""
+    from experiments import products
+
+    registry.product(name)
+    products.collect(name, check_scale(scale), resolve_data(data))
+
+
+@app.command(epilog="Example: `python -m experiments reference fig1`")
+def reference(
+    name: Annotated[str, typer.Argument(help="A figure or table.")], scale: Scale = "small"
+) -> None:
+    """Make a finished figure the committed reference, and bring the README's verdicts up to it."""
+    from experiments import products, readme
+
+    registry.product(name)
+    products.make_reference(name, check_scale(scale))
+    readme.update()

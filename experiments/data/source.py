@@ -1,0 +1,239 @@
+"""Which text a language model trains on, and its lines as the source has them.
+
+The workflow imports this module at every parse, so what is slow to import is imported inside
+functions.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import json
+import os
+import re
+import socket
+import threading
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from experiments.errors import UserError, unknown
+
+LABELS = {
+    "wikitext2": "WikiText-2",
+    "wikipedia_sample": "106 English Wikipedia articles (gensim's sample)",
+}
+SOURCES = tuple(LABELS)
+SPLITS = ("train", "validation", "test")
+
+# Tokens of WikiText-2, word level, with one <eos> a line.
+PUBLISHED = {"train": 2_088_628, "validation": 217_646, "test": 245_569}
+
+HUB = ("huggingface.co", 443)
+
+SAMPLE = "test/test_data/enwiki-latest-pages-articles1.xml-p000000010p000030302-shortened.bz2"
+CLUTTER_TAGS = {"gallery", "imagemap", "math", "pre", "ref", "references", "source", "table"}
+CLUTTER_LINK = re.compile(r"\s*(file|image|category|[a-z]{2,3})\s*:", re.IGNORECASE)
+# Unpaired tags and quotes, switches, and what templates leave empty inside brackets.
+LEFTOVER = re.compile(r"</?[a-z][^<>]*>|'{2,}|__[A-Z]+__|\([\s,;:]*\)|(?<=\()[\s,;:]+")
+PROSE = re.compile(r"[a-z]{2}")
+HEADING = re.compile(r"(={2,6})\s*(.*?)\s*\1\s*$")
+END_MATTER = re.compile(
+    r"(see also|notes|footnotes|citations|references|sources|bibliography|works cited"
+    r"|further reading|external links)\b",
+    re.IGNORECASE,
+)
+
+
+def label(source: str) -> str:
+    """The name of a source in a figure's subtitle."""
+    if source not in LABELS:
+        raise unknown("data", source, SOURCES)
+    return LABELS[source]
+
+
+def cache_dir() -> Path:
+    """Where prepared tokens are kept: `MUPKIT_CACHE`, or `.cache/mupkit` in the project."""
+    given = os.environ.get("MUPKIT_CACHE")
+    return Path(given).expanduser() if given else Path(__file__).parents[2] / ".cache" / "mupkit"
+
+
+def resolve_source(requested: str | None = None) -> str:
+    """The source that a language model's runs use: one of `SOURCES`.
+
+    In this order: what is requested; WikiText-2 from `MUPKIT_DATA`, from the cache, or from the
+    Hub if it answers; the Wikipedia sample inside gensim's wheel.
+
+    Raises:
+        UserError: an unknown source, or `MUPKIT_DATA` without the files of WikiText-2.
+    """
+    if requested is not None and requested not in SOURCES:
+        raise unknown("data", requested, SOURCES)
+    if requested == "wikipedia_sample":
+        return requested
+    if wikitext2_files() or requested or prepared_wikitext2() or hub_reachable():
+        return "wikitext2"
+    return "wikipedia_sample"
+
+
+def wikitext2_files() -> dict[str, Path] | None:
+    """The Parquet file of each split in `MUPKIT_DATA`, or None if the variable is not set.
+
+    Raises:
+        UserError: the folder or a file is missing.
+    """
+    given = os.environ.get("MUPKIT_DATA")
+    if not given:
+        return None
+    root = Path(given).expanduser()
+    folder = root / "wikitext" / "wikitext-2-v1"
+    files = {split: folder / f"{split}-00000-of-00001.parquet" for split in SPLITS}
+    for path in (root, *files.values()):
+        if not path.exists():
+            raise UserError(
+                f"MUPKIT_DATA: {path} does not exist; set MUPKIT_DATA to the folder that holds "
+                "wikitext/wikitext-2-v1, or unset it, or run with data=wikipedia_sample"
+            )
+    return files
+
+
+def prepared_wikitext2() -> Path | None:
+    """The cache folder of the whole of WikiText-2, if an earlier run prepared it.
+
+    Only the published token counts pass: what was prepared from another folder's files must not
+    come back under this name once `MUPKIT_DATA` is unset.
+    """
+    for meta in sorted(cache_dir().glob("wikitext2-full-*/meta.json")):
+        try:
+            if json.loads(meta.read_text(encoding="utf-8"))["counts"] == PUBLISHED:
+                return meta.parent
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+    return None
+
+
+@functools.cache
+def hub_reachable(seconds: float = 1.0) -> bool:
+    """Whether the Hugging Face Hub accepts a connection within some seconds."""
+    if os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "on", "yes", "true"):
+        return False
+    connected = threading.Event()
+
+    def connect() -> None:
+        try:
+            socket.create_connection(HUB, timeout=seconds).close()
+        except OSError:
+            return
+        connected.set()
+
+    # In a thread, because the time-out of a connection does not bound the look-up of its name.
+    thread = threading.Thread(target=connect, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    return connected.is_set()
+
+
+def lines_of_parquet(files: Mapping[str, Path]) -> dict[str, list[str]]:
+    """The lines by split of Parquet files with a column `text`, one line a row."""
+    import pyarrow
+    import pyarrow.parquet as pq
+
+    lines = {}
+    for split, path in files.items():
+        try:
+            lines[split] = pq.read_table(path)["text"].cast("string").to_pylist()
+        except (pyarrow.ArrowException, OSError, KeyError) as error:
+            raise UserError(
+                f"{path}: cannot be read as Parquet with a column `text` "
+                f"({str(error).partition(chr(10))[0]}); copy the file again"
+            ) from error
+    return lines
+
+
+def lines_of_hub() -> dict[str, list[str]]:
+    """The lines by split of WikiText-2 on the Hugging Face Hub. Not tried: written offline."""
+    try:
+        from datasets import load_dataset
+
+        data = load_dataset("Salesforce/wikitext", "wikitext-2-v1")
+        return {split: list(data[split]["text"]) for split in SPLITS}
+    except Exception as error:  # the library raises many kinds
+        raise UserError(
+            f"data=wikitext2: cannot be had from the Hugging Face Hub ({type(error).__name__}); "
+            "set MUPKIT_DATA to a folder that holds it, or run with data=wikipedia_sample"
+        ) from error
+
+
+def sample_file() -> Path:
+    """gensim's sample of Wikipedia, found without the seconds that importing gensim takes."""
+    gensim = importlib.util.find_spec("gensim")
+    path = Path(gensim.origin).parent / SAMPLE if gensim and gensim.origin else None
+    if path is None or not path.is_file() or not importlib.util.find_spec("mwparserfromhell"):
+        raise UserError(
+            "data=wikipedia_sample: needs gensim and mwparserfromhell; "
+            "pip install --no-deps gensim==4.4.0 mwparserfromhell==0.7.2"
+        )
+    return path
+
+
+def articles_of_sample(path: Path) -> Iterator[list[str]]:
+    """The lines of every article that is not a redirect, in the file's order."""
+    import bz2
+    from xml.etree import ElementTree
+
+    try:
+        with bz2.open(path) as file:
+            for _, page in ElementTree.iterparse(file):
+                if not page.tag.endswith("}page"):
+                    continue
+                space = page.tag.removesuffix("page")
+                if page.find(f"{space}redirect") is None:
+                    title = page.findtext(f"{space}title", "")
+                    yield _article(title, page.findtext(f"{space}revision/{space}text", ""))
+                page.clear()
+    except (OSError, EOFError, ElementTree.ParseError) as error:
+        raise UserError(f"{path}: damaged ({error}); reinstall gensim") from error
+
+
+def _article(title: str, wikitext: str) -> list[str]:
+    """Title, headings and paragraphs; tables, lists, notes and the like are left out."""
+    import mwparserfromhell
+
+    code = mwparserfromhell.parse(wikitext, skip_style_tags=True)
+    _remove_clutter(code)
+    lines = ["", f"= {title} =", ""]
+    headings: list[tuple[str, str]] = []  # those above the next paragraph, not yet in `lines`
+    in_end_matter = False
+    for line in str(code).splitlines():
+        text = LEFTOVER.sub("", mwparserfromhell.parse(line).strip_code()).strip()
+        heading = HEADING.match(line)
+        if heading:
+            signs = heading[1]
+            headings = [h for h in headings if len(h[0]) < len(signs)] + [(signs, text)]
+            if signs == "==":
+                in_end_matter = END_MATTER.match(text) is not None
+        elif PROSE.search(text) and not in_end_matter and line[0] not in "*#:;|!{}":
+            for signs, above in headings:
+                lines += ["", f"{signs} {above} {signs}", ""]
+            headings = []
+            lines.append(text)
+    return lines
+
+
+def _remove_clutter(code: Any) -> None:
+    """Leave running text only in a tree of markup."""
+    from mwparserfromhell.nodes import Comment, Tag, Template, Wikilink
+
+    kept = []
+    for node in code.nodes:
+        if isinstance(node, Tag):
+            if str(node.tag).strip().lower() in CLUTTER_TAGS:
+                continue
+            if node.contents is not None:
+                _remove_clutter(node.contents)
+        elif isinstance(node, Template | Comment) or (
+            isinstance(node, Wikilink) and CLUTTER_LINK.match(str(node.title))
+        ):
+            continue
+        kept.append(node)
+    code.nodes = kept

@@ -1,0 +1,237 @@
+"""Word-level text as token ids, prepared once and kept in a cache of plain arrays.
+
+A source is prepared with its full vocabulary; a smaller vocabulary is cut from that.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import re
+import shutil
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from filelock import FileLock
+from numpy.typing import NDArray
+
+from experiments.data import source as sources
+from experiments.data.source import SPLITS
+from experiments.errors import UserError, unknown
+
+EOS, UNK = "<eos>", "<unk>"
+Words = dict[str, list[list[str]]]  # by split and line
+
+# Part of the cache's key: count up when what turns a source into words changes.
+RULES = "1"
+
+MIN_COUNT = 3  # rarer words of the Wikipedia sample are <unk>, as in WikiText
+TOKEN = re.compile(r"@[-,.]@|\.{3}|(?:[^\W\d_]\.){2,}|(?<=\w)'\w+|\w+|[^\w\s]")
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """A tokenized text.
+
+    Args:
+        tokens: ids by split (train, validation, test), int32, shape (tokens,), memory-mapped.
+        vocab: words by id, in order of first occurrence.
+        fingerprint: first 16 hexadecimal digits of the SHA-256 of the whole source's vocabulary
+            and ids; the same for every `vocab_size`.
+        source: one of `experiments.data.source.SOURCES`.
+    """
+
+    tokens: dict[str, NDArray[np.int32]]
+    vocab: list[str]
+    fingerprint: str
+    source: str
+
+
+def load_corpus(source: str, vocab_size: int) -> Corpus:
+    """The tokens of a source with a vocabulary of `vocab_size` words.
+
+    The vocabulary keeps the most frequent words of train (of equals the one that occurs first)
+    and `<unk>`, which stands for all others. One `<eos>` ends every line, blank ones too.
+
+    Raises:
+        UserError: unknown source, impossible vocabulary, missing or damaged data.
+    """
+    if source not in sources.SOURCES:
+        raise unknown("data", source, sources.SOURCES)
+    folder, origin, read = _origin(source)
+
+    def prepare() -> Corpus:
+        print(f"preparing {sources.label(source)} from {origin} (once)", file=sys.stderr)
+        return _encode(source, read())
+
+    whole = _cached(folder, prepare)
+    size = len(whole.vocab)
+    if not 2 <= vocab_size <= size:
+        raise UserError(
+            f"vocab_size: {vocab_size} words cannot be had with data={source}; give 2 to {size}"
+        )
+    if vocab_size == size:
+        return whole
+    folder = sources.cache_dir() / f"{source}-{vocab_size}-{whole.fingerprint}"
+    return _cached(folder, lambda: _cut(whole, vocab_size))
+
+
+def _origin(source: str) -> tuple[Path, str, Callable[[], Words]]:
+    """Of a source with its full vocabulary: cache folder, where it comes from, how to read it."""
+    root = sources.cache_dir()
+    if source == "wikipedia_sample":
+        path = sources.sample_file()
+        key = _key([path], importlib.metadata.version("mwparserfromhell"))
+        return root / f"{source}-full-{key}", str(path), lambda: _sample_words(path)
+    files = sources.wikitext2_files()
+    if files:
+        folder = root / f"{source}-full-{_key(files.values())}"
+        where = str(files["train"].parent)
+        return folder, where, lambda: _split_words(sources.lines_of_parquet(files))
+    folder = sources.prepared_wikitext2() or root / f"{source}-full-hub"
+    return folder, "the Hugging Face Hub", lambda: _split_words(sources.lines_of_hub())
+
+
+def _key(paths: Iterable[Path], *more: str) -> str:
+    """16 hexadecimal digits of the files' bytes and of what else decides the words."""
+    try:
+        parts = [RULES, *more, *map(_sha256, paths)]
+    except OSError as error:
+        raise UserError(f"{error.filename}: cannot be read ({error.strerror})") from error
+    return hashlib.sha256(" ".join(parts).encode()).hexdigest()[:16]
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+# Words
+
+
+def _split_words(lines: dict[str, list[str]]) -> Words:
+    """Text that is tokenized already."""
+    return {split: [line.split() for line in lines[split]] for split in SPLITS}
+
+
+def tokenize(text: str) -> list[str]:
+    """Words and punctuation apart, as WikiText has them: `10 @,@ 000`, `role @-@ play`, `it 's`."""
+    text = re.sub(r"(?<=\w)-(?=\w)", " @-@ ", text)
+    text = re.sub(r"(?<=\d)([,.])(?=\d)", r" @\1@ ", text)
+    return TOKEN.findall(text)
+
+
+def _sample_words(path: Path) -> Words:
+    """The Wikipedia sample, words that are rare in train as `<unk>`.
+
+    Whole articles in the file's order: those that begin in the first 90 % of the text are train,
+    in the next 5 % validation, in the last 5 % test.
+    """
+    articles = [[tokenize(line) for line in lines] for lines in sources.articles_of_sample(path)]
+    sizes = np.array([sum(len(line) + 1 for line in lines) for lines in articles])
+    begins = (sizes.cumsum() - sizes) / sizes.sum()
+    words: Words = {split: [] for split in SPLITS}
+    for lines, split in zip(articles, np.searchsorted([0.9, 0.95], begins, "right"), strict=True):
+        words[SPLITS[split]] += lines
+    counts = Counter(word for line in words["train"] for word in line)
+    return {
+        split: [[w if counts[w] >= MIN_COUNT else UNK for w in line] for line in words[split]]
+        for split in SPLITS
+    }
+
+
+# Ids
+
+
+def _encode(source: str, words: Words) -> Corpus:
+    """Ids in order of first occurrence over train, validation and test."""
+    ids: dict[str, int] = {}
+    tokens = {}
+    for split in SPLITS:
+        flat = (word for line in words[split] for word in (*line, EOS))
+        tokens[split] = np.fromiter((ids.setdefault(word, len(ids)) for word in flat), np.int32)
+    ids.setdefault(UNK, len(ids))
+    digest = hashlib.sha256("\n".join(ids).encode())
+    for split in SPLITS:
+        digest.update(tokens[split].astype("<i4").tobytes())
+    return Corpus(tokens, list(ids), digest.hexdigest()[:16], source)
+
+
+def _cut(whole: Corpus, vocab_size: int) -> Corpus:
+    """The corpus with all but its most frequent words as `<unk>`."""
+    unk = whole.vocab.index(UNK)
+    counts = np.bincount(whole.tokens["train"], minlength=len(whole.vocab))
+    counts[unk] = counts.max() + 1
+    # Ids are in order of first occurrence, so that a stable sort breaks ties by it.
+    kept = np.sort(np.argsort(-counts, kind="stable")[:vocab_size])
+    new_ids = np.full(len(whole.vocab), np.searchsorted(kept, unk), np.int32)
+    new_ids[kept] = np.arange(vocab_size)
+    tokens = {split: new_ids[ids] for split, ids in whole.tokens.items()}
+    return Corpus(tokens, [whole.vocab[i] for i in kept], whole.fingerprint, whole.source)
+
+
+# Cache
+
+
+def _cached(folder: Path, build: Callable[[], Corpus]) -> Corpus:
+    """The corpus in a cache folder, which is written first if it is missing or damaged."""
+    corpus = _read(folder)
+    if corpus is not None:
+        return corpus
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{folder}.lock"):
+            corpus = _read(folder)  # another process may have written it meanwhile
+            if corpus is None:
+                _write(folder, build())
+                corpus = _read(folder)
+    except OSError as error:
+        raise UserError(
+            f"MUPKIT_CACHE: cannot write {folder} ({error.strerror}); set it to a folder with room"
+        ) from error
+    assert corpus is not None
+    return corpus
+
+
+def _read(folder: Path) -> Corpus | None:
+    """The corpus in a cache folder; None if a file is missing or not what was written."""
+    try:
+        meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
+        for name in ("vocab.json", *(f"{split}.npy" for split in SPLITS)):
+            if _sha256(folder / name) != meta["sha256"][name]:
+                return None
+        vocab = json.loads((folder / "vocab.json").read_text(encoding="utf-8"))
+        tokens = {
+            split: np.load(folder / f"{split}.npy", mmap_mode="r", allow_pickle=False)
+            for split in SPLITS
+        }
+        return Corpus(tokens, vocab, meta["fingerprint"], meta["source"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _write(folder: Path, corpus: Corpus) -> None:
+    """Put a corpus where a damaged one or none is; a killed process leaves no half of it."""
+    new = Path(tempfile.mkdtemp(prefix=".new-", dir=folder.parent))
+    try:
+        for split, ids in corpus.tokens.items():
+            np.save(new / f"{split}.npy", ids, allow_pickle=False)
+        vocab = json.dumps(corpus.vocab, ensure_ascii=False)
+        (new / "vocab.json").write_text(vocab, encoding="utf-8")
+        meta = {
+            "source": corpus.source,
+            "fingerprint": corpus.fingerprint,
+            "counts": {split: len(ids) for split, ids in corpus.tokens.items()},
+            "sha256": {path.name: _sha256(path) for path in new.iterdir()},
+        }
+        (new / "meta.json").write_text(json.dumps(meta, indent=1), encoding="utf-8")
+        shutil.rmtree(folder, ignore_errors=True)
+        new.rename(folder)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)

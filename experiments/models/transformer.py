@@ -1,0 +1,190 @@
+"""A decoder-only Transformer whose every dimension is free, in SP or µP.
+
+Axes: B batch, L sequence, D d_model, H n_head, K d_k, W d_head (of values), F d_ffn, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import mupkit
+from mupkit import init
+
+
+@dataclass(frozen=True)
+class TransformerShape:
+    """The dimensions of a Transformer; the base model differs from the target in these alone."""
+
+    d_model: int
+    n_head: int
+    d_head: int
+    d_k: int
+    d_ffn: int
+
+    def all_different(self) -> TransformerShape:
+        """A shape that shares no dimension with this one."""
+        return TransformerShape(
+            self.d_model + 1, self.n_head + 1, self.d_head + 1, self.d_k + 1, self.d_ffn + 1
+        )
+
+
+@dataclass(frozen=True)
+class TransformerOptions:
+    """What does not scale with width; multipliers and std are hyperparameters that transfer."""
+
+    vocab_size: int
+    seq_len: int
+    n_layer: int
+    norm: Literal["pre", "post"] = "post"
+    activation: Literal["relu", "gelu"] = "relu"
+    tied: bool = False
+    bias: bool = False
+    output_mult: float = 1.0
+    attn_mult: float = 1.0
+    embed_mult: float = 1.0
+    init_std: float = 1.0
+    zero_readout: bool = True
+    zero_query: bool = False
+
+
+class Attention(nn.Module):
+    """Causal self-attention with logits scaled by 1/d in µP, 1/sqrt(d) in SP."""
+
+    def __init__(self, shape: TransformerShape, options: TransformerOptions, base_d_k: int | None):
+        super().__init__()
+        self.n_head = shape.n_head
+        self.scale = mupkit.attention_scale(shape.d_k, base_d_k, options.attn_mult)
+        keys, values = shape.n_head * shape.d_k, shape.n_head * shape.d_head
+        self.query = nn.Linear(shape.d_model, keys, bias=options.bias)
+        self.key = nn.Linear(shape.d_model, keys, bias=options.bias)
+        self.value = nn.Linear(shape.d_model, values, bias=options.bias)
+        self.out = nn.Linear(values, shape.d_model, bias=options.bias)
+
+    def forward(self, x_BLD: Tensor, mask_LL: Tensor) -> Tensor:
+        # Plain products: at these sizes faster on a CPU than the fused kernel.
+        q_BHLK, k_BHLK, v_BHLW = (
+            proj(x_BLD).unflatten(-1, (self.n_head, -1)).transpose(1, 2)
+            for proj in (self.query, self.key, self.value)
+        )
+        logits_BHLL = (q_BHLK * self.scale) @ k_BHLK.transpose(-1, -2) + mask_LL
+        y_BHLW = logits_BHLL.softmax(-1) @ v_BHLW
+        return self.out(y_BHLW.transpose(1, 2).flatten(2))
+
+
+class FeedForward(nn.Module):
+    """Two linear maps around an activation."""
+
+    def __init__(self, shape: TransformerShape, options: TransformerOptions):
+        super().__init__()
+        self.up = nn.Linear(shape.d_model, shape.d_ffn, bias=options.bias)
+        self.down = nn.Linear(shape.d_ffn, shape.d_model, bias=options.bias)
+        self.activation = {"relu": F.relu, "gelu": F.gelu}[options.activation]
+
+    def forward(self, x_BLD: Tensor) -> Tensor:
+        return self.down(self.activation(self.up(x_BLD)))
+
+
+class Block(nn.Module):
+    """Attention and feed-forward with residuals; normalization before (pre) or after (post)."""
+
+    def __init__(self, shape: TransformerShape, options: TransformerOptions, base_d_k: int | None):
+        super().__init__()
+        self.pre = options.norm == "pre"
+        self.attention = Attention(shape, options, base_d_k)
+        self.attention_norm = nn.LayerNorm(shape.d_model)
+        self.feed_forward = FeedForward(shape, options)
+        self.feed_forward_norm = nn.LayerNorm(shape.d_model)
+
+    def forward(self, x_BLD: Tensor, mask_LL: Tensor) -> Tensor:
+        if self.pre:
+            x_BLD = x_BLD + self.attention(self.attention_norm(x_BLD), mask_LL)
+            return x_BLD + self.feed_forward(self.feed_forward_norm(x_BLD))
+        x_BLD = self.attention_norm(x_BLD + self.attention(x_BLD, mask_LL))
+        return self.feed_forward_norm(x_BLD + self.feed_forward(x_BLD))
+
+
+class Transformer(nn.Module):
+    """Decoder-only language model. Build it with `build_transformer`, which parametrizes it.
+
+    Source: Tensor Programs V, Definition 4.1 and Appendix B.1.
+    """
+
+    mask_LL: Tensor
+
+    def __init__(self, shape: TransformerShape, options: TransformerOptions, base_d_k: int | None):
+        super().__init__()
+        self.options = options
+        self.word = nn.Embedding(options.vocab_size, shape.d_model)
+        self.position = nn.Embedding(options.seq_len, shape.d_model)
+        self.blocks = nn.ModuleList(
+            Block(shape, options, base_d_k) for _ in range(options.n_layer)
+        )
+        self.final_norm = nn.LayerNorm(shape.d_model) if options.norm == "pre" else nn.Identity()
+        if options.tied:
+            self.readout: mupkit.MuReadout = mupkit.MuSharedReadout(
+                self.word.weight, bias=options.bias, output_mult=options.output_mult
+            )
+        else:
+            self.readout = mupkit.MuReadout(
+                shape.d_model,
+                options.vocab_size,
+                bias=options.bias,
+                output_mult=options.output_mult,
+            )
+        mask_LL = torch.full((options.seq_len, options.seq_len), float("-inf")).triu(1)
+        self.register_buffer("mask_LL", mask_LL, persistent=False)
+
+    def forward(self, tokens_BL: Tensor) -> Tensor:
+        """Logits (B, L, V) of token numbers (B, L)."""
+        length = tokens_BL.shape[1]
+        x_BLD = self.word(tokens_BL) + self.position.weight[:length]
+        x_BLD = x_BLD * self.options.embed_mult
+        mask_LL = self.mask_LL[:length, :length]
+        for block in self.blocks:
+            x_BLD = block(x_BLD, mask_LL)
+        return self.readout(self.final_norm(x_BLD))
+
+    @torch.no_grad()
+    def init_weights(self, generator: torch.Generator | None = None) -> None:
+        """Gaussian weights of std init_std/sqrt(fan_in) under the rules, embeddings of init_std."""
+        std = self.options.init_std
+        for name, p in self.named_parameters():
+            if name.startswith(("word", "position")):
+                init.normal_(p, std=std)
+            elif name.startswith("readout.weight") and self.options.zero_readout:
+                init.zeros_(p)
+            elif name.endswith("query.weight") and self.options.zero_query:
+                init.zeros_(p)
+            elif name.endswith("bias"):
+                init.zeros_(p)
+            elif "norm" in name:
+                init.ones_(p)
+            else:
+                init.fan_in_normal_(p, std)
+
+
+def build_transformer(
+    shape: TransformerShape, options: TransformerOptions, base: TransformerShape | None
+) -> Transformer:
+    """A parametrized and initialized Transformer.
+
+    Args:
+        shape: its dimensions.
+        options: everything else.
+        base: the dimensions at which µP equals SP; None for SP.
+    """
+    model = Transformer(shape, options, base.d_k if base else None)
+    if base is None:
+        mupkit.set_base_shapes(model, None, rescale_params=False)
+    else:
+        with torch.device("meta"):
+            base_model = Transformer(base, options, base.d_k)
+            delta_model = Transformer(base.all_different(), options, base.d_k)
+        mupkit.set_base_shapes(model, base_model, delta=delta_model, rescale_params=False)
+    model.init_weights()
+    return model

@@ -1,0 +1,129 @@
+"""From stored runs to what is looked at: tables, pictures, verdicts."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from experiments import claims, registry
+from experiments.data.source import label
+from experiments.errors import UserError
+from experiments.files import atomic_path, write_atomically
+from experiments.progress import note
+from experiments.spec import Figure, load
+from experiments.store import Store, write_tables
+from experiments.sweep import figures_dir, parted, results_dir, train_runs
+
+REFERENCE = "reference"
+TABLES = ("runs", "curves", "provenance")
+
+
+def collect(name: str, scale: Any, data: dict[str, str]) -> None:
+    """Write results/<scale>/<name>/{runs,curves,provenance}.parquet.
+
+    A run that was lost or damaged since its group finished is trained again, and named.
+    """
+    store = Store(results_dir(scale))
+    runs = registry.product(name).runs(scale, data[registry.owner(name).name])
+    records = train_runs(runs, store)
+    if others := parted(records):
+        note(
+            f"{name}: {len(others)} of {len(records)} runs were made by other code than this "
+            f"checkout's; `python -m experiments forget {name} --stale` drops them"
+        )
+    folder = results_dir(scale) / name
+    write_tables(folder, records)
+    write_atomically(folder / "scale.json", json.dumps({"scale": scale}).encode())
+
+
+def draw(name: str, results: str) -> list[claims.Verdict]:
+    """Draw a figure from its table alone and judge its claims.
+
+    Args:
+        name: of the figure.
+        results: a scale, or "reference" for the committed runs.
+
+    Returns:
+        The verdicts; written beside the table, pictures and CSV under figures/<results>/.
+    """
+    product = registry.product(name)
+    runs, scale = read_runs(name, results)
+    folder = figures_dir(results)
+    if isinstance(product, Figure):
+        _draw_figure(product, runs, scale, folder)
+    else:
+        text = f"# {product.title}\n\n{product.caption}\n\n{load(product.render)(runs)}"
+        write_atomically(folder / f"{name}.md", text.encode())
+    with atomic_path(folder / f"{name}.csv") as temporary:
+        runs.to_csv(temporary, index=False)
+    verdicts = [claims.judge(claim, runs, scale) for claim in product.claims]
+    claims.save(claims_file(name, results), verdicts)
+    return verdicts
+
+
+def _draw_figure(figure: Figure, runs: Any, scale: str, folder: Path) -> None:
+    from matplotlib import pyplot as plt
+
+    from experiments import plotting
+
+    picture = load(figure.draw)(runs)
+    plotting.footer(picture, setting(runs, scale))
+    for kind in ("svg", "png"):
+        plotting.save(picture, folder / f"{figure.name}.{kind}")
+    plt.close(picture)
+
+
+def setting(runs: Any, scale: str) -> str:
+    """Data, size and scale of a table of runs, for the foot of its figure."""
+    parts = [label(source) for source in runs["data"].unique()]
+
+    def one(key: str, text: str) -> None:
+        if key in runs and runs[key].nunique() == 1:
+            parts.append(text.format(runs[key].iloc[0]))
+
+    one("vocab_size", "{:,} words")
+    one("steps", "{:,} steps")
+    one("batch_size", "batch {}")
+    one("seq_len", "length {}")
+    seeds = runs["seed"].nunique()
+    parts.append(f"{seeds} seed{'s' if seeds > 1 else ''}, band = range" if seeds > 1 else "1 seed")
+    parts.append(f"scale: {scale}")
+    return " · ".join(parts)
+
+
+def read_runs(name: str, results: str) -> tuple[Any, str]:
+    """The tidy table of a figure and the scale it was made at.
+
+    Raises:
+        UserError: naming the file that is missing or damaged.
+    """
+    import pandas as pd
+
+    folder = results_dir(results) / name
+    path = folder / "runs.parquet"
+    mend = f"run `snakemake {name}`" if results != REFERENCE else "see `git status`"
+    if not path.exists():
+        raise UserError(f"no runs of {name} at {path}; {mend}")
+    try:
+        runs = pd.read_parquet(path)
+        scale = json.loads((folder / "scale.json").read_text())["scale"]
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"{path} is damaged ({type(error).__name__}); delete it, {mend}") from None
+    return runs, scale
+
+
+def claims_file(name: str, results: str) -> Path:
+    """Where a product's verdicts are."""
+    return results_dir(results) / name / "claims.json"
+
+
+def make_reference(name: str, scale: str) -> None:
+    """Copy a product's tables to results/reference and draw figures/reference from them."""
+    read_runs(name, scale)
+    for file in (*(f"{t}.parquet" for t in TABLES), "scale.json"):
+        source, target = results_dir(scale) / name / file, results_dir(REFERENCE) / name / file
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, target)
+    draw(name, REFERENCE)

@@ -1,0 +1,82 @@
+"""What a person sees while runs train: one line now and then, whichever process writes it."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+
+from experiments.spec import RunConfig
+from experiments.store import Record, Store
+
+SECONDS_BETWEEN_LINES = 10.0
+
+
+def note(text: str) -> None:
+    """One line on stderr, in one write, so that lines of several processes do not mix."""
+    sys.stderr.write(f"{text}\n")
+    sys.stderr.flush()
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person says them: 45 s, 3 min, 2 h 10 min."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+class Progress:
+    """Lines such as "fig1: 37 of 128 runs, about 4 min left; mup width 64 ...: loss 4.21".
+
+    Several processes train for one product; whoever finishes a run when the last line is old
+    enough writes the next one.
+
+    Args:
+        name: of the figure or table.
+        runs: all of them, with their costs in arbitrary but equal units.
+        store: where they are.
+        jobs: how many processes train at once.
+    """
+
+    def __init__(
+        self, name: str, runs: Sequence[tuple[RunConfig, float]], store: Store, jobs: int
+    ):
+        self.name, self.runs, self.store, self.jobs = name, runs, store, max(1, jobs)
+        self.costs = {run.id: cost for run, cost in runs}
+        self.started = time.monotonic()
+        self.trained = 0.0
+        self.known = {run.id for run, _ in runs if store.looks_finished(run.id)}
+
+    def __call__(self, record: Record) -> None:
+        """Count a finished run and write a line if one is due."""
+        if record.id not in self.known:
+            self.trained += self.costs[record.id]
+        left = [(r, c) for r, c in self.runs if not self.store.looks_finished(r.id)]
+        if left and not self._due():
+            return
+        outcome = "diverged" if record.diverged else f"loss {record.final_loss:.3f}"
+        config = record.config
+        what = (
+            f"{config['parametrization']} width {config['width']} log2lr {config['log2lr']:g}"
+            f" seed {config['seed']}"
+        )
+        done = f"{len(self.runs) - len(left)} of {len(self.runs)} runs"
+        note(f"{self.name}: {done}{self._time_left(sum(c for _, c in left))}; {what}: {outcome}")
+
+    def _time_left(self, cost: float) -> str:
+        if not cost or not self.trained:
+            return ""
+        rate = (time.monotonic() - self.started) / self.trained
+        return f", about {duration(cost * rate / self.jobs)} left"
+
+    def _due(self) -> bool:
+        """Whether the last line of any process is old enough; if so, this one takes its place."""
+        stamp = self.store.folder / f".progress-{self.name}"
+        try:
+            if time.time() - stamp.stat().st_mtime < SECONDS_BETWEEN_LINES:
+                return False
+        except FileNotFoundError:
+            pass
+        stamp.touch()
+        return True

@@ -1,0 +1,291 @@
+"""What an experiment is: run configuration, sweep, claim, figure, table, search, experiment.
+
+Families declare these in their `spec.py`. Nothing here imports torch: a workflow reads the
+declarations at every call.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import itertools
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, ClassVar, Literal, Self, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from experiments.errors import UserError, unknown
+
+Scale = Literal["smoke", "small", "paper"]
+SCALES: tuple[Scale, ...] = get_args(Scale)
+Parametrization = Literal["sp", "mup"]
+
+
+class RunConfig(BaseModel):
+    """Everything that changes the numbers of one training run, and nothing else.
+
+    A field's default is frozen for good: the id leaves out fields at their default, so that a new
+    field keeps the ids of older runs, and a changed default would give two meanings to one id.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    family: ClassVar[str]
+
+    data: str = Field(description="where the data come from")
+    parametrization: Parametrization = Field("mup", description="scaling rules")
+    width: int = Field(gt=0, description="width of the model")
+    base_width: int = Field(gt=0, description="width at which µP equals SP")
+    log2lr: float = Field(description="base-2 logarithm of the master learning rate")
+    seed: int = Field(0, ge=0, description="initial weights and data order")
+    steps: int = Field(gt=0, description="optimizer steps")
+    batch_size: int = Field(gt=0, description="examples a step")
+    optimizer: Literal["adam", "sgd"] = Field("adam", description="update rule")
+    beta1: float = Field(0.9, ge=0, lt=1, description="Adam's first decay rate")
+    beta2: float = Field(0.999, ge=0, lt=1, description="Adam's second decay rate")
+    eps: float = Field(1e-8, ge=0, description="Adam's epsilon")
+    momentum: float = Field(0.0, ge=0, lt=1, description="SGD's momentum")
+    weight_decay: float = Field(0.0, ge=0, description="weight decay at base width")
+    grad_clip: float | None = Field(None, gt=0, description="bound of the gradient's l2 norm")
+    schedule: Literal["constant", "linear", "cosine", "step_a", "step_b", "inv_sqrt"] = Field(
+        "constant", description="learning rate over steps"
+    )
+    warmup: int = Field(0, ge=0, description="steps of linear warm-up")
+
+    @classmethod
+    def make(cls, **values: Any) -> Self:
+        """A validated configuration.
+
+        Raises:
+            UserError: naming the key, the value and what is allowed.
+        """
+        for key in values:
+            if key not in cls.model_fields:
+                raise unknown(f"key of {cls.family}", key, cls.model_fields)
+        try:
+            return cls(**values)
+        except ValidationError as error:
+            first = error.errors()[0]
+            key = ".".join(str(part) for part in first["loc"])
+            got = "" if first["type"] == "missing" else f" (got {first['input']!r})"
+            where = f"{cls.family}: {key}: " if key else f"{cls.family}: "
+            raise UserError(f"{where}{first['msg']}{got}") from None
+
+    def replace(self, **changes: Any) -> Self:
+        """This configuration with some values changed, validated."""
+        return self.make(**{**self.model_dump(), **changes})
+
+    def canonical(self) -> dict[str, Any]:
+        """What the id hashes: the values that differ from their default and matter.
+
+        A family drops what its other values make irrelevant.
+        """
+        fields = type(self).model_fields
+        values = {k: v for k, v in self.model_dump().items() if v != fields[k].default}
+        if self.parametrization == "sp":
+            values.pop("base_width", None)
+        return {"family": self.family, **values}
+
+    @cached_property
+    def id(self) -> str:
+        """16 hexadecimal digits, the same on every machine."""
+        text = json.dumps(self.canonical(), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def describe(self) -> str:
+        """A few words for a progress line."""
+        return f"{self.parametrization} width {self.width} log2lr {self.log2lr:g} seed {self.seed}"
+
+
+@dataclass(frozen=True)
+class Override:
+    """How a scale changes a sweep: values of the base run, axes of the grid, number of seeds."""
+
+    base: Mapping[str, Any] = field(default_factory=dict)
+    grid: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    seeds: int | None = None
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A base run and a grid around it. `scales` overrides it; without an entry it stays as it is.
+
+    Args:
+        name: unique in its experiment.
+        config: class of the run configuration.
+        base: values of the base run.
+        grid: values by key; the sweep is their product.
+        seeds: number of seeds, 0 to seeds - 1.
+        scales: overrides by scale.
+    """
+
+    name: str
+    config: type[RunConfig]
+    base: Mapping[str, Any]
+    grid: Mapping[str, Sequence[Any]]
+    seeds: int
+    scales: Mapping[Scale, Override] = field(default_factory=dict)
+
+    def axes(self, scale: Scale) -> dict[str, Sequence[Any]]:
+        """The grid at a scale, seeds last."""
+        override = self.scales.get(scale, Override())
+        grid = {**self.grid, **override.grid}
+        seeds = self.seeds if override.seeds is None else override.seeds
+        return {**grid, "seed": range(seeds)}
+
+    def runs(self, scale: Scale, data: str) -> tuple[RunConfig, ...]:
+        """Every run of the sweep at a scale, on the data source `data`."""
+        axes = self.axes(scale)
+        base = {**self.base, **self.scales.get(scale, Override()).base, "data": data}
+        return tuple(
+            self.config.make(**{**base, **dict(zip(axes, values, strict=True))})
+            for values in itertools.product(*axes.values())
+        )
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a claim's function returns.
+
+    Args:
+        value: the measured value; NaN where the data do not allow to measure it.
+        low, high: its 95 % interval; None where a value has none (a count of grid steps).
+        note: what a reader needs to know about it, or why it could not be measured.
+    """
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A statement of the paper, measurable, with a threshold that is fixed before any run.
+
+    Args:
+        id: unique in the figure.
+        statement: in our words.
+        source: section or figure of the paper.
+        measure: "module:function" of the tidy table of runs to `Measured`.
+        relation, threshold: the claim holds if the value stands in this relation to it.
+        unit: of the value.
+        decided_by: which number is held against the threshold: the value itself, or the end of
+            its interval that is less favourable.
+    """
+
+    id: str
+    statement: str
+    source: str
+    measure: str
+    relation: Literal["<=", ">="]
+    threshold: float
+    unit: str
+    decided_by: Literal["value", "interval"] = "value"
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure of the paper.
+
+    Args:
+        name: target of the workflow, such as "fig1".
+        title, caption, source: for readers; the source says where it stands in the paper.
+        sweeps: what has to be trained.
+        draw: "module:function" of the tidy table of runs to a Matplotlib figure.
+        claims: judged at the scales `small` and `paper`.
+    """
+
+    name: str
+    title: str
+    caption: str
+    source: str
+    sweeps: tuple[Sweep, ...]
+    draw: str
+    claims: tuple[Claim, ...] = ()
+
+    def runs(self, scale: Scale, data: str) -> tuple[RunConfig, ...]:
+        """The runs of all its sweeps, each once."""
+        runs = (run for sweep in self.sweeps for run in sweep.runs(scale, data))
+        return tuple({run.id: run for run in runs}.values())
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of the paper, rendered as Markdown by `render` from the tidy table of runs."""
+
+    name: str
+    title: str
+    caption: str
+    source: str
+    sweeps: tuple[Sweep, ...]
+    render: str
+    claims: tuple[Claim, ...] = ()
+
+    runs = Figure.runs
+
+
+@dataclass(frozen=True)
+class Search:
+    """A random search of hyperparameters at the base width, whose best trial sweeps start from.
+
+    Args:
+        config: class of the run configuration.
+        base: values that stay.
+        space: candidate values by key, drawn uniformly and independently.
+        trials: number of draws.
+        seeds: each trial's loss is the mean over this many seeds.
+        seed: of the draws.
+        scales: overrides of `base` by scale.
+    """
+
+    config: type[RunConfig]
+    base: Mapping[str, Any]
+    space: Mapping[str, Sequence[Any]]
+    trials: int
+    seeds: int = 1
+    seed: int = 0
+    scales: Mapping[Scale, Override] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A model family: what it trains and what it shows.
+
+    Args:
+        name: of its folder.
+        title: for readers.
+        config: class of its run configurations.
+        task: "module:function" that returns the `experiments.engine.Task` of a configuration.
+        example: values of a typical run, the defaults of `python -m experiments run`.
+        source: function of a requested data source (or None) to the one to use.
+        cost: function of a configuration to training FLOPs, for grouping and estimates.
+    """
+
+    name: str
+    title: str
+    config: type[RunConfig]
+    task: str
+    example: Mapping[str, Any]
+    source: Callable[[str | None], str]
+    cost: Callable[[Any], float]
+    figures: tuple[Figure, ...] = ()
+    tables: tuple[Table, ...] = ()
+    search: Search | None = None
+
+
+def load(reference: str) -> Callable[..., Any]:
+    """The function that "module:function" names, imported when it is needed."""
+    module, _, name = reference.partition(":")
+    function: Callable[..., Any] = getattr(importlib.import_module(module), name)
+    return function
+
+
+def check_scale(scale: str) -> Scale:
+    """`scale` itself, or a UserError that lists the scales."""
+    if scale not in SCALES:
+        raise unknown("scale", scale, SCALES)
+    return scale

@@ -1,0 +1,193 @@
+"""Training many runs: which are to do, in which groups, with progress, one after another."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from experiments import registry
+from experiments.progress import note
+from experiments.spec import RunConfig, Scale
+from experiments.store import DamagedRunError, Provenance, Record, Store, code_version, git_state
+
+ROOT = Path(__file__).parents[1]
+# Seconds that the largest group should take on one core, and the speed that this assumes.
+GROUP_SECONDS = 60.0
+NOMINAL_FLOPS = 1.0e11
+RUN_OVERHEAD_SECONDS = 1.0
+
+
+def results_dir(scale: str) -> Path:
+    """Where a scale's runs and tables are."""
+    return ROOT / "results" / scale
+
+
+def figures_dir(scale: str) -> Path:
+    """Where a scale's pictures are."""
+    return ROOT / "figures" / scale
+
+
+def flops(run: RunConfig) -> float:
+    """Training FLOPs of a run."""
+    return registry.experiment(run.family).cost(run)
+
+
+def cost(run: RunConfig) -> float:
+    """Rough seconds on one core: what groups are balanced and time left is estimated by."""
+    return RUN_OVERHEAD_SECONDS + flops(run) / NOMINAL_FLOPS
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs that one job trains one after another."""
+
+    runs: tuple[RunConfig, ...]
+
+    @property
+    def id(self) -> str:
+        """12 digits of a hash of the runs' ids: other runs make another group."""
+        return hashlib.sha256(" ".join(r.id for r in self.runs).encode()).hexdigest()[:12]
+
+
+def groups(scale: Scale, data: dict[str, str]) -> tuple[dict[str, Group], dict[str, list[str]]]:
+    """The jobs of a scale, and the jobs that each figure or table needs.
+
+    Runs that the same set of products needs are grouped together, so that a product waits for
+    nothing else and a shared run is in one group alone.
+
+    Args:
+        scale: one of the three.
+        data: data source by experiment.
+
+    Returns:
+        Groups by id; ids of groups by product.
+    """
+    needed_by: dict[str, list[str]] = {}
+    runs: dict[str, RunConfig] = {}
+    products = {**registry.figures(), **registry.tables()}
+    for name, product in products.items():
+        for run in product.runs(scale, data[registry.owner(name).name]):
+            runs[run.id] = run
+            needed_by.setdefault(run.id, []).append(name)
+    by_products: dict[tuple[str, ...], list[RunConfig]] = {}
+    for run_id, names in needed_by.items():
+        by_products.setdefault(tuple(names), []).append(runs[run_id])
+    all_groups: dict[str, Group] = {}
+    of_product: dict[str, list[str]] = {name: [] for name in products}
+    for names, members in by_products.items():
+        for group in pack(members):
+            all_groups[group.id] = group
+            for name in names:
+                of_product[name].append(group.id)
+    return all_groups, of_product
+
+
+def pack(runs: Sequence[RunConfig]) -> list[Group]:
+    """Runs in groups of about equal cost, at most `GROUP_SECONDS` or one run each."""
+    total = sum(map(cost, runs))
+    count = max(1, min(len(runs), round(total / GROUP_SECONDS)))
+    bins: list[list[RunConfig]] = [[] for _ in range(count)]
+    load = [0.0] * count
+    for run in sorted(runs, key=lambda r: (-cost(r), r.id)):
+        lightest = load.index(min(load))
+        bins[lightest].append(run)
+        load[lightest] += cost(run)
+    return [Group(tuple(members)) for members in bins if members]
+
+
+def resolve_data(requested: str | None = None) -> dict[str, str]:
+    """The data source of every experiment; see `Experiment.source`."""
+    return {name: e.source(requested) for name, e in registry.experiments().items()}
+
+
+def train_runs(
+    runs: Iterable[RunConfig],
+    store: Store,
+    report: Callable[[Record], None] | None = None,
+    on_step: Callable[[int, float], None] | None = None,
+) -> list[Record]:
+    """Train what is not in the store, one after another; every run is stored before the next.
+
+    A run that another process is training is waited for, not trained twice. A damaged file is
+    named on stderr and replaced.
+
+    Args:
+        runs: any runs; their order is kept.
+        store: where they are or will be.
+        report: called with each record as it is there.
+        on_step: called with the number of each step and its loss while a run is training.
+
+    Returns:
+        The records, in the order of `runs`.
+    """
+    records = []
+    for run in runs:
+        record = _stored(store, run)
+        if record is None:
+            with store.claim(run.id):
+                record = _stored(store, run)
+                if record is None:
+                    record = _train(run, on_step)
+                    store.write(record)
+        records.append(record)
+        if report is not None:
+            report(record)
+    return records
+
+
+def _stored(store: Store, run: RunConfig) -> Record | None:
+    try:
+        return store.read(run.id)
+    except FileNotFoundError:
+        return None
+    except DamagedRunError as error:
+        note(f"damaged run, training it again: {error}")
+        store.remove(run.id)
+        return None
+
+
+def _train(run: RunConfig, on_step: Callable[[int, float], None] | None) -> Record:
+    import torch
+
+    from experiments import engine, process
+    from experiments.spec import load
+
+    machine = process.set_up()
+    task: engine.Task = load(registry.experiment(run.family).task)(run)
+    result = engine.train(run, task, machine, on_step)
+    commit, dirty = git_state()
+    return Record(
+        id=run.id,
+        family=run.family,
+        config=run.model_dump(),
+        final_loss=result.final_loss,
+        diverged=result.diverged_step is not None,
+        diverged_step=result.diverged_step,
+        losses=result.losses,
+        provenance=Provenance(
+            code_version=code_version(run.family),
+            git_commit=commit,
+            git_dirty=dirty,
+            data_fingerprint=task.fingerprint,
+            torch_version=torch.__version__,
+            device=machine.device,
+            threads=machine.threads,
+            matmul=machine.matmul,
+            seconds=result.seconds,
+            flops=flops(run),
+            finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        ),
+    )
+
+
+def parted(records: Iterable[Record]) -> list[str]:
+    """Ids of runs that were made by other code than the checkout's."""
+    return [r.id for r in records if r.provenance.code_version != code_version(r.family)]
+
+
+def missing(runs: Iterable[RunConfig], store: Store) -> list[RunConfig]:
+    """Runs that have no whole file in the store."""
+    return [run for run in runs if not store.looks_finished(run.id)]

@@ -1,0 +1,129 @@
+"""Pictures and claims of the Transformer on WikiText-2. Pure functions of the tidy table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from experiments import plotting, transfer
+from experiments.spec import Measured
+
+
+def draw_fig1(runs: pd.DataFrame) -> Figure:
+    """Loss against log2 learning rate, a curve a width, SP left and µP right, same axes."""
+    fig, axes = plotting.subplots(1, 2, figsize=(8, 3.9), sharex=True, sharey=True)
+    scapes = {p: transfer.landscape(runs, p) for p in ("sp", "mup")}
+    best_mup = scapes["mup"].losses.mean(axis=0).min()
+    for ax, (parametrization, scape) in zip(axes, scapes.items(), strict=True):
+        _curves(ax, scape)
+        ax.axhline(best_mup, color="#444444", linestyle="--", linewidth=1, zorder=1)
+        ax.set_title(plotting.NAME[parametrization], color=plotting.COLOR[parametrization])
+        plotting.log2_axis(ax, "log2 learning rate")
+    axes[0].set_ylabel("training loss (nats)")
+    axes[0].set_ylim(*_limits(scapes))
+    axes[0].annotate(
+        "best µP model",
+        (scapes["sp"].log2lr[-1], best_mup),
+        xytext=(0, -3),
+        textcoords="offset points",
+        ha="right",
+        va="top",
+        fontsize=7.5,
+        color="#444444",
+    )
+    axes[1].legend(title="width (d_model)", loc="upper left", fontsize=8, title_fontsize=8)
+    return fig
+
+
+def _curves(ax: Axes, scape: transfer.Landscape) -> None:
+    """A curve with the range over seeds for each width; its lowest point marked."""
+    colors = plotting.width_colors(list(scape.widths))
+    for width, losses in zip(scape.widths, np.moveaxis(scape.losses, 1, 0), strict=True):
+        mean = np.where(np.isfinite(losses), losses, np.nan).mean(axis=0)
+        color = colors[width]
+        ax.plot(scape.log2lr, mean, color=color, label=f"{width}", zorder=2)
+        ax.fill_between(
+            scape.log2lr, losses.min(axis=0), losses.max(axis=0), color=color, alpha=0.2, lw=0
+        )
+        if np.isfinite(mean).any():
+            best = np.nanargmin(mean)
+            ax.plot(
+                scape.log2lr[best], mean[best], "o", ms=6, color=color, mec="white", zorder=3
+            )
+
+
+def _limits(scapes: dict[str, transfer.Landscape]) -> tuple[float, float]:
+    """From below the lowest loss to what most curves reach; a blow-up may leave the panel."""
+    finite = np.concatenate([s.losses[np.isfinite(s.losses)] for s in scapes.values()])
+    low, high = finite.min(), np.quantile(finite, 0.97)
+    return low - 0.06 * (high - low), high + 0.06 * (high - low)
+
+
+def _seed_interval(
+    scape: transfer.Landscape, statistic: Callable[[np.ndarray], float]
+) -> tuple[float | None, float | None]:
+    return transfer.bootstrap(statistic, scape.losses.shape[0]) or (None, None)
+
+
+def mup_optimum_range(runs: pd.DataFrame) -> Measured:
+    """How far apart the best grid points of µP lie over the widths, in grid steps."""
+    scape = transfer.landscape(runs, "mup")
+    best = transfer.grid_optimum(scape.losses.mean(axis=0))
+    rates = ", ".join(f"{w}: {r:g}" for w, r in zip(scape.widths, scape.log2lr[best], strict=True))
+    return Measured(float(best.max() - best.min()), note=f"best log2 rate by width {rates}")
+
+
+def sp_optimum_drift(runs: pd.DataFrame) -> Measured:
+    """Octaves by which the fitted optimum of SP moves for each doubling of the width."""
+    scape = transfer.landscape(runs, "sp")
+    low, high = _seed_interval(
+        scape, lambda index: transfer.drift_per_doubling(scape, scape.losses[index])
+    )
+    best = scape.log2lr[transfer.grid_optimum(scape.losses.mean(axis=0))]
+    note = "best log2 rate by width " + ", ".join(
+        f"{w}: {r:g}" for w, r in zip(scape.widths, best, strict=True)
+    )
+    value = transfer.drift_per_doubling(scape)
+    if np.isnan(value):
+        note += "; an optimum is at the edge of the grid"
+    return Measured(value, low, high, note)
+
+
+def mup_worst_widening(runs: pd.DataFrame) -> Measured:
+    """The largest loss increase to the next width up to the narrowest model's best rate."""
+    scape = transfer.landscape(runs, "mup")
+    up_to = int(transfer.grid_optimum(scape.losses.mean(axis=0))[0])
+    return Measured(
+        transfer.worst_widening(scape, up_to),
+        note="relative to the Bonferroni bound of the pooled seed noise; below 0: always better",
+    )
+
+
+def mup_minus_sp(runs: pd.DataFrame) -> Measured:
+    """Best loss of the widest µP model minus that of the widest SP model."""
+    mup, sp = transfer.landscape(runs, "mup"), transfer.landscape(runs, "sp")
+    low, high = _seed_interval(
+        mup, lambda index: transfer.best_difference(mup.losses[index], sp.losses[index])
+    )
+    return Measured(transfer.best_difference(mup.losses, sp.losses), low, high)
+
+
+def mup_regret(runs: pd.DataFrame) -> Measured:
+    """What the narrowest µP model's best rate costs the widest."""
+    return _regret(runs, "mup")
+
+
+def sp_regret(runs: pd.DataFrame) -> Measured:
+    """What the narrowest SP model's best rate costs the widest."""
+    return _regret(runs, "sp")
+
+
+def _regret(runs: pd.DataFrame, parametrization: str) -> Measured:
+    scape = transfer.landscape(runs, parametrization)
+    low, high = _seed_interval(scape, lambda index: transfer.regret(scape, scape.losses[index]))
+    note = "" if low is not None else "no interval: one seed, or a diverged run"
+    return Measured(transfer.regret(scape), low, high, note)

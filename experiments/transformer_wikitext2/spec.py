@@ -1,0 +1,244 @@
+"""What is trained and shown of the Transformer on WikiText-2."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field
+
+from experiments.data.source import resolve_source
+from experiments.spec import Claim, Experiment, Figure, Override, RunConfig, Search, Sweep
+
+NAME = "transformer_wikitext2"
+TUNED = Path(__file__).with_name("tuned.json")
+DIMS = ("n_head", "d_head", "d_k", "d_ffn")
+
+
+class TransformerConfig(RunConfig):
+    """A language model; `width` is d_model. Dimensions left at None follow from the width."""
+
+    family: ClassVar[str] = NAME
+
+    seq_len: int = Field(gt=0, description="tokens a sequence")
+    vocab_size: int = Field(gt=1, description="words, the most frequent ones")
+    n_layer: int = Field(2, gt=0, description="blocks of attention and feed-forward")
+    n_head: int = Field(4, gt=0, description="attention heads")
+    d_head: int | None = Field(None, gt=0, description="of a value (width / n_head)")
+    d_k: int | None = Field(None, gt=0, description="of a query and a key (d_head)")
+    d_ffn: int | None = Field(None, gt=0, description="of the feed-forward layer (4 width)")
+    base_n_head: int | None = Field(None, gt=0, description="of the base model (n_head)")
+    base_d_head: int | None = Field(None, gt=0, description="of the base model")
+    base_d_k: int | None = Field(None, gt=0, description="of the base model")
+    base_d_ffn: int | None = Field(None, gt=0, description="of the base model")
+    norm: Literal["pre", "post"] = Field("post", description="place of the layer normalization")
+    activation: Literal["relu", "gelu"] = Field("relu", description="of the feed-forward layer")
+    tied: bool = Field(False, description="one matrix for embedding and readout")
+    bias: bool = Field(False, description="biases in linear layers")
+    output_mult: float = Field(1.0, gt=0, description="multiplier of the logits")
+    attn_mult: float = Field(1.0, gt=0, description="multiplier of the attention logits")
+    embed_mult: float = Field(1.0, gt=0, description="multiplier of the embeddings")
+    init_std: float = Field(1.0, gt=0, description="std of weights, times 1/sqrt(fan_in)")
+    zero_readout: bool = Field(True, description="readout starts at zero")
+    zero_query: bool = Field(False, description="queries start at zero")
+
+    def dims(self, base: bool = False) -> dict[str, int]:
+        """d_model, n_head, d_head, d_k and d_ffn of the model or of its base."""
+        prefix, width = ("base_", self.base_width) if base else ("", self.width)
+        given = {d: getattr(self, prefix + d) for d in DIMS}
+        n_head = given["n_head"] or self.n_head
+        d_head = given["d_head"] or max(1, width // n_head)
+        return {
+            "d_model": width,
+            "n_head": n_head,
+            "d_head": d_head,
+            "d_k": given["d_k"] or d_head,
+            "d_ffn": given["d_ffn"] or 4 * width,
+        }
+
+    def canonical(self) -> dict[str, Any]:
+        values = super().canonical()
+        for dim in DIMS:
+            values.pop(dim, None)
+            values.pop(f"base_{dim}", None)
+        values["dims"] = self.dims()
+        if self.parametrization == "mup":
+            values["base_dims"] = self.dims(base=True)
+        return values
+
+
+def flops(config: TransformerConfig) -> float:
+    """Training FLOPs: 6 for each matrix weight and token, and the attention products."""
+    d = config.dims()
+    heads = d["n_head"] * (2 * d["d_k"] + 2 * d["d_head"])
+    per_layer = d["d_model"] * heads + 2 * d["d_model"] * d["d_ffn"]
+    attention = config.n_layer * d["n_head"] * (d["d_k"] + d["d_head"]) * config.seq_len
+    weights = config.n_layer * per_layer + d["d_model"] * config.vocab_size
+    return 6.0 * (weights + attention) * config.seq_len * config.batch_size * config.steps
+
+
+def tuned() -> dict[str, Any]:
+    """Multipliers and init std as `python -m experiments tune` found them at base width."""
+    if not TUNED.exists():
+        return {}
+    best: dict[str, Any] = json.loads(TUNED.read_text(encoding="utf-8"))["best"]
+    return {k: v for k, v in best.items() if k != "log2lr"}
+
+
+# The paper's Fig. 1: 2 layers, 5 epochs of 2.09 M tokens; batch and length as in its Fig. 4.
+PAPER: dict[str, Any] = {
+    "base_width": 128,
+    "steps": 2040,
+    "batch_size": 20,
+    "seq_len": 256,
+    "vocab_size": 33278,
+    "norm": "post",
+    "optimizer": "adam",
+}
+SMALL: dict[str, Any] = {
+    "base_width": 32,
+    "steps": 250,
+    "batch_size": 16,
+    "seq_len": 64,
+    "vocab_size": 2000,
+}
+SMOKE: dict[str, Any] = {
+    "base_width": 16,
+    "steps": 6,
+    "batch_size": 4,
+    "seq_len": 16,
+    "vocab_size": 200,
+}
+
+WIDTH_LR = Sweep(
+    name="width_lr",
+    config=TransformerConfig,
+    base={**PAPER, **tuned()},
+    grid={
+        "parametrization": ("sp", "mup"),
+        "width": (128, 256, 512, 1024, 2048, 4096, 8192),
+        "log2lr": tuple(range(-20, -9)),
+    },
+    seeds=5,
+    scales={
+        "small": Override(
+            base=SMALL,
+            grid={"width": (32, 64, 128, 256), "log2lr": tuple(range(-12, -4))},
+            seeds=2,
+        ),
+        "smoke": Override(
+            base=SMOKE, grid={"width": (16, 32), "log2lr": (-10, -8, -6)}, seeds=2
+        ),
+    },
+)
+
+CLAIMS = "experiments.transformer_wikitext2.figures"
+FIG1 = Figure(
+    name="fig1",
+    title="Learning rate across width: standard parametrization against µP",
+    caption=(
+        "Training loss against the learning rate of post-layernorm Transformers of several widths "
+        "(d_model), trained with Adam. Dots mark each width's minimum; the dashed line is the "
+        "lowest loss of any µP model, drawn in both panels."
+    ),
+    source="Figure 1; set-up in Sections 3 and 4",
+    sweeps=(WIDTH_LR,),
+    draw=f"{CLAIMS}:draw_fig1",
+    claims=(
+        Claim(
+            id="mup-optimum-stays",
+            statement="The best learning rate of µP moves by at most one grid step over all widths",
+            source="Section 4, Fig. 1 right",
+            measure=f"{CLAIMS}:mup_optimum_range",
+            relation="<=",
+            threshold=1.0,
+            unit="grid steps",
+        ),
+        Claim(
+            id="sp-optimum-falls",
+            statement=(
+                "The best learning rate of SP falls by at least half an octave for each doubling "
+                "of the width"
+            ),
+            source="Section 3, Fig. 1 left",
+            measure=f"{CLAIMS}:sp_optimum_drift",
+            relation="<=",
+            threshold=-0.5,
+            unit="octaves per doubling",
+        ),
+        Claim(
+            id="mup-wider-is-better",
+            statement=(
+                "At every learning rate up to the optimum, wider is not worse in µP beyond seed "
+                "noise"
+            ),
+            source="Section 4, Fig. 1 right; Section 8",
+            measure=f"{CLAIMS}:mup_worst_widening",
+            relation="<=",
+            threshold=1.0,
+            unit="of what seed noise allows",
+        ),
+        Claim(
+            id="mup-beats-sp",
+            statement="The widest µP model at its best is not worse than the widest SP model",
+            source="Section 1, Fig. 1, dashed line",
+            measure=f"{CLAIMS}:mup_minus_sp",
+            relation="<=",
+            threshold=0.0,
+            unit="nats",
+        ),
+        Claim(
+            id="mup-transfers",
+            statement=(
+                "The narrowest model's best learning rate costs the widest µP model at most "
+                "0.05 nats"
+            ),
+            source="Section 4, Algorithm 1",
+            measure=f"{CLAIMS}:mup_regret",
+            relation="<=",
+            threshold=0.05,
+            unit="nats",
+            decided_by="interval",
+        ),
+        Claim(
+            id="sp-does-not-transfer",
+            statement=(
+                "The narrowest model's best learning rate costs the widest SP model more than "
+                "0.05 nats"
+            ),
+            source="Section 3",
+            measure=f"{CLAIMS}:sp_regret",
+            relation=">=",
+            threshold=0.05,
+            unit="nats",
+            decided_by="interval",
+        ),
+    ),
+)
+
+SEARCH = Search(
+    config=TransformerConfig,
+    base={**SMALL, "width": SMALL["base_width"], "parametrization": "mup"},
+    space={
+        "log2lr": tuple(x / 2 for x in range(-20, -9)),
+        "output_mult": tuple(2.0**k for k in range(-2, 6)),
+        "attn_mult": tuple(2.0**k for k in range(-3, 5)),
+        "embed_mult": tuple(2.0**k for k in range(-3, 5)),
+        "init_std": tuple(2.0 ** (k / 2) for k in range(-6, 4)),
+    },
+    trials=128,
+    scales={"smoke": Override(base={**SMOKE, "width": SMOKE["base_width"]})},
+)
+
+EXPERIMENT = Experiment(
+    name=NAME,
+    title="Transformer on WikiText-2",
+    config=TransformerConfig,
+    task=f"experiments.{NAME}.task:LanguageModeling",
+    example={**SMALL, **tuned(), "width": 128, "log2lr": -8.0},
+    source=resolve_source,
+    cost=flops,
+    figures=(FIG1,),
+    search=SEARCH,
+)

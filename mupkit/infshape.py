@@ -1,0 +1,113 @@
+"""The shape of a parameter with, for each dimension, its base size, and the role that follows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+Role = Literal["input", "hidden", "output", "scalar"]
+
+
+@dataclass(frozen=True)
+class InfDim:
+    """One dimension of a parameter.
+
+    Args:
+        base_dim: size in the base model, or None where the dimension does not scale with width
+            ("finite").
+        dim: size in the model at hand.
+    """
+
+    base_dim: int | None
+    dim: int
+
+    def isinf(self) -> bool:
+        """Whether the dimension scales with width."""
+        return self.base_dim is not None
+
+    def width_mult(self) -> float:
+        """`dim / base_dim`, and 1 for a finite dimension."""
+        return 1.0 if self.base_dim is None else self.dim / self.base_dim
+
+
+class InfShape:
+    """The dimensions of one parameter, in the order (fan_out, fan_in, *kernel) of torch weights.
+
+    Args:
+        dims: one `InfDim` a dimension.
+        is_embedding: an embedding table is stored (fan_in, fan_out), the transpose of a linear
+            weight, so its width stands in the last dimension though it is an input weight.
+
+    Raises:
+        ValueError: if a third dimension scales with width, which no row of the tables covers, or
+            if two do that are not the first two (a stack of matrices) and their multipliers differ,
+            so that it matters which of them is the fan-in.
+
+    Source: Tensor Programs V, Appendix B, "Matrix-Like, Vector-Like, Scalar-Like Parameters".
+    """
+
+    def __init__(self, dims: Iterable[InfDim], is_embedding: bool = False):
+        self.dims = tuple(dims)
+        self.is_embedding = is_embedding
+        if self.ninf() > 2:
+            raise ValueError(
+                f"{self.ninf()} dimensions of {self} scale with width; the µP tables cover at most "
+                "two. Split the parameter, or keep one of its dimensions equal in base and delta."
+            )
+        mults = {d.width_mult() for d in self if d.isinf()}
+        if self.ninf() == 2 and len(mults) > 1 and any(d.isinf() for d in self.dims[2:]):
+            raise ValueError(
+                f"the width dimensions of {self} are not the first two, so which one is the fan-in "
+                "is unknown, and they scale differently. Store it as (fan_out, fan_in, ...), or "
+                "scale both alike."
+            )
+
+    def __len__(self) -> int:
+        return len(self.dims)
+
+    def __iter__(self) -> Iterator[InfDim]:
+        return iter(self.dims)
+
+    def __getitem__(self, index: int) -> InfDim:
+        return self.dims[index]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, InfShape) and self.dims == other.dims
+
+    def __hash__(self) -> int:
+        return hash(self.dims)
+
+    def __repr__(self) -> str:
+        dims = (f"{d.base_dim}->{d.dim}" if d.isinf() else f"{d.dim}" for d in self)
+        return f"InfShape({', '.join(dims)})"
+
+    def ninf(self) -> int:
+        """The number of dimensions that scale with width: 0 scalar, 1 vector, 2 matrix-like."""
+        return sum(d.isinf() for d in self)
+
+    def width_mult(self) -> float:
+        """The multiplier of the last dimension that scales: fan-in for a matrix-like weight."""
+        return next((d.width_mult() for d in reversed(self.dims) if d.isinf()), 1.0)
+
+    def fanin_fanout(self) -> tuple[InfDim, InfDim]:
+        """Fan-in and fan-out; a vector has fan-in 1 (paper, caption of Table 3).
+
+        Where a width stands after the first two dimensions, as in a stack of matrices or a
+        positional embedding (1, length, width), only the dimensions that scale are read.
+        """
+        one = InfDim(None, 1)
+        scaling = [d for d in self if d.isinf()]
+        if len(self) < 2 or any(d.isinf() for d in self.dims[2:]):
+            fan_out, fan_in = (*(scaling or self.dims), one, one)[:2]
+            return fan_in, fan_out
+        return (self[0], self[1]) if self.is_embedding else (self[1], self[0])
+
+    def role(self) -> Role:
+        """The column of the µP tables that this parameter belongs to."""
+        if self.ninf() == 0:
+            return "scalar"
+        if self.ninf() == 2:
+            return "hidden"
+        fan_in, _ = self.fanin_fanout()
+        return "output" if fan_in.isinf() else "input"

@@ -1,0 +1,139 @@
+"""Initializers of `torch.nn.init` that scale with width as Table 8 says.
+
+Each equals torch's at base width, and draws the same random numbers up to a factor at any width.
+Call `set_base_shapes` first. Shapes are torch's: (fan_out, fan_in, *kernel).
+
+Source: Tensor Programs V, Table 8, row "Init. Var."; names as in the `mup` package.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from mupkit.rules import rule_for, scale
+from mupkit.shape import infshape_of
+
+__all__ = [
+    "fan_in_normal_",
+    "kaiming_normal_",
+    "kaiming_uniform_",
+    "normal_",
+    "ones_",
+    "trunc_normal_",
+    "uniform_",
+    "xavier_normal_",
+    "xavier_uniform_",
+    "zeros_",
+]
+
+
+def normal_(tensor: Tensor, mean: float = 0.0, std: float = 1.0) -> Tensor:
+    """N(mean, (std * s)^2), s the table's factor; `std` is the value at base width.
+
+    Raises:
+        ValueError: for a matrix-like tensor with a mean other than 0.
+    """
+    s = _constant_std_scale(tensor, centred=mean == 0)
+    return nn.init.normal_(tensor, mean, std * s)
+
+
+def uniform_(tensor: Tensor, a: float = 0.0, b: float = 1.0) -> Tensor:
+    """U(a * s, b * s); raises ValueError for a matrix-like tensor unless a == -b."""
+    s = _constant_std_scale(tensor, centred=a == -b)
+    return nn.init.uniform_(tensor, a * s, b * s)
+
+
+def trunc_normal_(
+    tensor: Tensor, mean: float = 0.0, std: float = 1.0, a: float = -2.0, b: float = 2.0
+) -> Tensor:
+    """N(mean, (std * s)^2) cut at a * s and b * s; matrix-like tensors must be centred."""
+    s = _constant_std_scale(tensor, centred=mean == 0 and a == -b)
+    return nn.init.trunc_normal_(tensor, mean, std * s, a * s, b * s)
+
+
+def ones_(tensor: Tensor) -> Tensor:
+    """Ones, for vector-like and scalar-like tensors (layernorm gains)."""
+    _constant_std_scale(tensor, centred=False)
+    return nn.init.ones_(tensor)
+
+
+def zeros_(tensor: Tensor) -> Tensor:
+    """Zeros: allowed for any role (paper, Appendix B, "Zero Initialization Variance")."""
+    return nn.init.zeros_(tensor)
+
+
+def fan_in_normal_(tensor: Tensor, gain: float = 1.0) -> Tensor:
+    """N(0, gain^2 / fan_in) at base width, then by the table: the paper's init with sigma=gain."""
+    return _normal(tensor, gain / math.sqrt(_base_fans(tensor)[0]) * _init_scale(tensor))
+
+
+def kaiming_normal_(
+    tensor: Tensor, a: float = 0, mode: str = "fan_in", nonlinearity: str = "leaky_relu"
+) -> Tensor:
+    """N(0, gain^2 / fan) at base width, then by the table."""
+    return _normal(tensor, _kaiming_std(tensor, a, mode, nonlinearity))
+
+
+def kaiming_uniform_(
+    tensor: Tensor, a: float = 0, mode: str = "fan_in", nonlinearity: str = "leaky_relu"
+) -> Tensor:
+    """U(-c, c) with the std of `kaiming_normal_`."""
+    return _uniform(tensor, _kaiming_std(tensor, a, mode, nonlinearity))
+
+
+def xavier_normal_(tensor: Tensor, gain: float = 1.0) -> Tensor:
+    """N(0, 2 gain^2 / (fan_in + fan_out)) at base width, then by the table."""
+    return _normal(tensor, _xavier_std(tensor, gain))
+
+
+def xavier_uniform_(tensor: Tensor, gain: float = 1.0) -> Tensor:
+    """U(-c, c) with the std of `xavier_normal_`."""
+    return _uniform(tensor, _xavier_std(tensor, gain))
+
+
+def _normal(tensor: Tensor, std: float) -> Tensor:
+    with torch.no_grad():
+        return tensor.normal_(0, std)
+
+
+def _uniform(tensor: Tensor, std: float) -> Tensor:
+    bound = math.sqrt(3.0) * std
+    with torch.no_grad():
+        return tensor.uniform_(-bound, bound)
+
+
+def _constant_std_scale(tensor: Tensor, centred: bool) -> float:
+    """The factor for a std that is given at base width; a mean must be 0 in a matrix."""
+    infshape = infshape_of(tensor)
+    if infshape.role() == "hidden" and not centred:
+        raise ValueError(f"{infshape} is matrix-like: its initialization must have mean 0")
+    return _init_scale(tensor)
+
+
+def _init_scale(tensor: Tensor) -> float:
+    infshape = infshape_of(tensor)
+    return scale(infshape, rule_for(infshape).init_std)
+
+
+def _base_fans(tensor: Tensor) -> tuple[int, int]:
+    """Fan-in and fan-out of the base model's tensor, as torch counts them (kernel included)."""
+    sizes = [d.base_dim or d.dim for d in infshape_of(tensor)]
+    if len(sizes) < 2:
+        raise ValueError(f"a tensor of {len(sizes)} dimensions has no fan-in; use normal_")
+    receptive = math.prod(sizes[2:])
+    return sizes[1] * receptive, sizes[0] * receptive
+
+
+def _kaiming_std(tensor: Tensor, a: float, mode: str, nonlinearity: str) -> float:
+    if mode not in ("fan_in", "fan_out"):
+        raise ValueError(f"mode is {mode!r}, allowed are 'fan_in' and 'fan_out'")
+    fan = _base_fans(tensor)[0 if mode == "fan_in" else 1]
+    gain = nn.init.calculate_gain(nonlinearity, a)  # type: ignore[arg-type]
+    return gain / math.sqrt(fan) * _init_scale(tensor)
+
+
+def _xavier_std(tensor: Tensor, gain: float) -> float:
+    return gain * math.sqrt(2.0 / sum(_base_fans(tensor))) * _init_scale(tensor)

@@ -1,0 +1,131 @@
+"""Readouts: the layers that map a width dimension to a finite one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+_RESCALED = "_mup_rescaled"
+
+
+class MuReadout(nn.Linear):
+    """Linear readout, y = W (output_mult / width_mult) x + b.
+
+    Args:
+        in_features: width, the dimension that scales.
+        out_features: classes or words, finite.
+        bias: whether there is a bias b.
+        readout_zero_init: initialize W and b to zero (paper, Appendix D.2).
+        output_mult: the tunable multiplier of the output, constant in width.
+
+    Shapes: x (..., in_features) to y (..., out_features).
+
+    Source: Tensor Programs V, Table 8, column "output weights".
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        bias: bool = True,
+        readout_zero_init: bool = False,
+        output_mult: float = 1.0,
+        **kwargs: Any,
+    ):
+        self.readout_zero_init = readout_zero_init
+        self.output_mult = output_mult
+        self._width_mult: float | None = None
+        super().__init__(in_features, out_features, bias=bias, **kwargs)
+
+    def reset_parameters(self) -> None:
+        """PyTorch's default initialization, or zeros."""
+        if not self.readout_zero_init:
+            return super().reset_parameters()
+        nn.init.zeros_(self.weight)
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
+        return None
+
+    def width_mult(self) -> float:
+        """in_features over its base size.
+
+        Raises:
+            ValueError: if `set_base_shapes` was not called on the model.
+        """
+        if self._width_mult is None:
+            raise ValueError(
+                "MuReadout has no base shape; call mupkit.set_base_shapes(model, base)"
+            )
+        return self._width_mult
+
+    def set_width_mult(self, width_mult: float) -> None:
+        """Called by `set_base_shapes`: a plain float, so copies and compilers keep it."""
+        self._width_mult = width_mult
+
+    def rescale_parameters(self, shared: bool = False) -> None:
+        """Turn a std of 1/sqrt(fan_in) into one constant in width; a second call does nothing.
+
+        Args:
+            shared: the weight belongs to an embedding, so that only the bias may be rescaled.
+        """
+        _rescale(self, [self.bias] if shared else [self.weight, self.bias], self.width_mult())
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Logits (..., out_features) of activations (..., in_features)."""
+        return super().forward(self.output_mult / self.width_mult() * input)
+
+
+class MuSharedReadout(MuReadout):
+    """`MuReadout` whose weight is that of an embedding.
+
+    The embedding keeps its initialization and its rate, which Table 8 makes equal for input and
+    output weights; only the logits are multiplied. Deviation: the `mup` package multiplies the
+    shared weight by sqrt(width_mult), which breaks the embedding.
+
+    Args:
+        weight: (vocabulary, width), the embedding's parameter.
+        bias: whether there is a bias of its own, zero at first.
+        output_mult: as in `MuReadout`.
+    """
+
+    def __init__(self, weight: nn.Parameter, bias: bool = True, output_mult: float = 1.0):
+        super().__init__(
+            weight.shape[1],
+            weight.shape[0],
+            bias=bias,
+            readout_zero_init=True,
+            output_mult=output_mult,
+            device="meta",
+        )
+        self.weight = weight
+        if bias:
+            self.bias = nn.Parameter(weight.new_zeros(weight.shape[0]))
+
+    def reset_parameters(self) -> None:
+        """Zero the bias; the weight is initialized by the embedding."""
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
+
+    def rescale_parameters(self, shared: bool = True) -> None:
+        """Nothing: the weight is an input weight, and the bias is zero."""
+
+
+def rescale_bias(module: nn.Module, fanin_mult: float) -> None:
+    """PyTorch draws a bias from +-1/sqrt(fan_in); make that constant in width, once."""
+    _rescale(module, [getattr(module, "bias", None)], fanin_mult)
+
+
+def _rescale(module: nn.Module, params: Sequence[Tensor | None], width_mult: float) -> None:
+    """Multiply by sqrt(width_mult), or by what is missing after a call for another base."""
+    factor = (width_mult / getattr(module, _RESCALED, 1.0)) ** 0.5
+    present = [p for p in params if p is not None]
+    if any(p.is_meta for p in present):
+        return  # without data: nothing done, so nothing to remember
+    if factor != 1:
+        with torch.no_grad():
+            for p in present:
+                p.mul_(factor)
+    setattr(module, _RESCALED, width_mult)

@@ -1,0 +1,61 @@
+"""Print requirements.lock: what is installed here of everything that pyproject.toml reaches.
+
+The lock is installed with --no-deps. Run it in an environment in which the tests pass:
+`python tools/lock.py > requirements.lock`.
+"""
+
+from __future__ import annotations
+
+import sys
+import tomllib
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+EXTRAS = ("test",)
+# Asked for by mup, never imported by it, and built for another torch.
+LEFT_OUT = {"torchvision", "torchaudio"}
+
+
+def closure(requirements: list[str]) -> dict[str, str]:
+    """Installed version by name of all that the requirements reach."""
+    found: dict[str, str] = {}
+    todo = [Requirement(r) for r in requirements]
+    seen: set[tuple[str, frozenset[str]]] = set()
+    while todo:
+        requirement = todo.pop()
+        name = canonicalize_name(requirement.name)
+        key = (name, frozenset(requirement.extras))
+        if name in LEFT_OUT or key in seen:
+            continue
+        seen.add(key)
+        try:
+            dist = distribution(name)
+        except PackageNotFoundError:
+            sys.exit(f"{name} is not installed; install it, run the tests, then lock again")
+        found[name] = dist.version.split("+")[0]
+        for line in dist.requires or ():
+            child = Requirement(line)
+            extras = ["", *requirement.extras]
+            if child.marker is None or any(child.marker.evaluate({"extra": e}) for e in extras):
+                todo.append(child)
+    return found
+
+
+def main() -> None:
+    """Print the lock."""
+    project = tomllib.loads(Path(__file__).parents[1].joinpath("pyproject.toml").read_text())[
+        "project"
+    ]
+    wanted = list(project["dependencies"])
+    for extra in EXTRAS:
+        wanted += project["optional-dependencies"][extra]
+    print("# Made by `make lock`; installed with --no-deps.")
+    for name, version in sorted(closure(wanted).items()):
+        print(f"{name}=={version}")
+
+
+if __name__ == "__main__":
+    main()

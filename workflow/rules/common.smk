@@ -1,0 +1,77 @@
+# What the rules need of the registry. No science here, and no torch.
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(workflow.basedir)))
+
+from snakemake.exceptions import WorkflowError
+
+from experiments import registry
+from experiments.errors import UserError
+from experiments.spec import check_scale
+from experiments.store import Store
+from experiments.sweep import groups, missing, resolve_data
+
+try:
+    SCALE = check_scale(str(config.get("scale", "small")))
+    DATA = resolve_data(config.get("data"))
+    GROUPS, NEEDED = groups(SCALE, DATA)
+except UserError as error:
+    raise WorkflowError(str(error))
+
+RESULTS = f"results/{SCALE}"
+FIGURES = f"figures/{SCALE}"
+LOGS = f"logs/{SCALE}"
+STORE = Store(Path(workflow.basedir) / RESULTS)
+PYTHON = sys.executable
+PRODUCTS = {
+    **{name: "figure" for name in registry.figures()},
+    **{name: "table" for name in registry.tables()},
+}
+SUFFIXES = {"figure": ("svg", "png", "csv"), "table": ("md", "csv")}
+
+
+def rules_outputs(*kinds):
+    """What draw makes of all products of these kinds."""
+    return [path for name, kind in PRODUCTS.items() if kind in kinds for path in drawn(name)]
+
+
+def drawn(name):
+    """What draw makes of one product."""
+    pictures = [f"{FIGURES}/{name}.{suffix}" for suffix in SUFFIXES[PRODUCTS[name]]]
+    return [*pictures, f"{RESULTS}/{name}/claims.json"]
+
+
+def marker(group):
+    """The file that says that a group's runs are in the store."""
+    return f"{RESULTS}/groups/{group}.done"
+
+
+def data_of(name):
+    """The data source of a product's experiment."""
+    return DATA[registry.owner(name).name]
+
+
+def product_of(group):
+    """The first product that needs a group, whose progress its job tells."""
+    return next(name for name, needed in NEEDED.items() if group in needed)
+
+
+def drawing_code(name):
+    """Files whose change redraws a product."""
+    family = registry.owner(name).name
+    shared = ("claims.py", "plotting.py", "transfer.py", "products.py")
+    folder = f"experiments/{family}"
+    return [f"{folder}/figures.py", f"{folder}/spec.py", *(f"experiments/{f}" for f in shared)]
+
+
+# A marker lies if a run of its group was lost or truncated since: without it the group runs again,
+# and trains what is missing.
+for group_id, group in GROUPS.items():
+    if missing(group.runs, STORE):
+        (Path(workflow.basedir) / marker(group_id)).unlink(missing_ok=True)
+
+
+wildcard_constraints:
+    group="[0-9a-f]{12}",
+    product="|".join(PRODUCTS) or "none",

@@ -1,0 +1,52 @@
+# From runs to tidy tables, from tables to pictures and verdicts.
+rule collect:
+    input:
+        lambda wildcards: [marker(group) for group in NEEDED[wildcards.product]],
+    output:
+        multiext(
+            f"{RESULTS}/{{product}}/",
+            "runs.parquet",
+            "curves.parquet",
+            "provenance.parquet",
+            "scale.json",
+        ),
+    log:
+        f"{LOGS}/collect/{{product}}.log",
+    params:
+        python=PYTHON,
+        scale=SCALE,
+        data=lambda wildcards: data_of(wildcards.product),
+    conda:
+        "../../environment.yml"
+    shell:
+        "{params.python} -m experiments collect {wildcards.product} --scale {params.scale}"
+        " --data {params.data} 2> >(tee {log} >&2)"
+
+
+for name in PRODUCTS:
+
+    rule:
+        name:
+            f"draw_{name}"
+        input:
+            table=f"{RESULTS}/{name}/runs.parquet",
+            code=drawing_code(name),
+        output:
+            drawn(name),
+        log:
+            f"{LOGS}/draw/{name}.log",
+        params:
+            python=PYTHON,
+            scale=SCALE,
+            name=name,
+        conda:
+            "../../environment.yml"
+        shell:
+            "{params.python} -m experiments draw {params.name} --scale {params.scale}"
+            " 2>&1 | tee {log} >&2"
+
+    rule:
+        name:
+            name
+        input:
+            drawn(name),
