@@ -37,10 +37,13 @@ class Verdict:
 def judge(claim: Claim, runs: Any, scale: str) -> Verdict:
     """Measure a claim on the tidy table of runs and hold it against its threshold.
 
-    At `smoke` a claim is measured, so that the code runs, but not judged.
+    At `smoke` a claim is measured, so that the code runs, but not judged. An infinite value is
+    judged, but a verdict has no number for it, so its note says it.
     """
     measured: Measured = load(claim.measure)(runs)
     decision, note = decide(claim, measured), measured.note
+    if math.isinf(measured.value):
+        note = f"the value is infinite; {note}" if note else "the value is infinite"
     if scale not in JUDGED_AT:
         decision, note = "not judged", f"not judged at the scale {scale}"
     return Verdict(

@@ -218,12 +218,12 @@ def _print_verdicts(verdicts: list[Any]) -> None:
     from experiments.claims import measured_text, threshold_text
 
     color = {"holds": "green", "fails": "red", "not judged": "yellow"}
-    table = RichTable("verdict", "measured", "threshold", "claim", box=None, pad_edge=False)
     for v in verdicts:
-        verdict = f"[{color[v.verdict]}]{v.verdict}[/]"
-        claim = f"{v.statement} ({v.source})" + (f"\n[dim]{v.note}[/]" if v.note else "")
-        table.add_row(verdict, measured_text(v), threshold_text(v), claim)
-    console.print(table)
+        label = f"[bold {color[v.verdict]}]{v.verdict:<12}[/]"
+        details = f"measured {measured_text(v)}, threshold {threshold_text(v)} ({v.source})"
+        console.print(f"{label}{v.statement}", soft_wrap=True)
+        for line in filter(None, (details, v.note)):
+            console.print(f"[dim]{'':12}{line}[/]", soft_wrap=True)
 
 
 @app.command(epilog="Example: `python -m experiments draw fig1 --reference`")
@@ -256,19 +256,18 @@ def tune(
     experiment = registry.experiment(family)
     if experiment.search is None:
         raise UserError(f"{family} declares no search")
-    best = float("inf")
 
-    def report(done: int, total: int, record: Any) -> None:
-        nonlocal best
-        best = min(best, record.final_loss) if not record.diverged else best
-        if done % max(1, total // 20) == 0:
-            note(f"tune: {done} of {total} runs, best loss {best:.3f}")
+    def report(stage: str, done: int, total: int, record: Any) -> None:
+        if done == total or done % 10 == 0:
+            note(f"tune: {stage}: {done} of {total} runs; last loss {record.final_loss:.3f}")
 
     result = tuning.tune(
         experiment.search, check_scale(scale), experiment.source(data), jobs, report
     )
-    for row in tuning.neighbours(result):
-        console.print(", ".join(f"{k} {v:g}" for k, v in row.items()))
+    for final in result["finalists"]:
+        values = ", ".join(f"{k} {v:g}" for k, v in final["point"].items())
+        score = "diverged" if final["score"] is None else f"score {final['score']:.4f}"
+        console.print(f"{score}: {values}", soft_wrap=True)
     if scale == "smoke":
         console.print("not recorded: a search at the scale smoke finds nothing")
         return

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from experiments.errors import UserError
 
@@ -44,3 +47,18 @@ def atomic_path(path: Path) -> Iterator[Path]:
     finally:
         with suppress(FileNotFoundError):
             temporary.unlink()
+
+
+def wait_for_lock(path: Path, reason: str) -> FileLock:
+    """A held lock, which ends with this process at the latest; says so if it has to wait."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot write {path.parent}: {error.strerror}; mend its rights") from error
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        sys.stderr.write(f"{reason}; waiting for it to end\n")
+        lock.acquire()
+    return lock

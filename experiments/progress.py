@@ -6,6 +6,8 @@ import sys
 import time
 from collections.abc import Sequence
 
+from filelock import FileLock
+
 from experiments.spec import RunConfig
 from experiments.store import Record, Store
 
@@ -73,10 +75,8 @@ class Progress:
     def _due(self) -> bool:
         """Whether the last line of any process is old enough; if so, this one takes its place."""
         stamp = self.store.folder / f".progress-{self.name}"
-        try:
-            if time.time() - stamp.stat().st_mtime < SECONDS_BETWEEN_LINES:
-                return False
-        except FileNotFoundError:
-            pass
-        stamp.touch()
-        return True
+        with FileLock(f"{stamp}.lock"):
+            fresh = stamp.exists() and time.time() - stamp.stat().st_mtime < SECONDS_BETWEEN_LINES
+            if not fresh:
+                stamp.touch()
+        return not fresh

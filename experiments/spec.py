@@ -230,15 +230,20 @@ class Table:
 
 @dataclass(frozen=True)
 class Search:
-    """A random search of hyperparameters at the base width, whose best trial sweeps start from.
+    """A random search of hyperparameters at the base width, whose winner sweeps start from.
+
+    First `trials` random points, one run each. Then the learning rate of each of the best
+    `finalists` is swept with several seeds, and the one with the lowest mean over three
+    neighbouring rates wins: a lucky seed or a narrow spike does not.
 
     Args:
         config: class of the run configuration.
         base: values that stay.
-        space: candidate values by key, drawn uniformly and independently.
-        trials: number of draws.
-        seeds: each trial's loss is the mean over this many seeds.
-        seed: of the draws.
+        space: candidate values by key, `log2lr` among them, drawn uniformly and independently.
+        trials, finalists: how many.
+        rates: values of log2lr for the finalists, evenly spaced.
+        seeds: of the finalists.
+        draws: seed of the random points.
         scales: overrides of `base` by scale.
     """
 
@@ -246,8 +251,10 @@ class Search:
     base: Mapping[str, Any]
     space: Mapping[str, Sequence[Any]]
     trials: int
-    seeds: int = 1
-    seed: int = 0
+    finalists: int
+    rates: Sequence[float]
+    seeds: int
+    draws: int = 0
     scales: Mapping[Scale, Override] = field(default_factory=dict)
 
 

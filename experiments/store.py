@@ -16,10 +16,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
-
 from experiments.errors import UserError
-from experiments.files import atomic_path
+from experiments.files import atomic_path, wait_for_lock
 from experiments.spec import RunConfig
 
 ROOT = Path(__file__).parents[1]
@@ -154,12 +152,11 @@ class Store:
         The lock dies with its process. Its file is empty and stays.
         """
         lock = self.folder / "locks" / f"{run_id}.lock"
+        held = wait_for_lock(lock, f"run {run_id} is being trained by another process")
         try:
-            lock.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(f"cannot write {lock.parent}: {error.strerror}") from error
-        with FileLock(lock):
             yield
+        finally:
+            held.release()
 
 
 def _digest(record: Record) -> str:

@@ -8,6 +8,7 @@ few seeds they are rough, and one seed has none.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -38,21 +39,32 @@ def landscape(runs: pd.DataFrame, parametrization: str) -> Landscape:
     """The landscape of one parametrization from a tidy table of runs.
 
     Raises:
-        ValueError: if the table is not a full grid of seeds, widths and rates.
+        ValueError: if the table is not a full grid of seeds, widths and rates, or if a run without
+            a loss is not marked as diverged.
     """
     part = runs[runs["parametrization"] == parametrization]
     loss = part["final_loss"].where(~part["diverged"], np.inf)
     table = loss.groupby([part["seed"], part["width"], part["log2lr"]]).agg(["mean", "size"])
     levels = [np.unique(part[key]) for key in ("seed", "width", "log2lr")]
-    if len(table) != np.prod([len(v) for v in levels]) or (table["size"] != 1).any():
+    if part.empty or len(table) != np.prod([len(v) for v in levels]) or (table["size"] != 1).any():
         raise ValueError(f"{parametrization}: not one run for each seed, width and rate")
     losses = table["mean"].to_numpy().reshape([len(v) for v in levels])
+    if np.isnan(losses).any():
+        raise ValueError(f"{parametrization}: a run has no loss and did not diverge")
     return Landscape(losses, levels[1], levels[2].astype(float))
 
 
 def grid_optimum(mean_loss: np.ndarray) -> np.ndarray:
-    """Index of the best rate for each width, from mean losses (W, R)."""
+    """Index of the best rate for each width, from mean losses (W, R).
+
+    It means nothing for a width that diverged at every rate; see `diverged_widths`.
+    """
     return np.argmin(mean_loss, axis=1)
+
+
+def diverged_widths(mean_loss: np.ndarray) -> np.ndarray:
+    """Which widths (W,) diverged at every rate and have no optimum, from mean losses (W, R)."""
+    return np.isinf(mean_loss).all(axis=1)
 
 
 def fitted_optimum(log2lr: np.ndarray, mean_loss: np.ndarray) -> float:
@@ -64,7 +76,8 @@ def fitted_optimum(log2lr: np.ndarray, mean_loss: np.ndarray) -> float:
 
     Returns:
         log2 of the rate; NaN if the best grid point is at the edge of the grid, where the true
-        optimum may lie outside. Next to a diverged neighbour, the grid point itself.
+        optimum may lie outside, or if every rate diverged. Next to a diverged neighbour, the grid
+        point itself.
     """
     best = int(np.argmin(mean_loss))
     if best in (0, len(mean_loss) - 1):
@@ -78,27 +91,42 @@ def fitted_optimum(log2lr: np.ndarray, mean_loss: np.ndarray) -> float:
 
 
 def drift_per_doubling(scape: Landscape, losses: np.ndarray | None = None) -> float:
-    """Least-squares slope of the fitted optimum against log2 width; NaN if one is at an edge."""
+    """Least-squares slope of the fitted optimum against log2 width.
+
+    NaN if an optimum is at the edge of the grid, if a width diverged at every rate, and with fewer
+    than two widths.
+    """
     mean = (scape.losses if losses is None else losses).mean(axis=0)
     optima = [fitted_optimum(scape.log2lr, row) for row in mean]
-    if not np.all(np.isfinite(optima)):
+    if len(optima) < 2 or not np.all(np.isfinite(optima)):
         return float("nan")
     return float(np.polyfit(np.log2(scape.widths), optima, 1)[0])
 
 
 def regret(scape: Landscape, losses: np.ndarray | None = None) -> float:
-    """Loss of the widest model at the narrowest model's best rate, minus its own best (nats)."""
+    """Loss of the widest model at the narrowest model's best rate, minus its own best (nats).
+
+    Infinity if the widest model diverged at that rate; NaN if either model diverged at every rate.
+    """
     mean = (scape.losses if losses is None else losses).mean(axis=0)
+    if diverged_widths(mean[[0, -1]]).any():
+        return float("nan")
     return float(mean[-1, np.argmin(mean[0])] - mean[-1].min())
 
 
 def best_difference(left: np.ndarray, right: np.ndarray) -> float:
-    """Best loss of the widest model in `left` minus that in `right`, each (S, W, R), in nats."""
-    return float(left.mean(axis=0)[-1].min() - right.mean(axis=0)[-1].min())
+    """Best loss of the widest model in `left` minus that in `right`, each (S, W, R), in nats.
+
+    Infinity, with its sign, if one of them diverged at every rate; NaN if both did.
+    """
+    best_left, best_right = (float(x.mean(axis=0)[-1].min()) for x in (left, right))
+    return best_left - best_right  # of Python floats: inf - inf is NaN without a warning
 
 
 def bootstrap(statistic: Callable[[np.ndarray], float], seeds: int) -> tuple[float, float] | None:
-    """Percentile interval of a statistic of seed indices; None with fewer than two seeds.
+    """Percentile interval of a statistic of seed indices.
+
+    None with fewer than two seeds, and if the statistic of a resample is not finite.
 
     Every resample is taken once where there are few enough, otherwise 2,000 random ones.
     """
@@ -122,15 +150,21 @@ def worst_widening(scape: Landscape, up_to: int) -> float:
     For each rate up to index `up_to` and each pair of neighbouring widths, the mean over seeds of
     loss(wider) - loss(narrower); the largest, divided by the one-sided Bonferroni bound of a
     t-test with the variance pooled over all cells. Negative if wider is better everywhere.
-    Needs two seeds; NaN with one.
+
+    NaN with fewer than two seeds or two widths. Infinity if a run diverged at one of these rates.
+    Without any seed noise nothing is allowed: infinity with the sign of the worst step, or 0.
     """
-    seeds = scape.losses.shape[0]
-    if seeds < 2:
+    losses = scape.losses[:, :, : up_to + 1]
+    seeds, widths, rates = losses.shape
+    if seeds < 2 or widths < 2:
         return float("nan")
-    difference = np.diff(scape.losses, axis=1)[:, :, : up_to + 1].reshape(seeds, -1)
-    cells = difference.shape[1]
-    if not np.all(np.isfinite(difference)):
+    if not np.all(np.isfinite(losses)):
         return float("inf")
+    cells = (widths - 1) * rates
+    difference = np.diff(losses, axis=1).reshape(seeds, cells)
+    worst = float(difference.mean(axis=0).max())
     pooled = np.sqrt(difference.var(axis=0, ddof=1).mean() / seeds)
+    if pooled == 0:
+        return math.copysign(math.inf, worst) if worst else 0.0
     allowed = stats.t.ppf(1 - (1 - CONFIDENCE) / cells, cells * (seeds - 1)) * pooled
-    return float(difference.mean(axis=0).max() / allowed)
+    return float(worst / allowed)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -16,19 +18,9 @@ from experiments.spec import Override, RunConfig, Scale, Search
 from experiments.store import Record, Store
 from experiments.sweep import ROOT, results_dir, train_runs
 
-
-def trials(search: Search, scale: Scale, data: str) -> list[list[RunConfig]]:
-    """The runs of each trial: independent uniform draws from the space, one run a seed."""
-    draw = random.Random(search.seed)
-    base = {**search.base, **search.scales.get(scale, Override()).base, "data": data}
-    points = [
-        {key: draw.choice(values) for key, values in search.space.items()}
-        for _ in range(search.trials)
-    ]
-    return [
-        [search.config.make(**{**base, **point, "seed": seed}) for seed in range(search.seeds)]
-        for point in points
-    ]
+Point = dict[str, Any]
+Losses = Callable[[str, Sequence[RunConfig]], list[float]]
+WINDOW = 3  # neighbouring rates over which a finalist's loss is averaged
 
 
 def tune(
@@ -36,44 +28,91 @@ def tune(
     scale: Scale,
     data: str,
     jobs: int,
-    report: Callable[[int, int, Record], None],
+    report: Callable[[str, int, int, Record], None],
 ) -> dict[str, Any]:
-    """Train every trial, `jobs` at once, and return the record of the search.
+    """Run both stages of a search, `jobs` trainings at once, and return its record.
+
+    Args:
+        report: called with the stage, the runs done and to do, and the newest record.
 
     Raises:
         UserError: if every trial diverged.
     """
-    runs = [run for trial in trials(search, scale, data) for run in trial]
-    unique = list({run.id: run for run in runs}.values())
-    folder = results_dir(scale)
-    records: dict[str, Record] = {}
+    base = {**search.base, **search.scales.get(scale, Override()).base, "data": data}
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-        for record in pool.map(_train_one, [folder] * len(unique), unique):
-            records[record.id] = record
-            report(len(records), len(unique), record)
-    rows = []
-    for trial in trials(search, scale, data):
-        losses = [records[run.id].final_loss for run in trial]
-        point = {key: getattr(trial[0], key) for key in search.space}
-        rows.append({**point, "loss": sum(losses) / len(losses)})
-    finite = [row for row in rows if row["loss"] == row["loss"]]
-    if not finite:
+        losses = partial(_losses, pool, results_dir(scale), report)
+        ranking = rank_trials(search, base, losses)
+        finals = sorted(
+            (sweep_finalist(search, base, row, losses) for row in ranking[: search.finalists]),
+            key=lambda final: math.inf if final["score"] is None else final["score"],
+        )
+    if not finals or finals[0]["score"] is None:
         raise UserError("every trial diverged; mend the space of the search in spec.py")
-    finite.sort(key=lambda row: row["loss"])
-    best = dict(finite[0])
-    loss = best.pop("loss")
-    fixed = {**search.base, **search.scales.get(scale, Override()).base, "data": data}
     return {
-        "best": best,
-        "loss": loss,
+        "best": finals[0]["point"],
+        "score": finals[0]["score"],
         "scale": scale,
-        "base": fixed,
-        "trials": len(rows),
-        "diverged": len(rows) - len(finite),
-        "seeds": search.seeds,
+        "base": base,
         "space": {key: list(values) for key, values in search.space.items()},
-        "ranking": finite,
+        "trials": search.trials,
+        "seeds": search.seeds,
+        "rates": list(search.rates),
+        "finalists": finals,
+        "ranking": ranking,
     }
+
+
+def rank_trials(search: Search, base: Point, losses: Losses) -> list[Point]:
+    """Random points with their `loss`, best first, without those that diverged."""
+    draw = random.Random(search.draws)
+    points = [
+        {key: draw.choice(values) for key, values in search.space.items()}
+        for _ in range(search.trials)
+    ]
+    runs = [search.config.make(**{**base, **point}) for point in points]
+    rows = [
+        {**point, "loss": loss} for point, loss in zip(points, losses("random", runs), strict=True)
+    ]
+    return sorted((row for row in rows if math.isfinite(row["loss"])), key=lambda r: r["loss"])
+
+
+def sweep_finalist(search: Search, base: Point, row: Point, losses: Losses) -> Point:
+    """A finalist's mean losses over the rates, and its score: the mean of its best window."""
+    point = {key: row[key] for key in search.space}
+    runs = [
+        search.config.make(**{**base, **point, "log2lr": rate, "seed": seed})
+        for rate in search.rates
+        for seed in range(search.seeds)
+    ]
+    flat = losses("finalist", runs)
+    means = [
+        sum(flat[i * search.seeds : (i + 1) * search.seeds]) / search.seeds
+        for i in range(len(search.rates))
+    ]
+    scores = [
+        sum(means[i : i + WINDOW]) / WINDOW for i in range(len(search.rates) - WINDOW + 1)
+    ]
+    best = min(range(len(scores)), key=scores.__getitem__)
+    middle = search.rates[best + WINDOW // 2]
+    finite = [loss if math.isfinite(loss) else None for loss in means]  # JSON has no infinity
+    score = scores[best] if math.isfinite(scores[best]) else None
+    return {"point": {**point, "log2lr": middle}, "score": score, "losses": finite}
+
+
+def _losses(
+    pool: ProcessPoolExecutor,
+    folder: Path,
+    report: Callable[[str, int, int, Record], None],
+    stage: str,
+    runs: Sequence[RunConfig],
+) -> list[float]:
+    """Final losses of `runs`, infinity for those that diverged; equal runs are trained once."""
+    unique = list({run.id: run for run in runs}.values())
+    found: dict[str, float] = {}
+    for record in pool.map(_train_one, [folder] * len(unique), unique):
+        found[record.id] = math.inf if record.diverged else record.final_loss
+        report(stage, len(found), len(unique), record)
+    return [found[run.id] for run in runs]
 
 
 def _train_one(folder: Path, run: RunConfig) -> Record:
@@ -85,9 +124,3 @@ def save(family: str, record: dict[str, Any]) -> Path:
     path = ROOT / "experiments" / family / "tuned.json"
     write_atomically(path, (json.dumps(record, indent=1) + "\n").encode())
     return path
-
-
-def neighbours(record: dict[str, Any], count: int = 5) -> Sequence[dict[str, Any]]:
-    """The best trials, for a person to look at."""
-    best: list[dict[str, Any]] = record["ranking"][:count]
-    return best

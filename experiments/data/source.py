@@ -141,7 +141,7 @@ def lines_of_parquet(files: Mapping[str, Path]) -> dict[str, list[str]]:
     lines = {}
     for split, path in files.items():
         try:
-            lines[split] = pq.read_table(path)["text"].cast("string").to_pylist()
+            lines[split] = pq.read_table(path)["text"].cast("string").fill_null("").to_pylist()
         except (pyarrow.ArrowException, OSError, KeyError) as error:
             raise UserError(
                 f"{path}: cannot be read as Parquet with a column `text` "

@@ -11,7 +11,6 @@ import json
 import re
 import shutil
 import sys
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -130,14 +129,14 @@ def tokenize(text: str) -> list[str]:
 def _sample_words(path: Path) -> Words:
     """The Wikipedia sample, words that are rare in train as `<unk>`.
 
-    Whole articles in the file's order: those that begin in the first 90 % of the text are train,
-    in the next 5 % validation, in the last 5 % test.
+    Whole articles in the file's order: those whose middle is in the first 90 % of the text are
+    train, in the next 5 % validation, in the last 5 % test.
     """
     articles = [[tokenize(line) for line in lines] for lines in sources.articles_of_sample(path)]
     sizes = np.array([sum(len(line) + 1 for line in lines) for lines in articles])
-    begins = (sizes.cumsum() - sizes) / sizes.sum()
+    middles = (sizes.cumsum() - sizes / 2) / sizes.sum()
     words: Words = {split: [] for split in SPLITS}
-    for lines, split in zip(articles, np.searchsorted([0.9, 0.95], begins, "right"), strict=True):
+    for lines, split in zip(articles, np.searchsorted([0.9, 0.95], middles, "right"), strict=True):
         words[SPLITS[split]] += lines
     counts = Counter(word for line in words["train"] for word in line)
     return {
@@ -193,7 +192,7 @@ def _cached(folder: Path, build: Callable[[], Corpus]) -> Corpus:
                 corpus = _read(folder)
     except OSError as error:
         raise UserError(
-            f"MUPKIT_CACHE: cannot write {folder} ({error.strerror}); set it to a folder with room"
+            f"MUPKIT_CACHE: cannot write {folder} ({error}); set it to a folder with room"
         ) from error
     assert corpus is not None
     return corpus
@@ -218,7 +217,9 @@ def _read(folder: Path) -> Corpus | None:
 
 def _write(folder: Path, corpus: Corpus) -> None:
     """Put a corpus where a damaged one or none is; a killed process leaves no half of it."""
-    new = Path(tempfile.mkdtemp(prefix=".new-", dir=folder.parent))
+    new = Path(f"{folder}.new")
+    shutil.rmtree(new, ignore_errors=True)  # of a process that was killed
+    new.mkdir()
     try:
         for split, ids in corpus.tokens.items():
             np.save(new / f"{split}.npy", ids, allow_pickle=False)

@@ -15,27 +15,37 @@ from experiments.spec import Measured
 
 def draw_fig1(runs: pd.DataFrame) -> Figure:
     """Loss against log2 learning rate, a curve a width, SP left and µP right, same axes."""
-    fig, axes = plotting.subplots(1, 2, figsize=(8, 3.9), sharex=True, sharey=True)
+    fig, axes = plotting.subplots(1, 2, figsize=(8.6, 3.9), sharex=True, sharey=True)
     scapes = {p: transfer.landscape(runs, p) for p in ("sp", "mup")}
-    best_mup = scapes["mup"].losses.mean(axis=0).min()
+    best_mup = scapes["mup"].losses.mean(axis=0).min()  # infinite if every rate diverged
     for ax, (parametrization, scape) in zip(axes, scapes.items(), strict=True):
         _curves(ax, scape)
-        ax.axhline(best_mup, color="#444444", linestyle="--", linewidth=1, zorder=1)
+        if np.isfinite(best_mup):
+            ax.axhline(best_mup, color="#444444", linestyle="--", linewidth=1, zorder=1)
         ax.set_title(plotting.NAME[parametrization], color=plotting.COLOR[parametrization])
         plotting.log2_axis(ax, "log2 learning rate")
     axes[0].set_ylabel("training loss (nats)")
     axes[0].set_ylim(*_limits(scapes))
-    axes[0].annotate(
-        "best µP model",
-        (scapes["sp"].log2lr[-1], best_mup),
-        xytext=(0, -3),
-        textcoords="offset points",
-        ha="right",
-        va="top",
-        fontsize=7.5,
-        color="#444444",
+    if np.isfinite(best_mup):
+        axes[0].annotate(
+            "best µP model",
+            (scapes["sp"].log2lr[-1], best_mup),
+            xytext=(0, -3),
+            textcoords="offset points",
+            ha="right",
+            va="top",
+            fontsize=7.5,
+            color="#444444",
+        )
+    handles, labels = axes[1].get_legend_handles_labels()
+    fig.legend(
+        handles,
+        labels,
+        title="width\n(d_model)",
+        loc="outside right center",
+        fontsize=8,
+        title_fontsize=8,
     )
-    axes[1].legend(title="width (d_model)", loc="upper left", fontsize=8, title_fontsize=8)
     return fig
 
 
@@ -51,16 +61,17 @@ def _curves(ax: Axes, scape: transfer.Landscape) -> None:
         )
         if np.isfinite(mean).any():
             best = np.nanargmin(mean)
-            ax.plot(
-                scape.log2lr[best], mean[best], "o", ms=6, color=color, mec="white", zorder=3
-            )
+            ax.plot(scape.log2lr[best], mean[best], "o", ms=6, color=color, mec="white", zorder=3)
 
 
 def _limits(scapes: dict[str, transfer.Landscape]) -> tuple[float, float]:
     """From below the lowest loss to what most curves reach; a blow-up may leave the panel."""
     finite = np.concatenate([s.losses[np.isfinite(s.losses)] for s in scapes.values()])
+    if not len(finite):
+        return 0.0, 1.0
     low, high = finite.min(), np.quantile(finite, 0.97)
-    return low - 0.06 * (high - low), high + 0.06 * (high - low)
+    margin = 0.06 * (high - low) or 0.5
+    return low - margin, high + margin
 
 
 def _seed_interval(
@@ -69,12 +80,34 @@ def _seed_interval(
     return transfer.bootstrap(statistic, scape.losses.shape[0]) or (None, None)
 
 
+def _best_rates(scape: transfer.Landscape) -> tuple[str, bool]:
+    """A note of the best grid point of each width, and whether all of them are inside the grid."""
+    mean = scape.losses.mean(axis=0)
+    best, lost = transfer.grid_optimum(mean), transfer.diverged_widths(mean)
+    rates = [
+        f"{width}: {'diverged' if gone else format(rate, 'g')}"
+        for width, rate, gone in zip(scape.widths, scape.log2lr[best], lost, strict=True)
+    ]
+    note = "best log2 rate by width " + ", ".join(rates)
+    edge = np.isin(best, (0, len(scape.log2lr) - 1)) & ~lost
+    if edge.any():
+        note += "; an optimum is at the edge of the grid"
+    return note, not (edge | lost).any()
+
+
 def mup_optimum_range(runs: pd.DataFrame) -> Measured:
-    """How far apart the best grid points of µP lie over the widths, in grid steps."""
+    """How far apart the best grid points of µP lie over the widths, in grid steps.
+
+    With an optimum at the edge of the grid the range is a lower bound: it is given beyond one step
+    and NaN otherwise. NaN if a width diverged at every rate.
+    """
     scape = transfer.landscape(runs, "mup")
-    best = transfer.grid_optimum(scape.losses.mean(axis=0))
-    rates = ", ".join(f"{w}: {r:g}" for w, r in zip(scape.widths, scape.log2lr[best], strict=True))
-    return Measured(float(best.max() - best.min()), note=f"best log2 rate by width {rates}")
+    mean = scape.losses.mean(axis=0)
+    best = transfer.grid_optimum(mean)
+    note, inside = _best_rates(scape)
+    steps = float(best.max() - best.min())
+    known = inside or (steps > 1 and not transfer.diverged_widths(mean).any())
+    return Measured(steps if known else float("nan"), note=note)
 
 
 def sp_optimum_drift(runs: pd.DataFrame) -> Measured:
@@ -83,24 +116,16 @@ def sp_optimum_drift(runs: pd.DataFrame) -> Measured:
     low, high = _seed_interval(
         scape, lambda index: transfer.drift_per_doubling(scape, scape.losses[index])
     )
-    best = scape.log2lr[transfer.grid_optimum(scape.losses.mean(axis=0))]
-    note = "best log2 rate by width " + ", ".join(
-        f"{w}: {r:g}" for w, r in zip(scape.widths, best, strict=True)
-    )
-    value = transfer.drift_per_doubling(scape)
-    if np.isnan(value):
-        note += "; an optimum is at the edge of the grid"
-    return Measured(value, low, high, note)
+    return Measured(transfer.drift_per_doubling(scape), low, high, _best_rates(scape)[0])
 
 
 def mup_worst_widening(runs: pd.DataFrame) -> Measured:
     """The largest loss increase to the next width up to the narrowest model's best rate."""
     scape = transfer.landscape(runs, "mup")
     up_to = int(transfer.grid_optimum(scape.losses.mean(axis=0))[0])
-    return Measured(
-        transfer.worst_widening(scape, up_to),
-        note="relative to the Bonferroni bound of the pooled seed noise; below 0: always better",
-    )
+    value = transfer.worst_widening(scape, up_to)
+    note = "relative to the Bonferroni bound of the pooled seed noise; below 0: always better"
+    return Measured(value, note="needs two seeds and two widths" if np.isnan(value) else note)
 
 
 def mup_minus_sp(runs: pd.DataFrame) -> Measured:
@@ -123,7 +148,15 @@ def sp_regret(runs: pd.DataFrame) -> Measured:
 
 
 def _regret(runs: pd.DataFrame, parametrization: str) -> Measured:
+    """Where the widest model diverged at the rate, the interval ends at infinity.
+
+    It then starts at infinity too if the model diverged with every seed alone.
+    """
     scape = transfer.landscape(runs, parametrization)
+    value = transfer.regret(scape)
+    if np.isinf(value):
+        alone = [transfer.regret(scape, losses[None]) for losses in scape.losses]
+        return Measured(value, min(alone) if np.all(np.isinf(alone)) else None, value)
     low, high = _seed_interval(scape, lambda index: transfer.regret(scape, scape.losses[index]))
     note = "" if low is not None else "no interval: one seed, or a diverged run"
-    return Measured(transfer.regret(scape), low, high, note)
+    return Measured(value, low, high, note)

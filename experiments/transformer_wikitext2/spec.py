@@ -221,13 +221,16 @@ SEARCH = Search(
     config=TransformerConfig,
     base={**SMALL, "width": SMALL["base_width"], "parametrization": "mup"},
     space={
-        "log2lr": tuple(x / 2 for x in range(-20, -9)),
+        "log2lr": tuple(x / 2 for x in range(-20, -7)),
         "output_mult": tuple(2.0**k for k in range(-2, 6)),
         "attn_mult": tuple(2.0**k for k in range(-3, 5)),
         "embed_mult": tuple(2.0**k for k in range(-3, 5)),
         "init_std": tuple(2.0 ** (k / 2) for k in range(-6, 4)),
     },
     trials=128,
+    finalists=8,
+    rates=tuple(range(-10, -3)),
+    seeds=2,
     scales={"smoke": Override(base={**SMOKE, "width": SMOKE["base_width"]})},
 )
 

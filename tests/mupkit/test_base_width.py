@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tiny_models import FAMILIES, PLAIN, by_name, parametrized, train
 
 import mupkit
 import mupkit.init
+from tests.mupkit.models import FAMILIES, PLAIN, by_name, parametrized, train
 
 OPTIMIZERS = {
     "MuSGD": {"lr": 0.05, "momentum": 0.9, "weight_decay": 0.01},

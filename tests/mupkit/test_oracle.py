@@ -11,11 +11,11 @@ import mup
 import mup.init
 import pytest
 import torch
-from tiny_models import CASES, FAMILIES, by_name, parametrized, train
 from torch import nn
 
 import mupkit
 import mupkit.init
+from tests.mupkit.models import CASES, FAMILIES, by_name, parametrized, train
 
 OPTIMIZERS = {
     "sgd": ("MuSGD", {"lr": 0.05, "momentum": 0.9}),
@@ -27,7 +27,9 @@ OPTIMIZERS = {
 
 def exact_ratios(name, target):
     """Whether the width multipliers are powers of two, by which products do not round."""
-    return all(math.log2(t / b).is_integer() for t, b in zip(target, FAMILIES[name].base, strict=True))
+    return all(
+        math.log2(t / b).is_integer() for t, b in zip(target, FAMILIES[name].base, strict=True)
+    )
 
 
 READOUTS = [{}, {"readout_zero_init": True, "output_mult": 3.0}]

@@ -49,7 +49,7 @@ def test_standard_parametrization_scales_the_initialization_alone(kind):
     dims, is_embedding, *_ = TABLE[kind]
     infshape = InfShape(dims, is_embedding)
     rule = rule_for(infshape, SP)
-    fan_in_scales = kind in ("output weight",) or infshape.role() == "hidden"
+    fan_in_scales = infshape.role() in ("hidden", "output")
     assert scale(infshape, rule.init_std) == pytest.approx(3**-0.5 if fan_in_scales else 1)
     others = [rule.multiplier, rule.lr["sgd"], rule.lr["adam"]]
     assert [scale(infshape, exponents) for exponents in others] == [1, 1, 1]

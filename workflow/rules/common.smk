@@ -8,6 +8,7 @@ from snakemake.exceptions import WorkflowError
 
 from experiments import registry
 from experiments.errors import UserError
+from experiments.files import wait_for_lock
 from experiments.spec import check_scale
 from experiments.store import Store
 from experiments.sweep import groups, missing, resolve_data
@@ -65,11 +66,21 @@ def drawing_code(name):
     return [f"{folder}/figures.py", f"{folder}/spec.py", *(f"experiments/{f}" for f in shared)]
 
 
-# A marker lies if a run of its group was lost or truncated since: without it the group runs again,
-# and trains what is missing.
+# One workflow at a time in a results folder; a second one waits and then finds the work done. The
+# lock dies with its process, so nobody ever has to unlock anything.
+if workflow.is_main_process and not workflow.dryrun:
+    LOCK = wait_for_lock(STORE.folder / ".workflow.lock", f"another workflow runs in {RESULTS}")
+
+
+# A marker lies if a run of its group was lost or truncated since. Without the marker, and without
+# one output of each rule that follows, the group runs again and trains what is missing.
 for group_id, group in GROUPS.items():
     if missing(group.runs, STORE):
-        (Path(workflow.basedir) / marker(group_id)).unlink(missing_ok=True)
+        stale = [marker(group_id)]
+        for name in (name for name, needed in NEEDED.items() if group_id in needed):
+            stale += [f"{RESULTS}/{name}/{file}" for file in ("scale.json", "claims.json")]
+        for path in stale:
+            (Path(workflow.basedir) / path).unlink(missing_ok=True)
 
 
 wildcard_constraints:

@@ -29,7 +29,7 @@ for name in PRODUCTS:
         name:
             f"draw_{name}"
         input:
-            table=f"{RESULTS}/{name}/runs.parquet",
+            table=multiext(f"{RESULTS}/{name}/", "runs.parquet", "scale.json"),
             code=drawing_code(name),
         output:
             drawn(name),

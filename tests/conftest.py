@@ -1,0 +1,35 @@
+"""Shared fixtures: data for tests is a small random text, unless a test says otherwise."""
+
+import os
+
+os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+
+@pytest.fixture(scope="session")
+def tiny_data(tmp_path_factory):
+    """A folder laid out like WikiText-2 with 400 words in a skewed random order."""
+    root = tmp_path_factory.mktemp("data")
+    folder = root / "wikitext" / "wikitext-2-v1"
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for split, lines in (("train", 400), ("validation", 40), ("test", 40)):
+        text = [
+            " ".join(f"w{i}" for i in (rng.zipf(1.3, size=25) % 400).tolist()) + " <unk>"
+            for _ in range(lines)
+        ]
+        pq.write_table(pa.table({"text": text}), folder / f"{split}-00000-of-00001.parquet")
+    return root
+
+
+@pytest.fixture
+def tiny(tiny_data, tmp_path, monkeypatch):
+    """`tiny_data` as MUPKIT_DATA, with a cache of its own."""
+    monkeypatch.setenv("MUPKIT_DATA", str(tiny_data))
+    monkeypatch.setenv("MUPKIT_CACHE", str(tmp_path / "cache"))
+    return tiny_data

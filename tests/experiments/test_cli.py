@@ -1,0 +1,95 @@
+"""The command line: what it shows, and how it refuses."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from experiments.cli import CORES
+
+ROOT = Path(__file__).parents[2]
+
+
+def cli(*args: str, **env: str) -> subprocess.CompletedProcess:
+    import os
+
+    environment = {**os.environ, "COLUMNS": "200", **env}
+    return subprocess.run(
+        [sys.executable, "-m", "experiments", *args],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["show", "fig99"], "unknown figure or table 'fig99'"),
+        (["claims", "fig2"], "unknown figure or table 'fig2'"),
+        (["draw", "fgi1"], "did you mean 'fig1'"),
+        (["run", "transformer"], "did you mean 'transformer_wikitext2'"),
+        (["run", "transformer_wikitext2", "--widht", "64"], "did you mean 'width'"),
+        (["run", "transformer_wikitext2", "--width", "wide"], "width: Input should be a valid"),
+        (["run", "transformer_wikitext2", "--width"], "--width needs a value"),
+        (["run", "transformer_wikitext2", "64"], "write --key value"),
+        (["run", "transformer_wikitext2", "--data", "books"], "unknown data 'books'"),
+        (["show", "fig1", "--scale", "big"], "unknown scale 'big'"),
+        (["status", "--scale", "big"], "unknown scale 'big'"),
+        (["tune", "resnet"], "unknown experiment 'resnet'"),
+    ],
+)
+def test_bad_input_is_one_line_and_status_2(args, words) -> None:
+    done = cli(*args)
+    assert done.returncode == 2
+    assert words in done.stderr
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1
+    assert done.stdout == ""
+
+
+def test_missing_data_folder_is_one_line_and_status_2() -> None:
+    done = cli("status", "fig1", MUPKIT_DATA="/nowhere")
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: MUPKIT_DATA: /nowhere does not exist")
+    assert done.stderr.count("\n") == 1
+
+
+def test_figure_without_runs_says_what_to_do() -> None:
+    done = cli("claims", "fig1", "--scale", "paper")
+    assert done.returncode == 2
+    assert "run `snakemake fig1` first" in done.stderr
+
+
+def test_list_and_show() -> None:
+    done = cli("list")
+    assert done.returncode == 0
+    assert "fig1" in done.stdout
+    shown = cli("show", "fig1", "--scale", "paper").stdout
+    for text in ("128, 256, 512, 1024, 2048, 4096, 8192", "mup-optimum-stays", "Figure 1"):
+        assert text in shown
+    keys = cli("show", "transformer_wikitext2").stdout
+    for text in ("output_mult", "log2lr", "base-2 logarithm of the master learning rate"):
+        assert text in keys
+
+
+@pytest.mark.parametrize("command", ["run", "show", "claims", "status", "draw", "tune", "forget"])
+def test_help_has_an_example(command) -> None:
+    done = cli(command, "--help")
+    assert done.returncode == 0
+    assert f"python -m experiments {command}" in done.stdout.replace("\n", " ")
+
+
+def test_options_of_run(tiny) -> None:
+    from experiments import registry
+    from experiments.cli import _options
+
+    experiment = registry.experiment("transformer_wikitext2")
+    words = ["--log2lr", "-7", "--base-width=16", "--tied", "true"]
+    assert _options(words, experiment) == {"log2lr": "-7", "base_width": "16", "tied": "true"}
+
+
+def test_cores_are_counted() -> None:
+    assert CORES >= 1

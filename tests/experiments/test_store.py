@@ -1,0 +1,156 @@
+"""Stored runs: whole or not there, and never silently wrong."""
+
+import dataclasses
+import math
+
+import pytest
+
+from experiments import files, store
+from experiments.errors import UserError
+from experiments.store import DamagedRunError, Provenance, Record, Store
+from tests.tiny_runs import tiny_run
+
+PROVENANCE = Provenance(
+    code_version="c",
+    git_commit="g",
+    git_dirty=False,
+    data_fingerprint="d",
+    torch_version="t",
+    device="cpu",
+    threads=1,
+    matmul="highest",
+    seconds=1.5,
+    flops=1e9,
+    finished_at="2026-01-01T00:00:00+00:00",
+)
+
+
+def record(losses=(3.0, 2.0, 0.1 + 0.2), diverged_step=None, **changes) -> Record:
+    run = tiny_run(**changes)
+    return Record(
+        id=run.id,
+        family=run.family,
+        config=run.model_dump(),
+        final_loss=math.nan if diverged_step is not None else losses[-1],
+        diverged=diverged_step is not None,
+        diverged_step=diverged_step,
+        losses=losses,
+        provenance=PROVENANCE,
+    )
+
+
+def same(left: Record, right: Record) -> bool:
+    return repr(left) == repr(right)  # NaN included
+
+
+@pytest.mark.parametrize(
+    "stored", [record(), record((5.0, math.nan), 1), record((5.0, math.inf), 1)]
+)
+def test_what_is_written_is_read(tmp_path, stored) -> None:
+    folder = Store(tmp_path)
+    folder.write(stored)
+    assert folder.looks_finished(stored.id)
+    assert same(folder.read(stored.id), stored)
+    assert [p.name for p in (tmp_path / "runs").iterdir()] == [f"{stored.id}.parquet"]
+
+
+def test_missing_run(tmp_path) -> None:
+    assert not Store(tmp_path).looks_finished("0" * 16)
+    with pytest.raises(FileNotFoundError):
+        Store(tmp_path).read("0" * 16)
+
+
+@pytest.mark.parametrize("keep", [0, 3, 100, -1])
+def test_truncated_run_is_detected_and_named(tmp_path, keep) -> None:
+    folder = Store(tmp_path)
+    folder.write(record())
+    path = folder.path(record().id)
+    path.write_bytes(path.read_bytes()[:keep])
+    assert not folder.looks_finished(record().id)
+    with pytest.raises(DamagedRunError, match=path.name):
+        folder.read(record().id)
+
+
+def test_every_flipped_byte_is_detected_or_harmless(tmp_path) -> None:
+    folder = Store(tmp_path)
+    folder.write(record())
+    path = folder.path(record().id)
+    whole = path.read_bytes()
+    detected = 0
+    for position in range(len(whole)):
+        path.write_bytes(whole[:position] + bytes([whole[position] ^ 0x10]) + whole[position + 1 :])
+        try:
+            assert same(folder.read(record().id), record()), position
+        except DamagedRunError:
+            detected += 1
+    assert detected > len(whole) / 3
+
+
+def test_a_run_under_another_name_is_detected(tmp_path) -> None:
+    folder = Store(tmp_path)
+    folder.write(record())
+    other = record(seed=1).id
+    folder.path(record().id).rename(folder.path(other))
+    with pytest.raises(DamagedRunError, match=f"holds run {record().id}"):
+        folder.read(other)
+
+
+def test_failed_write_leaves_the_old_file_and_nothing_else(tmp_path) -> None:
+    path = tmp_path / "file.txt"
+    path.write_text("old")
+    with pytest.raises(ZeroDivisionError), files.atomic_path(path) as temporary:
+        temporary.write_text("half")
+        raise ZeroDivisionError
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_full_disk_is_one_clear_line(tmp_path, monkeypatch) -> None:
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(files.os, "fsync", full)
+    with pytest.raises(UserError, match=r"cannot write .*parquet: No space left on device"):
+        Store(tmp_path).write(record())
+    assert list((tmp_path / "runs").iterdir()) == []
+
+
+def test_folder_that_cannot_be_made_is_one_clear_line(tmp_path) -> None:
+    (tmp_path / "runs").write_text("a file where a folder should be")
+    with pytest.raises(UserError, match="cannot write"):
+        Store(tmp_path).write(record())
+
+
+def test_tidy_tables(tmp_path) -> None:
+    records = [record(), record((5.0, math.nan), 1, seed=1)]
+    runs = store.tidy_runs(records)
+    assert list(runs["id"]) == [r.id for r in records]
+    assert list(runs["seed"]) == [0, 1]
+    assert list(runs["diverged"]) == [False, True]
+    assert runs["final_loss"].isna().tolist() == [False, True]
+    assert set(tiny_run().model_dump()) <= set(runs.columns)
+    curves = store.tidy_curves(records)
+    assert curves.groupby("id").size().to_dict() == {records[0].id: 3, records[1].id: 2}
+    assert {f.name for f in dataclasses.fields(Provenance)} < set(
+        store.tidy_provenance(records).columns
+    )
+
+
+def test_code_version_follows_numeric_code_alone(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(store, "ROOT", tmp_path)
+    (tmp_path / "mupkit").mkdir()
+    (tmp_path / "experiments" / "family").mkdir(parents=True)
+    for name in store.NUMERIC_FILES:
+        (tmp_path / "experiments" / name).write_text("1")
+    (tmp_path / "experiments" / "family" / "task.py").write_text("1")
+
+    def version() -> str:
+        store.code_version.cache_clear()
+        return store.code_version("family")
+
+    first = version()
+    (tmp_path / "experiments" / "family" / "figures.py").write_text("other")
+    assert version() == first
+    (tmp_path / "mupkit" / "rules.py").write_text("other")
+    assert version() != first
+    store.code_version.cache_clear()

@@ -1,0 +1,143 @@
+"""The workflow itself: it trains, draws, resumes, mends, and says what is wrong."""
+
+import json
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+SMOKE = ("--config", "scale=smoke")
+
+
+def stored(project) -> list[Path]:
+    return sorted((project.root / "results" / "smoke" / "runs").glob("*.parquet"))
+
+
+def table(project, name: str) -> bytes:
+    return (project.root / "results" / "smoke" / "fig1" / f"{name}.parquet").read_bytes()
+
+
+@pytest.mark.slow
+def test_smoke_trains_and_draws_real_text(project) -> None:
+    # Neither data folder nor network: the text that a dependency ships.
+    env = {k: v for k, v in project.env.items() if k != "MUPKIT_DATA"}
+    project.env = {**env, "HF_HUB_OFFLINE": "1"}
+    done = project.snakemake("all", *SMOKE)
+    assert done.returncode == 0, done.stderr
+    runs = pd.read_parquet(project.root / "results/smoke/fig1/runs.parquet")
+    assert set(runs["data"]) == {"wikipedia_sample"}
+    assert runs["final_loss"].between(1, 6).all()
+    figures = project.root / "figures" / "smoke"
+    svg = (figures / "fig1.svg").read_text(encoding="utf-8")
+    for text in ("106 English Wikipedia articles", "scale: smoke", "log2 learning rate"):
+        assert text in svg
+    assert (figures / "fig1.png").stat().st_size > 20_000
+    assert len(pd.read_csv(figures / "fig1.csv")) == len(runs) == len(stored(project))
+    verdicts = json.loads((project.root / "results/smoke/fig1/claims.json").read_text())
+    assert {v["verdict"] for v in verdicts} == {"not judged"}
+    assert f"{len(runs)} of {len(runs)} runs" in done.stderr
+
+
+@pytest.mark.slow
+def test_again_trains_nothing_and_damage_is_mended(project) -> None:
+    assert project.snakemake("fig1", *SMOKE).returncode == 0
+    times = {p: p.stat().st_mtime_ns for p in stored(project)}
+    whole = table(project, "runs")
+    again = project.snakemake("fig1", *SMOKE)
+    assert again.returncode == 0
+    assert "Nothing to be done" in again.stderr
+
+    broken, lost = stored(project)[:2]
+    broken.write_bytes(broken.read_bytes()[:-30])
+    lost.unlink()
+    damaged = project.experiments("status", "fig1", "--scale", "smoke")
+    assert broken.name in damaged.stderr
+    mended = project.snakemake("fig1", *SMOKE)
+    assert mended.returncode == 0, mended.stderr
+    assert broken.name in mended.stderr
+    changed = {p for p in stored(project) if p.stat().st_mtime_ns != times[p]}
+    assert changed == {broken, lost}
+    assert table(project, "runs") == whole
+
+
+@pytest.mark.slow
+def test_killed_and_resumed_is_the_same_bit_for_bit(project) -> None:
+    assert project.snakemake("fig1", *SMOKE).returncode == 0
+    undisturbed = {name: table(project, name) for name in ("runs", "curves")}
+    csv = (project.root / "figures/smoke/fig1.csv").read_bytes()
+    assert project.snakemake("purge", *SMOKE).returncode == 0
+    assert stored(project) == []
+
+    running = subprocess.Popen(
+        project.command("fig1", *SMOKE),
+        cwd=project.root,
+        env=project.env,
+        start_new_session=True,
+        stderr=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + 120
+    while len(stored(project)) < 5:
+        assert running.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    os.killpg(running.pid, signal.SIGKILL)
+    running.wait()
+    time.sleep(0.5)
+    survivors = {p: p.stat().st_mtime_ns for p in stored(project)}
+    assert 5 <= len(survivors) < 24
+
+    resumed = project.snakemake("fig1", *SMOKE)
+    assert resumed.returncode == 0, resumed.stderr
+    assert {p: p.stat().st_mtime_ns for p in survivors} == survivors
+    for name, content in undisturbed.items():
+        assert table(project, name) == content, name
+    assert (project.root / "figures/smoke/fig1.csv").read_bytes() == csv
+
+
+@pytest.mark.slow
+def test_two_workflows_at_once_share_one_store(project) -> None:
+    both = [
+        subprocess.Popen(
+            project.command("fig1", *SMOKE),
+            cwd=project.root,
+            env=project.env,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(2)
+    ]
+    errors = [p.communicate()[1] for p in both]
+    assert [p.returncode for p in both] == [0, 0], errors
+    assert len(pd.read_parquet(project.root / "results/smoke/fig1/runs.parquet")) == 24
+
+
+def test_clean_keeps_trained_runs(project) -> None:
+    runs = project.root / "results" / "smoke" / "runs"
+    runs.mkdir(parents=True)
+    (runs / "a.parquet").write_bytes(b"")
+    figures = project.root / "figures" / "smoke"
+    figures.mkdir(parents=True)
+    assert project.snakemake("clean", *SMOKE).returncode == 0
+    assert runs.exists()
+    assert not figures.exists()
+
+
+def test_unknown_scale_and_missing_data_folder_are_one_clear_line(project) -> None:
+    wrong = project.snakemake("fig1", "--config", "scale=huge")
+    assert wrong.returncode != 0
+    assert "unknown scale 'huge' (allowed: paper, small, smoke)" in wrong.stderr
+    project.env["MUPKIT_DATA"] = "/nowhere"
+    lost = project.snakemake("fig1", *SMOKE)
+    assert lost.returncode != 0
+    assert "MUPKIT_DATA: /nowhere does not exist" in lost.stderr
+    assert "Traceback" not in lost.stderr
+
+
+def test_paper_scale_dry_run(project) -> None:
+    done = project.snakemake("all", "--config", "scale=paper", "-n", "--quiet", "progress")
+    assert done.returncode == 0, done.stderr
+    assert "train" in done.stdout
