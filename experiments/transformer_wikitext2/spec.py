@@ -118,7 +118,7 @@ WIDTH_LR = Sweep(
     grid={
         "parametrization": ("sp", "mup"),
         "width": (128, 256, 512, 1024, 2048, 4096, 8192),
-        "log2lr": tuple(range(-20, -9)),
+        "log2lr": tuple(range(-20, -5)),
     },
     seeds=5,
     scales={

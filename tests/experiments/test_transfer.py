@@ -91,7 +91,7 @@ def test_diverged_run_is_infinite_whatever_its_loss() -> None:
     ids=["missing", "doubled", "one missing, one doubled", "no runs", "no loss, not diverged"],
 )
 def test_landscape_refuses_a_broken_table(broken) -> None:
-    with pytest.raises(ValueError, match="^sp: "):
+    with pytest.raises(ValueError, match=r"^sp: "):
         transfer.landscape(broken, "sp")
 
 

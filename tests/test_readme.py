@@ -1,0 +1,58 @@
+"""What the README and the reference results say agrees with the code."""
+
+import re
+from pathlib import Path
+
+import pandas as pd
+
+from experiments import claims, products, readme, registry
+from experiments.sweep import figures_dir
+
+ROOT = Path(__file__).parents[1]
+REFERENCE = [
+    name
+    for name in registry.figures()
+    if products.claims_file(name, products.REFERENCE).exists()
+]
+
+
+def test_generated_part_is_up_to_date() -> None:
+    text = readme.README.read_text(encoding="utf-8")
+    assert readme.updated(text) == text
+
+
+def test_fig1_has_a_reference_at_small_on_wikitext2() -> None:
+    runs, scale = products.read_runs("fig1", products.REFERENCE)
+    assert scale == "small"
+    declared = registry.figures()["fig1"].runs("small", "wikitext2")
+    assert sorted(runs["id"]) == sorted(run.id for run in declared)
+
+
+def test_reference_verdicts_follow_from_reference_runs() -> None:
+    for name in REFERENCE:
+        runs, scale = products.read_runs(name, products.REFERENCE)
+        verdicts = [claims.judge(c, runs, scale) for c in registry.product(name).claims]
+        assert verdicts == claims.read(products.claims_file(name, products.REFERENCE))
+        assert all(v.verdict != "not judged" or v.note for v in verdicts)
+
+
+def test_reference_is_of_one_code_and_one_data_set() -> None:
+    for name in REFERENCE:
+        folder = products.claims_file(name, products.REFERENCE).parent
+        provenance = pd.read_parquet(folder / "provenance.parquet")
+        assert provenance["code_version"].nunique() == 1
+        assert provenance["data_fingerprint"].nunique() == 1
+        assert not provenance["git_dirty"].any()
+
+
+def test_reference_pictures_are_there() -> None:
+    for name in REFERENCE:
+        for suffix in ("svg", "png", "csv"):
+            assert (figures_dir(products.REFERENCE) / f"{name}.{suffix}").exists()
+
+
+def test_links_of_the_documents_lead_somewhere() -> None:
+    for document in (*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")):
+        for target in re.findall(r"\]\(([^)#]+)", document.read_text(encoding="utf-8")):
+            if "://" not in target:
+                assert (document.parent / target).exists(), f"{document.name}: {target}"
