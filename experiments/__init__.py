@@ -1,0 +1,1 @@
+"""Declarations, training engine, store and command line of the reproduction."""

@@ -98,7 +98,7 @@ def _show_product(product: Figure | Table, scale: Any) -> None:
     for sweep in product.sweeps:
         axes = RichTable("axis", "values", box=None, pad_edge=False)
         for key, values in sweep.axes(scale).items():
-            axes.add_row(key, ", ".join(f"{v:g}" if isinstance(v, float) else str(v) for v in values))
+            axes.add_row(key, ", ".join(map(str, values)))
         console.print(axes)
     console.print(
         f"\n{len(runs)} runs at the scale {scale}, roughly {duration(total)} of one CPU core\n"
@@ -177,7 +177,7 @@ def status(
     checked, sources = check_scale(scale), resolve_data(data)
     store = Store(results_dir(scale))
     products = [name] if name else [*registry.figures(), *registry.tables()]
-    columns = ("target", "data", "done", "of", "diverged", "damaged", "other code", "core time left")
+    columns = ("target", "data", "done", "of", "diverged", "damaged", "other code", "time left")
     table = RichTable(*columns, box=None, pad_edge=False)
     for product in products:
         source = sources[registry.owner(product).name]
@@ -193,9 +193,7 @@ def status(
                 note(f"damaged: {error}")
         left = sum(map(cost, missing(runs, store)))
         counts = [len(records), len(runs), sum(r.diverged for r in records), damaged]
-        table.add_row(
-            product, source, *map(str, counts), str(len(parted(records))), duration(left)
-        )
+        table.add_row(product, source, *map(str, counts), str(len(parted(records))), duration(left))
     console.print(table)
 
 

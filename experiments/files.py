@@ -29,7 +29,9 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
+        handle, name = tempfile.mkstemp(
+            prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent
+        )
         os.close(handle)
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror}; free space or rights") from error
@@ -49,16 +51,15 @@ def atomic_path(path: Path) -> Iterator[Path]:
             temporary.unlink()
 
 
-def wait_for_lock(path: Path, reason: str) -> FileLock:
-    """A held lock, which ends with this process at the latest; says so if it has to wait."""
+def wait_for_lock(lock: FileLock, reason: str) -> None:
+    """Take a lock, which ends with this process at the latest; say so if that means waiting."""
+    folder = Path(lock.lock_file).parent
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"cannot write {path.parent}: {error.strerror}; mend its rights") from error
-    lock = FileLock(path)
+        raise UserError(f"cannot write {folder}: {error.strerror}; mend its rights") from error
     try:
         lock.acquire(timeout=0)
     except Timeout:
         sys.stderr.write(f"{reason}; waiting for it to end\n")
         lock.acquire()
-    return lock

@@ -41,9 +41,7 @@ class Progress:
         jobs: how many processes train at once.
     """
 
-    def __init__(
-        self, name: str, runs: Sequence[tuple[RunConfig, float]], store: Store, jobs: int
-    ):
+    def __init__(self, name: str, runs: Sequence[tuple[RunConfig, float]], store: Store, jobs: int):
         self.name, self.runs, self.store, self.jobs = name, runs, store, max(1, jobs)
         self.costs = {run.id: cost for run, cost in runs}
         self.started = time.monotonic()

@@ -152,7 +152,8 @@ class Measured:
 
     Args:
         value: the measured value; NaN where the data do not allow to measure it.
-        low, high: its 95 % interval; None where a value has none (a count of grid steps).
+        low, high: its bootstrap interval over seeds, nominally of 95 %, with two seeds hardly more
+            than their range; None where a value has none (a count of grid steps).
         note: what a reader needs to know about it, or why it could not be measured.
     """
 

@@ -16,6 +16,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 from experiments.errors import UserError
 from experiments.files import atomic_path, wait_for_lock
 from experiments.spec import RunConfig
@@ -116,7 +118,9 @@ class Store:
             digest = meta.pop("digest")
             record = Record(**meta, losses=losses, provenance=provenance)
         except Exception as error:
-            raise DamagedRunError(f"{path}: {type(error).__name__}: {error}".split("\n")[0]) from error
+            raise DamagedRunError(
+                f"{path}: {type(error).__name__}: {error}".split("\n")[0]
+            ) from error
         if record.id != run_id:
             raise DamagedRunError(f"{path}: holds run {record.id}")
         if digest != _digest(record):
@@ -151,12 +155,12 @@ class Store:
 
         The lock dies with its process. Its file is empty and stays.
         """
-        lock = self.folder / "locks" / f"{run_id}.lock"
-        held = wait_for_lock(lock, f"run {run_id} is being trained by another process")
+        lock = FileLock(self.folder / "locks" / f"{run_id}.lock")
+        wait_for_lock(lock, f"run {run_id} is being trained by another process")
         try:
             yield
         finally:
-            held.release()
+            lock.release()
 
 
 def _digest(record: Record) -> str:

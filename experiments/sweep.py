@@ -14,10 +14,11 @@ from experiments.spec import RunConfig, Scale
 from experiments.store import DamagedRunError, Provenance, Record, Store, code_version, git_state
 
 ROOT = Path(__file__).parents[1]
-# Seconds that the largest group should take on one core, and the speed that this assumes.
-GROUP_SECONDS = 60.0
-NOMINAL_FLOPS = 1.0e11
-RUN_OVERHEAD_SECONDS = 1.0
+# Seconds that a group should take on one core, and the speed that this assumes: what an AVX-512
+# core reached at widths 32 to 256. Elsewhere groups are longer or shorter, and still alike.
+GROUP_SECONDS = 75.0
+SECONDS_PER_STEP = 0.009
+SECONDS_PER_FLOP = 1 / 1.8e11
 
 
 def results_dir(scale: str) -> Path:
@@ -37,7 +38,7 @@ def flops(run: RunConfig) -> float:
 
 def cost(run: RunConfig) -> float:
     """Rough seconds on one core: what groups are balanced and time left is estimated by."""
-    return RUN_OVERHEAD_SECONDS + flops(run) / NOMINAL_FLOPS
+    return SECONDS_PER_STEP * run.steps + SECONDS_PER_FLOP * flops(run)
 
 
 @dataclass(frozen=True)

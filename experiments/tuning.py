@@ -89,9 +89,7 @@ def sweep_finalist(search: Search, base: Point, row: Point, losses: Losses) -> P
         sum(flat[i * search.seeds : (i + 1) * search.seeds]) / search.seeds
         for i in range(len(search.rates))
     ]
-    scores = [
-        sum(means[i : i + WINDOW]) / WINDOW for i in range(len(search.rates) - WINDOW + 1)
-    ]
+    scores = [sum(means[i : i + WINDOW]) / WINDOW for i in range(len(search.rates) - WINDOW + 1)]
     best = min(range(len(scores)), key=scores.__getitem__)
     middle = search.rates[best + WINDOW // 2]
     finite = [loss if math.isfinite(loss) else None for loss in means]  # JSON has no infinity

@@ -10,9 +10,7 @@ from experiments.sweep import figures_dir
 
 ROOT = Path(__file__).parents[1]
 REFERENCE = [
-    name
-    for name in registry.figures()
-    if products.claims_file(name, products.REFERENCE).exists()
+    name for name in registry.figures() if products.claims_file(name, products.REFERENCE).exists()
 ]
 
 

@@ -21,6 +21,7 @@ from filelock import FileLock
 from numpy.typing import NDArray
 
 from experiments.data import source as sources
+from experiments.data import wikipedia
 from experiments.data.source import SPLITS
 from experiments.errors import UserError, unknown
 
@@ -85,7 +86,7 @@ def _origin(source: str) -> tuple[Path, str, Callable[[], Words]]:
     """Of a source with its full vocabulary: cache folder, where it comes from, how to read it."""
     root = sources.cache_dir()
     if source == "wikipedia_sample":
-        path = sources.sample_file()
+        path = wikipedia.sample_file()
         key = _key([path], importlib.metadata.version("mwparserfromhell"))
         return root / f"{source}-full-{key}", str(path), lambda: _sample_words(path)
     files = sources.wikitext2_files()
@@ -132,7 +133,7 @@ def _sample_words(path: Path) -> Words:
     Whole articles in the file's order: those whose middle is in the first 90 % of the text are
     train, in the next 5 % validation, in the last 5 % test.
     """
-    articles = [[tokenize(line) for line in lines] for lines in sources.articles_of_sample(path)]
+    articles = [[tokenize(line) for line in lines] for lines in wikipedia.articles_of_sample(path)]
     sizes = np.array([sum(len(line) + 1 for line in lines) for lines in articles])
     middles = (sizes.cumsum() - sizes / 2) / sizes.sum()
     words: Words = {split: [] for split in SPLITS}

@@ -121,9 +121,7 @@ class Transformer(nn.Module):
         self.options = options
         self.word = nn.Embedding(options.vocab_size, shape.d_model)
         self.position = nn.Embedding(options.seq_len, shape.d_model)
-        self.blocks = nn.ModuleList(
-            Block(shape, options, base_d_k) for _ in range(options.n_layer)
-        )
+        self.blocks = nn.ModuleList(Block(shape, options, base_d_k) for _ in range(options.n_layer))
         self.final_norm = nn.LayerNorm(shape.d_model) if options.norm == "pre" else nn.Identity()
         if options.tied:
             self.readout: mupkit.MuReadout = mupkit.MuSharedReadout(
@@ -154,18 +152,21 @@ class Transformer(nn.Module):
         """Gaussian weights of std init_std/sqrt(fan_in) under the rules, embeddings of init_std."""
         std = self.options.init_std
         for name, p in self.named_parameters():
-            if name.startswith(("word", "position")):
+            if self._starts_at_zero(name):
+                init.zeros_(p)
+            elif name.startswith(("word", "position")):
                 init.normal_(p, std=std)
-            elif name.startswith("readout.weight") and self.options.zero_readout:
-                init.zeros_(p)
-            elif name.endswith("query.weight") and self.options.zero_query:
-                init.zeros_(p)
-            elif name.endswith("bias"):
-                init.zeros_(p)
             elif "norm" in name:
                 init.ones_(p)
             else:
                 init.fan_in_normal_(p, std)
+
+    def _starts_at_zero(self, name: str) -> bool:
+        return (
+            name.endswith("bias")
+            or (name == "readout.weight" and self.options.zero_readout)
+            or (name.endswith("query.weight") and self.options.zero_query)
+        )
 
 
 def build_transformer(

@@ -50,7 +50,7 @@ def draw_fig1(runs: pd.DataFrame) -> Figure:
 
 
 def _curves(ax: Axes, scape: transfer.Landscape) -> None:
-    """A curve with the range over seeds for each width; its lowest point marked."""
+    """A curve with the range over seeds for each width; its minimum and divergences marked."""
     colors = plotting.width_colors(list(scape.widths))
     for width, losses in zip(scape.widths, np.moveaxis(scape.losses, 1, 0), strict=True):
         mean = np.where(np.isfinite(losses), losses, np.nan).mean(axis=0)
@@ -59,7 +59,16 @@ def _curves(ax: Axes, scape: transfer.Landscape) -> None:
         ax.fill_between(
             scape.log2lr, losses.min(axis=0), losses.max(axis=0), color=color, alpha=0.2, lw=0
         )
-        if np.isfinite(mean).any():
+        lost = np.isnan(mean)
+        ax.plot(
+            scape.log2lr[lost],
+            np.full(lost.sum(), 0.98),
+            "x",
+            ms=5,
+            color=color,
+            transform=ax.get_xaxis_transform(),
+        )
+        if not lost.all():
             best = np.nanargmin(mean)
             ax.plot(scape.log2lr[best], mean[best], "o", ms=6, color=color, mec="white", zorder=3)
 

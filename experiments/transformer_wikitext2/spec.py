@@ -127,9 +127,7 @@ WIDTH_LR = Sweep(
             grid={"width": (32, 64, 128, 256), "log2lr": tuple(range(-12, -4))},
             seeds=2,
         ),
-        "smoke": Override(
-            base=SMOKE, grid={"width": (16, 32), "log2lr": (-10, -8, -6)}, seeds=2
-        ),
+        "smoke": Override(base=SMOKE, grid={"width": (16, 32), "log2lr": (-10, -8, -6)}, seeds=2),
     },
 )
 
@@ -139,8 +137,9 @@ FIG1 = Figure(
     title="Learning rate across width: standard parametrization against µP",
     caption=(
         "Training loss against the learning rate of post-layernorm Transformers of several widths "
-        "(d_model), trained with Adam. Dots mark each width's minimum; the dashed line is the "
-        "lowest loss of any µP model, drawn in both panels."
+        "(d_model), trained with Adam. Dots mark each width's minimum, crosses at the top rates at "
+        "which a run diverged; the dashed line is the lowest loss of any µP model, drawn in both "
+        "panels."
     ),
     source="Figure 1; set-up in Sections 3 and 4",
     sweeps=(WIDTH_LR,),

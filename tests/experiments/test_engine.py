@@ -4,13 +4,13 @@ import math
 
 import pytest
 import torch
-from tests.tiny_runs import tiny_run
 from torch import nn
 
 from experiments import engine
 from experiments.process import Machine
 from experiments.schedules import lr_factor
 from experiments.transformer_wikitext2.task import LanguageModeling
+from tests.tiny_runs import tiny_run
 
 MACHINE = Machine("cpu", 1, "highest")
 

@@ -36,7 +36,9 @@ def test_choice_is_measured_once_and_kept(cache, monkeypatch) -> None:
     ],
 )
 def test_fast_and_inexact_is_refused(gflops, error, chosen) -> None:
-    by_precision = [dict(zip(process.CANDIDATES, values, strict=True)) for values in (error, gflops)]
+    by_precision = [
+        dict(zip(process.CANDIDATES, values, strict=True)) for values in (error, gflops)
+    ]
     assert process.choose(*by_precision) == chosen
 
 

@@ -38,7 +38,9 @@ def test_packing_is_deterministic_and_order_does_not_matter() -> None:
 def test_a_wider_grid_trains_only_what_is_new(tiny, tmp_path, monkeypatch) -> None:
     trained = []
     train = sweep._train
-    monkeypatch.setattr(sweep, "_train", lambda run, on: (trained.append(run.id), train(run, on))[1])
+    monkeypatch.setattr(
+        sweep, "_train", lambda run, on: (trained.append(run.id), train(run, on))[1]
+    )
     store = Store(tmp_path)
     sweep.train_runs(RUNS[:2], store)
     records = sweep.train_runs(RUNS, store)

@@ -4,12 +4,12 @@ import json
 import math
 
 import pytest
-from tests.tiny_runs import TINY, tiny_run
 
 from experiments import registry, tuning
 from experiments.errors import UserError
 from experiments.spec import Search
 from experiments.transformer_wikitext2.spec import TransformerConfig
+from tests.tiny_runs import TINY, tiny_run
 
 BASE = {k: v for k, v in TINY.items() if k != "log2lr"}
 SEARCH = Search(

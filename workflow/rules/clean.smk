@@ -2,11 +2,11 @@
 rule clean:
     log:
         f"{LOGS}/clean.log",
+    conda:
+        "../../environment.yml"
     params:
         folders=f"{FIGURES} {RESULTS}/groups {LOGS}",
         tables=" ".join(f"{RESULTS}/{name}" for name in PRODUCTS),
-    conda:
-        "../../environment.yml"
     shell:
         "rm -rf {params.folders} {params.tables}"
 
@@ -14,9 +14,9 @@ rule clean:
 rule purge:
     log:
         f"{LOGS}/purge.log",
-    params:
-        folders=f"{FIGURES} {RESULTS} {LOGS}",
     conda:
         "../../environment.yml"
+    params:
+        folders=f"{FIGURES} {RESULTS} {LOGS}",
     shell:
         "rm -rf {params.folders}"

@@ -1,9 +1,11 @@
 # What the rules need of the registry. No science here, and no torch.
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 sys.path.insert(0, str(Path(workflow.basedir)))
 
+from filelock import FileLock, Timeout
 from snakemake.exceptions import WorkflowError
 
 from experiments import registry
@@ -66,21 +68,28 @@ def drawing_code(name):
     return [f"{folder}/figures.py", f"{folder}/spec.py", *(f"experiments/{f}" for f in shared)]
 
 
-# One workflow at a time in a results folder; a second one waits and then finds the work done. The
-# lock dies with its process, so nobody ever has to unlock anything.
-if workflow.is_main_process and not workflow.dryrun:
-    LOCK = wait_for_lock(STORE.folder / ".workflow.lock", f"another workflow runs in {RESULTS}")
-
-
 # A marker lies if a run of its group was lost or truncated since. Without the marker, and without
 # one output of each rule that follows, the group runs again and trains what is missing.
-for group_id, group in GROUPS.items():
-    if missing(group.runs, STORE):
-        stale = [marker(group_id)]
-        for name in (name for name, needed in NEEDED.items() if group_id in needed):
-            stale += [f"{RESULTS}/{name}/{file}" for file in ("scale.json", "claims.json")]
-        for path in stale:
-            (Path(workflow.basedir) / path).unlink(missing_ok=True)
+def remove_lying_markers():
+    for group_id, group in GROUPS.items():
+        if missing(group.runs, STORE):
+            stale = [marker(group_id)]
+            for name in (name for name, needed in NEEDED.items() if group_id in needed):
+                stale += [f"{RESULTS}/{name}/{file}" for file in ("scale.json", "claims.json")]
+            for path in stale:
+                (Path(workflow.basedir) / path).unlink(missing_ok=True)
+
+
+# One workflow at a time in a results folder; a second one waits and then finds the runs done. The
+# lock dies with its process, so nobody ever has to unlock anything.
+LOCK = FileLock(STORE.folder / ".workflow.lock")
+if STORE.folder.exists():
+    with suppress(Timeout), LOCK.acquire(timeout=0):
+        remove_lying_markers()
+
+
+onstart:
+    wait_for_lock(LOCK, f"another workflow runs in {RESULTS}")
 
 
 wildcard_constraints:

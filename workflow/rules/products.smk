@@ -12,12 +12,12 @@ rule collect:
         ),
     log:
         f"{LOGS}/collect/{{product}}.log",
+    conda:
+        "../../environment.yml"
     params:
         python=PYTHON,
         scale=SCALE,
         data=lambda wildcards: data_of(wildcards.product),
-    conda:
-        "../../environment.yml"
     shell:
         "{params.python} -m experiments collect {wildcards.product} --scale {params.scale}"
         " --data {params.data} 2> >(tee {log} >&2)"
@@ -35,12 +35,12 @@ for name in PRODUCTS:
             drawn(name),
         log:
             f"{LOGS}/draw/{name}.log",
+        conda:
+            "../../environment.yml"
         params:
             python=PYTHON,
             scale=SCALE,
             name=name,
-        conda:
-            "../../environment.yml"
         shell:
             "{params.python} -m experiments draw {params.name} --scale {params.scale}"
             " 2>&1 | tee {log} >&2"

@@ -5,15 +5,15 @@ rule train:
         f"{RESULTS}/groups/{{group}}.done",
     log:
         f"{LOGS}/train/{{group}}.log",
+    conda:
+        "../../environment.yml"
+    threads: 1
     params:
         python=PYTHON,
         scale=SCALE,
         product=lambda wildcards: product_of(wildcards.group),
         data=lambda wildcards: data_of(product_of(wildcards.group)),
         jobs=workflow.cores or 1,
-    threads: 1
-    conda:
-        "../../environment.yml"
     shell:
         "{params.python} -m experiments train {wildcards.group} --product {params.product}"
         " --scale {params.scale} --data {params.data} --jobs {params.jobs} --done {output}"

@@ -134,9 +134,7 @@ def test_initial_std(parametrization) -> None:
 
 def test_attention_scale() -> None:
     for parametrization, scale in (("mup", 3 * 4**-0.5 * 4 / 16), ("sp", 3 * 16**-0.5)):
-        config = tiny_run(
-            width=64, base_width=16, attn_mult=3.0, parametrization=parametrization
-        )
+        config = tiny_run(width=64, base_width=16, attn_mult=3.0, parametrization=parametrization)
         assert build(config).blocks[0].attention.scale == pytest.approx(scale)
 
 
