@@ -17,7 +17,7 @@ from rich.table import Table as RichTable
 from experiments import registry
 from experiments.errors import UserError, unknown
 from experiments.progress import Progress, duration, note
-from experiments.spec import Experiment, Figure, Table, check_scale
+from experiments.spec import Experiment, Product, check_scale
 from experiments.store import DamagedRunError, Store
 from experiments.sweep import cost, groups, missing, resolve_data, results_dir, train_runs
 
@@ -91,7 +91,7 @@ def _show_experiment(experiment: Experiment) -> None:
     console.print(table)
 
 
-def _show_product(product: Figure | Table, scale: Any) -> None:
+def _show_product(product: Product, scale: Any) -> None:
     runs = product.runs(scale, "any")
     total = sum(map(cost, runs))
     console.print(f"{product.name}: {product.title}\n{product.source}\n\n{product.caption}\n")
@@ -176,7 +176,7 @@ def status(
 
     checked, sources = check_scale(scale), resolve_data(data)
     store = Store(results_dir(scale))
-    products = [name] if name else [*registry.figures(), *registry.tables()]
+    products = [name] if name else [*registry.products()]
     columns = ("target", "data", "done", "of", "diverged", "damaged", "other code", "time left")
     table = RichTable(*columns, box=None, pad_edge=False)
     for product in products:

@@ -13,7 +13,7 @@ README = ROOT / "README.md"
 def generated() -> str:
     """Verdicts of every product that has a reference run, as Markdown."""
     parts = []
-    for name, product in {**registry.figures(), **registry.tables()}.items():
+    for name, product in registry.products().items():
         if not products.claims_file(name, products.REFERENCE).exists():
             continue
         runs, scale = products.read_runs(name, products.REFERENCE)
@@ -21,8 +21,9 @@ def generated() -> str:
         parts.append(
             f"### {name}: {product.title}\n\n"
             f"![{name}](figures/reference/{name}.png)\n\n"
-            f"{product.caption} {product.source}. Here: {products.setting(runs, scale)}, "
-            f"{len(runs)} runs.\n\n{claims.markdown(verdicts)}"
+            f"{product.caption} Source: Tensor Programs V, {product.source}.\n\n"
+            f"Here: {len(runs)} runs; {products.setting(runs, scale)}.\n\n"
+            f"{claims.markdown(verdicts)}"
         )
     return "\n".join(parts)
 

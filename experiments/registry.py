@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 
 from experiments.errors import unknown
-from experiments.spec import Experiment, Figure, Table
+from experiments.spec import Experiment, Product
 
 
 @cache
@@ -34,15 +34,9 @@ def experiments() -> dict[str, Experiment]:
 
 
 @cache
-def figures() -> dict[str, Figure]:
-    """Every figure by name."""
-    return {f.name: f for e in experiments().values() for f in e.figures}
-
-
-@cache
-def tables() -> dict[str, Table]:
-    """Every table by name."""
-    return {t.name: t for e in experiments().values() for t in e.tables}
+def products() -> dict[str, Product]:
+    """Every figure and table by name."""
+    return {p.name: p for e in experiments().values() for p in (*e.figures, *e.tables)}
 
 
 def experiment(name: str) -> Experiment:
@@ -52,12 +46,11 @@ def experiment(name: str) -> Experiment:
     return experiments()[name]
 
 
-def product(name: str) -> Figure | Table:
+def product(name: str) -> Product:
     """One figure or table; a UserError that lists the names if there is none."""
-    products = {**figures(), **tables()}
-    if name not in products:
-        raise unknown("figure or table", name, products)
-    return products[name]
+    if name not in products():
+        raise unknown("figure or table", name, products())
+    return products()[name]
 
 
 def owner(name: str) -> Experiment:

@@ -188,15 +188,14 @@ class Claim:
     decided_by: Literal["value", "interval"] = "value"
 
 
-@dataclass(frozen=True)
-class Figure:
-    """A figure of the paper.
+@dataclass(frozen=True, kw_only=True)
+class Product:
+    """What a figure and a table have in common.
 
     Args:
         name: target of the workflow, such as "fig1".
         title, caption, source: for readers; the source says where it stands in the paper.
         sweeps: what has to be trained.
-        draw: "module:function" of the tidy table of runs to a Matplotlib figure.
         claims: judged at the scales `small` and `paper`.
     """
 
@@ -205,7 +204,6 @@ class Figure:
     caption: str
     source: str
     sweeps: tuple[Sweep, ...]
-    draw: str
     claims: tuple[Claim, ...] = ()
 
     def runs(self, scale: Scale, data: str) -> tuple[RunConfig, ...]:
@@ -214,19 +212,18 @@ class Figure:
         return tuple({run.id: run for run in runs}.values())
 
 
-@dataclass(frozen=True)
-class Table:
-    """A table of the paper, rendered as Markdown by `render` from the tidy table of runs."""
+@dataclass(frozen=True, kw_only=True)
+class Figure(Product):
+    """A figure; `draw` is "module:function" of the tidy table of runs to a Matplotlib figure."""
 
-    name: str
-    title: str
-    caption: str
-    source: str
-    sweeps: tuple[Sweep, ...]
+    draw: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table(Product):
+    """A table; `render` is "module:function" of the tidy table of runs to Markdown."""
+
     render: str
-    claims: tuple[Claim, ...] = ()
-
-    runs = Figure.runs
 
 
 @dataclass(frozen=True)

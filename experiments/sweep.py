@@ -68,7 +68,7 @@ def groups(scale: Scale, data: dict[str, str]) -> tuple[dict[str, Group], dict[s
     """
     needed_by: dict[str, list[str]] = {}
     runs: dict[str, RunConfig] = {}
-    products = {**registry.figures(), **registry.tables()}
+    products = registry.products()
     for name, product in products.items():
         for run in product.runs(scale, data[registry.owner(name).name]):
             runs[run.id] = run

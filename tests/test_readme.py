@@ -10,7 +10,7 @@ from experiments.sweep import figures_dir
 
 ROOT = Path(__file__).parents[1]
 REFERENCE = [
-    name for name in registry.figures() if products.claims_file(name, products.REFERENCE).exists()
+    name for name in registry.products() if products.claims_file(name, products.REFERENCE).exists()
 ]
 
 
@@ -22,7 +22,7 @@ def test_generated_part_is_up_to_date() -> None:
 def test_fig1_has_a_reference_at_small_on_wikitext2() -> None:
     runs, scale = products.read_runs("fig1", products.REFERENCE)
     assert scale == "small"
-    declared = registry.figures()["fig1"].runs("small", "wikitext2")
+    declared = registry.product("fig1").runs("small", "wikitext2")
     assert sorted(runs["id"]) == sorted(run.id for run in declared)
 
 

@@ -114,14 +114,14 @@ def test_sweep_is_the_product_of_grid_and_seeds() -> None:
 
 @pytest.mark.parametrize("scale", SCALES)
 def test_every_product_expands_to_unique_runs(scale) -> None:
-    for product in (*registry.figures().values(), *registry.tables().values()):
+    for product in registry.products().values():
         runs = product.runs(scale, "wikitext2")
         assert len({r.id for r in runs}) == len(runs) > 0
         assert len({str(sorted(r.model_dump().items(), key=str)) for r in runs}) == len(runs)
 
 
 def test_runs_of_a_sweep_share_what_is_not_swept() -> None:
-    for product in registry.figures().values():
+    for product in registry.products().values():
         for sweep in product.sweeps:
             swept = set(sweep.axes("small"))
             first, *others = (r.model_dump() for r in sweep.runs("small", "wikitext2"))
@@ -132,7 +132,7 @@ def test_runs_of_a_sweep_share_what_is_not_swept() -> None:
 def test_claims_have_unique_ids_and_existing_functions() -> None:
     from experiments.spec import load
 
-    for product in (*registry.figures().values(), *registry.tables().values()):
+    for product in registry.products().values():
         ids = [claim.id for claim in product.claims]
         assert len(set(ids)) == len(ids)
         for claim in product.claims:

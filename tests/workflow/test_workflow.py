@@ -128,13 +128,15 @@ def test_clean_keeps_trained_runs(project) -> None:
 
 def test_unknown_scale_and_missing_data_folder_are_one_clear_line(project) -> None:
     wrong = project.snakemake("fig1", "--config", "scale=huge")
-    assert wrong.returncode != 0
-    assert "unknown scale 'huge' (allowed: paper, small, smoke)" in wrong.stderr
+    assert wrong.returncode == 2
+    assert wrong.stderr.splitlines()[1:] == [
+        "error: unknown scale 'huge' (allowed: paper, small, smoke)"
+    ]
     project.env["MUPKIT_DATA"] = "/nowhere"
     lost = project.snakemake("fig1", *SMOKE)
-    assert lost.returncode != 0
-    assert "MUPKIT_DATA: /nowhere does not exist" in lost.stderr
-    assert "Traceback" not in lost.stderr
+    assert lost.returncode == 2
+    assert lost.stderr.splitlines()[1].startswith("error: MUPKIT_DATA: /nowhere does not exist")
+    assert len(lost.stderr.splitlines()) == 2
 
 
 def test_paper_scale_dry_run(project) -> None:

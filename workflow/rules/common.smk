@@ -6,12 +6,11 @@ from pathlib import Path
 sys.path.insert(0, str(Path(workflow.basedir)))
 
 from filelock import FileLock, Timeout
-from snakemake.exceptions import WorkflowError
 
 from experiments import registry
 from experiments.errors import UserError
 from experiments.files import wait_for_lock
-from experiments.spec import check_scale
+from experiments.spec import Figure, check_scale
 from experiments.store import Store
 from experiments.sweep import groups, missing, resolve_data
 
@@ -20,16 +19,19 @@ try:
     DATA = resolve_data(config.get("data"))
     GROUPS, NEEDED = groups(SCALE, DATA)
 except UserError as error:
-    raise WorkflowError(str(error))
+    sys.stderr.write(f"error: {error}\n")
+    sys.exit(2)
 
 RESULTS = f"results/{SCALE}"
 FIGURES = f"figures/{SCALE}"
 LOGS = f"logs/{SCALE}"
 STORE = Store(Path(workflow.basedir) / RESULTS)
-PYTHON = sys.executable
+# Not params: another interpreter or number of cores is no reason to run a job again.
+EXPERIMENTS = f"{sys.executable} -m experiments"
+JOBS = workflow.cores or 1
 PRODUCTS = {
-    **{name: "figure" for name in registry.figures()},
-    **{name: "table" for name in registry.tables()},
+    name: "figure" if isinstance(product, Figure) else "table"
+    for name, product in registry.products().items()
 }
 SUFFIXES = {"figure": ("svg", "png", "csv"), "table": ("md", "csv")}
 

@@ -15,12 +15,10 @@ rule collect:
     conda:
         "../../environment.yml"
     params:
-        python=PYTHON,
-        scale=SCALE,
         data=lambda wildcards: data_of(wildcards.product),
     shell:
-        "{params.python} -m experiments collect {wildcards.product} --scale {params.scale}"
-        " --data {params.data} 2> >(tee {log} >&2)"
+        f"{EXPERIMENTS} collect {{wildcards.product}} --scale {SCALE} --data {{params.data}}"
+        " 2> >(tee {log} >&2)"
 
 
 for name in PRODUCTS:
@@ -38,12 +36,9 @@ for name in PRODUCTS:
         conda:
             "../../environment.yml"
         params:
-            python=PYTHON,
-            scale=SCALE,
             name=name,
         shell:
-            "{params.python} -m experiments draw {params.name} --scale {params.scale}"
-            " 2>&1 | tee {log} >&2"
+            f"{EXPERIMENTS} draw {{params.name}} --scale {SCALE} 2>&1 | tee {{log}} >&2"
 
     rule:
         name:

@@ -9,12 +9,8 @@ rule train:
         "../../environment.yml"
     threads: 1
     params:
-        python=PYTHON,
-        scale=SCALE,
         product=lambda wildcards: product_of(wildcards.group),
         data=lambda wildcards: data_of(product_of(wildcards.group)),
-        jobs=workflow.cores or 1,
     shell:
-        "{params.python} -m experiments train {wildcards.group} --product {params.product}"
-        " --scale {params.scale} --data {params.data} --jobs {params.jobs} --done {output}"
-        " 2> >(tee {log} >&2)"
+        f"{EXPERIMENTS} train {{wildcards.group}} --product {{params.product}} --scale {SCALE}"
+        f" --data {{params.data}} --jobs {JOBS} --done {{output}} 2> >(tee {{log}} >&2)"

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from experiments import claims, plotting, products, registry
+from experiments import claims, plotting, products, registry, spec
 from experiments.spec import RunConfig, load
 from experiments.transformer_wikitext2.figures import draw_fig1
 from experiments.transformer_wikitext2.spec import FIG1, TransformerConfig
@@ -310,9 +310,11 @@ def test_notes_name_what_could_not_be_measured() -> None:
     )
 
 
-@pytest.mark.parametrize("name", registry.figures())
+@pytest.mark.parametrize(
+    "name", [n for n, p in registry.products().items() if isinstance(p, spec.Figure)]
+)
 def test_every_figure_draws_from_its_smoke_runs(name, tmp_path) -> None:
-    figure = registry.figures()[name]
+    figure = registry.product(name)
     configs = figure.runs("smoke", "wikitext2")
     runs = pd.DataFrame(
         row(c, 4 - 0.01 * math.log2(c.width) + 0.05 * (c.log2lr + 8) ** 2 + 0.01 * c.seed)

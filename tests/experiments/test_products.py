@@ -1,0 +1,99 @@
+"""From stored runs to tables, pictures and verdicts, in a folder of the test's own."""
+
+import json
+
+import pandas as pd
+import pytest
+
+from experiments import products, registry
+from experiments.errors import UserError
+from experiments.spec import Claim, Measured, Sweep, Table
+from experiments.transformer_wikitext2.spec import TransformerConfig
+from tests.tiny_runs import TINY
+
+TABLE = Table(
+    name="table0",
+    title="A table",
+    caption="Its caption.",
+    source="Table 0",
+    sweeps=(
+        Sweep(
+            name="s",
+            config=TransformerConfig,
+            base={k: v for k, v in TINY.items() if k not in ("data", "log2lr")},
+            grid={"log2lr": (-8, -6)},
+            seeds=1,
+        ),
+    ),
+    render=f"{__name__}:render",
+    claims=(
+        Claim(
+            id="two",
+            statement="There are two runs",
+            source="Table 0",
+            measure=f"{__name__}:count",
+            relation=">=",
+            threshold=2,
+            unit="runs",
+        ),
+    ),
+)
+
+
+def render(runs: pd.DataFrame) -> str:
+    return "| log2lr |\n|---|\n" + "".join(f"| {x:g} |\n" for x in runs["log2lr"])
+
+
+def count(runs: pd.DataFrame) -> Measured:
+    return Measured(float(len(runs)))
+
+
+@pytest.fixture
+def project(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(registry, "product", lambda name: TABLE)
+    monkeypatch.setattr(
+        registry, "owner", lambda name: registry.experiment("transformer_wikitext2")
+    )
+    monkeypatch.setattr(products, "results_dir", lambda scale: tmp_path / "results" / scale)
+    monkeypatch.setattr(products, "figures_dir", lambda scale: tmp_path / "figures" / scale)
+    return tmp_path
+
+
+def test_a_table_is_collected_rendered_and_judged(project) -> None:
+    products.collect("table0", "small", {"transformer_wikitext2": "wikitext2"})
+    (verdict,) = products.draw("table0", "small")
+    assert (verdict.verdict, verdict.value) == ("holds", 2.0)
+    text = (project / "figures/small/table0.md").read_text(encoding="utf-8")
+    assert text.startswith("# A table\n\nIts caption.\n\n| log2lr |")
+    assert "| -8 |\n| -6 |" in text
+    assert len(pd.read_csv(project / "figures/small/table0.csv")) == 2
+    assert json.loads((project / "results/small/table0/claims.json").read_text())[0]["id"] == "two"
+
+
+def test_reference_is_a_copy_that_says_its_scale(project) -> None:
+    products.collect("table0", "smoke", {"transformer_wikitext2": "wikitext2"})
+    products.make_reference("table0", "smoke")
+    runs, scale = products.read_runs("table0", products.REFERENCE)
+    assert scale == "smoke"
+    assert len(runs) == 2
+    # A smoke run judges nothing, also as a reference.
+    assert products.draw("table0", products.REFERENCE)[0].verdict == "not judged"
+
+
+def test_missing_and_damaged_tables_are_named(project) -> None:
+    with pytest.raises(UserError, match=r"no runs of table0 at .*runs\.parquet; run `snakemake"):
+        products.draw("table0", "small")
+    products.collect("table0", "small", {"transformer_wikitext2": "wikitext2"})
+    path = project / "results/small/table0/runs.parquet"
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(UserError, match=r"runs\.parquet is damaged"):
+        products.draw("table0", "small")
+
+
+def test_runs_of_other_code_are_told(project, monkeypatch, capsys) -> None:
+    data = {"transformer_wikitext2": "wikitext2"}
+    products.collect("table0", "small", data)
+    assert "other code" not in capsys.readouterr().err
+    monkeypatch.setattr(products, "parted", lambda records: [records[0].id])
+    products.collect("table0", "small", data)
+    assert "1 of 2 runs were made by other code" in capsys.readouterr().err
