@@ -63,3 +63,5 @@ def wait_for_lock(lock: FileLock, reason: str) -> None:
     except Timeout:
         sys.stderr.write(f"{reason}; waiting for it to end\n")
         lock.acquire()
+    except OSError as error:
+        raise UserError(f"cannot lock {lock.lock_file}: {error.strerror}; mend its rights") from error

@@ -63,6 +63,13 @@ def test_again_trains_nothing_and_damage_is_mended(project) -> None:
     assert changed == {broken, lost}
     assert table(project, "runs") == whole
 
+    forget = ("forget", "fig1", "--scale", "smoke")
+    assert project.experiments(*forget, "--stale").stdout == "0 runs of fig1 dropped\n"
+    core = project.root / "mupkit" / "rules.py"
+    core.write_text(core.read_text(encoding="utf-8") + "# changed\n", encoding="utf-8")
+    assert project.experiments(*forget, "--stale").stdout == "24 runs of fig1 dropped\n"
+    assert stored(project) == []
+
 
 @pytest.mark.slow
 def test_killed_and_resumed_is_the_same_bit_for_bit(project) -> None:
@@ -137,6 +144,15 @@ def test_unknown_scale_and_missing_data_folder_are_one_clear_line(project) -> No
     assert lost.returncode == 2
     assert lost.stderr.splitlines()[1].startswith("error: MUPKIT_DATA: /nowhere does not exist")
     assert len(lost.stderr.splitlines()) == 2
+
+
+def test_results_folder_that_cannot_be_written_is_one_clear_line(project) -> None:
+    (project.root / "results").mkdir()
+    (project.root / "results" / "smoke").write_text("a file where a folder should be")
+    done = project.snakemake("fig1", *SMOKE)
+    assert done.returncode == 2
+    assert "error: cannot write" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_paper_scale_dry_run(project) -> None:

@@ -1,4 +1,5 @@
 # What the rules need of the registry. No science here, and no torch.
+import shlex
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -14,20 +15,26 @@ from experiments.spec import Figure, check_scale
 from experiments.store import Store
 from experiments.sweep import groups, missing, resolve_data
 
+
+def stop(error):
+    """End with one line and status 2, as the command line does."""
+    sys.stderr.write(f"error: {error}\n")
+    sys.exit(2)
+
+
 try:
     SCALE = check_scale(str(config.get("scale", "small")))
     DATA = resolve_data(config.get("data"))
     GROUPS, NEEDED = groups(SCALE, DATA)
 except UserError as error:
-    sys.stderr.write(f"error: {error}\n")
-    sys.exit(2)
+    stop(error)
 
 RESULTS = f"results/{SCALE}"
 FIGURES = f"figures/{SCALE}"
 LOGS = f"logs/{SCALE}"
 STORE = Store(Path(workflow.basedir) / RESULTS)
 # Not params: another interpreter or number of cores is no reason to run a job again.
-EXPERIMENTS = f"{sys.executable} -m experiments"
+EXPERIMENTS = f"{shlex.quote(sys.executable)} -m experiments"
 JOBS = workflow.cores or 1
 PRODUCTS = {
     name: "figure" if isinstance(product, Figure) else "table"
@@ -85,9 +92,12 @@ def remove_lying_markers():
 # One workflow at a time in a results folder; a second one waits and then finds the runs done. The
 # lock dies with its process, so nobody ever has to unlock anything.
 LOCK = FileLock(STORE.folder / ".workflow.lock")
-if STORE.folder.exists():
+try:
+    STORE.folder.mkdir(parents=True, exist_ok=True)
     with suppress(Timeout), LOCK.acquire(timeout=0):
         remove_lying_markers()
+except OSError as error:
+    stop(f"cannot write {STORE.folder}: {error.strerror}; mend its rights or move it away")
 
 
 onstart:

@@ -138,6 +138,23 @@ def test_attention_scale() -> None:
         assert build(config).blocks[0].attention.scale == pytest.approx(scale)
 
 
+@pytest.mark.parametrize("parametrization", ["sp", "mup"])
+def test_attention_is_scaled_dot_product_attention(parametrization) -> None:
+    config = tiny_run(width=64, base_width=16, d_k=5, parametrization=parametrization)
+    attention = build(config).blocks[0].attention
+    x_BLD = torch.randn(3, 8, 64)
+    mask_LL = torch.full((8, 8), float("-inf")).triu(1)
+    q_BHLK, k_BHLK, v_BHLW = (
+        proj(x_BLD).unflatten(-1, (config.n_head, -1)).transpose(1, 2)
+        for proj in (attention.query, attention.key, attention.value)
+    )
+    y_BHLW = torch.nn.functional.scaled_dot_product_attention(
+        q_BHLK, k_BHLK, v_BHLW, is_causal=True, scale=attention.scale
+    )
+    expected_BLD = attention.out(y_BHLW.transpose(1, 2).flatten(2))
+    torch.testing.assert_close(attention(x_BLD, mask_LL), expected_BLD)
+
+
 def growth(parametrization: str, norm: str, **changes) -> dict[str, float]:
     """Exponent in width of the change of activations over three Adam steps at a large rate."""
     widths = (32, 64, 128, 256)
