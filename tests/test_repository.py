@@ -1,0 +1,28 @@
+"""What is committed: no data, no caches, no results of somebody's runs."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+MAX_BYTES = 1_000_000
+
+
+def tracked(*options: str) -> list[str]:
+    if not (ROOT / ".git").exists():
+        pytest.skip("not a git checkout")
+    command = ["git", "-C", str(ROOT), "ls-files", *options]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+
+
+def test_nothing_is_tracked_that_should_be_ignored() -> None:
+    assert tracked("--cached", "--ignored", "--exclude-standard") == []
+
+
+def test_no_tracked_file_is_large_or_raw_data() -> None:
+    for name in tracked():
+        path = ROOT / name
+        if path.exists():
+            assert path.stat().st_size < MAX_BYTES, name
+            assert path.suffix not in {".npy", ".npz", ".bz2", ".pt", ".pkl"}, name
