@@ -64,4 +64,4 @@ def wait_for_lock(lock: FileLock, reason: str) -> None:
         sys.stderr.write(f"{reason}; waiting for it to end\n")
         lock.acquire()
     except OSError as error:
-        raise UserError(f"cannot lock {lock.lock_file}: {error.strerror}; mend its rights") from error
+        raise UserError(f"cannot lock {lock.lock_file}: {error.strerror}") from error

@@ -80,7 +80,7 @@ def _limits(scapes: dict[str, transfer.Landscape]) -> tuple[float, float]:
         return 0.0, 1.0
     low, high = finite.min(), np.quantile(finite, 0.97)
     margin = 0.06 * (high - low) or 0.5
-    return low - margin, high + margin
+    return low - margin, high + 2 * margin  # room for the marks of divergence
 
 
 def _seed_interval(
@@ -125,7 +125,10 @@ def sp_optimum_drift(runs: pd.DataFrame) -> Measured:
     low, high = _seed_interval(
         scape, lambda index: transfer.drift_per_doubling(scape, scape.losses[index])
     )
-    return Measured(transfer.drift_per_doubling(scape), low, high, _best_rates(scape)[0])
+    fitted = [transfer.fitted_optimum(scape.log2lr, row) for row in scape.losses.mean(axis=0)]
+    steps = ", ".join(f"{step:.2f}" for step in np.diff(fitted))
+    note = f"{_best_rates(scape)[0]}; octaves at each step to the next width {steps}"
+    return Measured(transfer.drift_per_doubling(scape), low, high, note)
 
 
 def mup_worst_widening(runs: pd.DataFrame) -> Measured:

@@ -157,8 +157,8 @@ FIG1 = Figure(
         Claim(
             id="sp-optimum-falls",
             statement=(
-                "The best learning rate of SP falls by at least half an octave for each doubling "
-                "of the width"
+                "The best learning rate of SP falls by at least half an octave per doubling of the "
+                "width, on average"
             ),
             source="Section 3, Fig. 1 left",
             measure=f"{CLAIMS}:sp_optimum_drift",
