@@ -33,13 +33,13 @@ check: setup
 	$(BIN)/ruff check $(RUFF_TARGETS)
 	$(BIN)/ruff format --check $(RUFF_TARGETS)
 	$(BIN)/mypy
-	$(BIN)/snakefmt --check --quiet Snakefile workflow
+	$(BIN)/snakefmt --check Snakefile workflow
 	$(BIN)/snakemake --lint
 
 format: setup
 	$(BIN)/ruff check --fix $(RUFF_TARGETS)
 	$(BIN)/ruff format $(RUFF_TARGETS)
-	$(BIN)/snakefmt --quiet Snakefile workflow
+	$(BIN)/snakefmt Snakefile workflow
 
 lock: setup
 	$(BIN)/python tools/lock.py > requirements.lock.new
