@@ -144,6 +144,10 @@ def test_unknown_scale_and_missing_data_folder_are_one_clear_line(project) -> No
     assert lost.returncode == 2
     assert lost.stderr.splitlines()[1].startswith("error: MUPKIT_DATA: /nowhere does not exist")
     assert len(lost.stderr.splitlines()) == 2
+    del project.env["MUPKIT_DATA"]
+    elsewhere = project.snakemake("fig1", *SMOKE, "data_dir=/elsewhere")
+    assert elsewhere.returncode == 2
+    assert "/elsewhere does not exist" in elsewhere.stderr
 
 
 def test_results_folder_that_cannot_be_written_is_one_clear_line(project) -> None:

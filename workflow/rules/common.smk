@@ -1,4 +1,5 @@
 # What the rules need of the registry. No science here, and no torch.
+import os
 import shlex
 import sys
 from contextlib import suppress
@@ -21,6 +22,9 @@ def stop(error):
     sys.stderr.write(f"error: {error}\n")
     sys.exit(2)
 
+
+if "data_dir" in config:
+    os.environ["MUPKIT_DATA"] = str(Path(config["data_dir"]).resolve())  # for the jobs too
 
 try:
     SCALE = check_scale(str(config.get("scale", "small")))
