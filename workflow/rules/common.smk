@@ -24,7 +24,7 @@ def stop(error):
 
 
 if "data_dir" in config:
-    os.environ["MUPKIT_DATA"] = str(Path(config["data_dir"]).resolve())  # for the jobs too
+    os.environ.update(MUPKIT_DATA=str(Path(config["data_dir"]).resolve()))  # for the jobs too
 
 try:
     SCALE = check_scale(str(config.get("scale", "small")))
