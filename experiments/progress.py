@@ -56,11 +56,7 @@ class Progress:
         if left and not self._due():
             return
         outcome = "diverged" if record.diverged else f"loss {record.final_loss:.3f}"
-        config = record.config
-        what = (
-            f"{config['parametrization']} width {config['width']} log2lr {config['log2lr']:g}"
-            f" seed {config['seed']}"
-        )
+        what = next(run for run, _ in self.runs if run.id == record.id).describe()
         done = f"{len(self.runs) - len(left)} of {len(self.runs)} runs"
         note(f"{self.name}: {done}{self._time_left(sum(c for _, c in left))}; {what}: {outcome}")
 
