@@ -42,28 +42,30 @@ class Progress:
     """
 
     def __init__(self, name: str, runs: Sequence[tuple[RunConfig, float]], store: Store, jobs: int):
-        self.name, self.runs, self.store, self.jobs = name, runs, store, max(1, jobs)
+        self.name, self.store, self.jobs = name, store, max(1, jobs)
+        self.runs = {run.id: run for run, _ in runs}
         self.costs = {run.id: cost for run, cost in runs}
         self.started = time.monotonic()
         self.trained = 0.0
-        self.known = {run.id for run, _ in runs if store.looks_finished(run.id)}
+        self.known = set(filter(store.looks_finished, self.runs))
 
     def __call__(self, record: Record) -> None:
         """Count a finished run and write a line if one is due."""
         if record.id not in self.known:
             self.trained += self.costs[record.id]
-        left = [(r, c) for r, c in self.runs if not self.store.looks_finished(r.id)]
+        left = [run_id for run_id in self.runs if not self.store.looks_finished(run_id)]
         if left and not self._due():
             return
         outcome = "diverged" if record.diverged else f"loss {record.final_loss:.3f}"
-        what = next(run for run, _ in self.runs if run.id == record.id).describe()
+        what = self.runs[record.id].describe()
         done = f"{len(self.runs) - len(left)} of {len(self.runs)} runs"
-        note(f"{self.name}: {done}{self._time_left(sum(c for _, c in left))}; {what}: {outcome}")
+        note(f"{self.name}: {done}{self._time_left(left)}; {what}: {outcome}")
 
-    def _time_left(self, cost: float) -> str:
-        if not cost or not self.trained:
+    def _time_left(self, left: Sequence[str]) -> str:
+        if not left or not self.trained:
             return ""
         rate = (time.monotonic() - self.started) / self.trained
+        cost = sum(self.costs[run_id] for run_id in left)
         return f", about {duration(cost * rate / self.jobs)} left"
 
     def _due(self) -> bool:

@@ -18,9 +18,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from experiments.errors import UserError
 from experiments.files import atomic_path, wait_for_lock
-from experiments.spec import RunConfig
 
 ROOT = Path(__file__).parents[1]
 METADATA = b"mupkit.run"
@@ -195,23 +193,6 @@ def git_state() -> tuple[str, bool]:
         return git("rev-parse", "HEAD"), bool(git("status", "--porcelain", "-uno"))
     except FileNotFoundError:
         return "", False
-
-
-def read_all(store: Store, runs: Sequence[RunConfig]) -> list[Record]:
-    """The records of `runs`, in their order.
-
-    Raises:
-        UserError: naming the first that is missing or damaged.
-    """
-    records = []
-    for run in runs:
-        try:
-            records.append(store.read(run.id))
-        except FileNotFoundError:
-            raise UserError(f"run {run.id} ({run.describe()}) is not trained yet") from None
-        except DamagedRunError as error:
-            raise UserError(f"damaged run: {error}; train it again") from None
-    return records
 
 
 def tidy_runs(records: Iterable[Record]) -> Any:
