@@ -126,7 +126,8 @@ def best_difference(left: np.ndarray, right: np.ndarray) -> float:
 def bootstrap(statistic: Callable[[np.ndarray], float], seeds: int) -> tuple[float, float] | None:
     """Percentile interval of a statistic of seed indices.
 
-    None with fewer than two seeds, and if the statistic of a resample is not finite.
+    None with fewer than two seeds, and if the statistic of a resample is not finite. Nominally of
+    95 %, but far too narrow with few seeds, as percentile intervals are.
 
     Every resample is taken once where there are few enough, otherwise 2,000 random ones.
     """
@@ -150,6 +151,9 @@ def worst_widening(scape: Landscape, up_to: int) -> float:
     For each rate up to index `up_to` and each pair of neighbouring widths, the mean over seeds of
     loss(wider) - loss(narrower); the largest, divided by the one-sided Bonferroni bound of a
     t-test with the variance pooled over all cells. Negative if wider is better everywhere.
+
+    The test takes the noise to be equal in all cells: where it grows with the rate, false alarms
+    are more frequent, and one unstable cell loosens the bound for the others.
 
     NaN with fewer than two seeds or two widths. Infinity if a run diverged at one of these rates.
     Without any seed noise nothing is allowed: infinity with the sign of the worst step, or 0.
