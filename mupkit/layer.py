@@ -75,7 +75,8 @@ class MuReadout(nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:
         """Logits (..., out_features) of activations (..., in_features)."""
-        return super().forward(self.output_mult / self.width_mult() * input)
+        # In this order float32 rounds as in the mup package, at any width ratio.
+        return super().forward(self.output_mult * input / self.width_mult())
 
 
 class MuSharedReadout(MuReadout):
