@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from experiments import claims, products, registry
 from experiments.files import write_atomically
-from experiments.sweep import ROOT
+from experiments.store import ROOT
 
 BEGIN, END = "<!-- reference:begin -->", "<!-- reference:end -->"
 README = ROOT / "README.md"

@@ -266,7 +266,8 @@ class Experiment:
         config: class of its run configurations.
         task: "module:function" that returns the `experiments.engine.Task` of a configuration.
         example: values of a typical run, the defaults of `python -m experiments run`.
-        source: function of a requested data source (or None) to the one to use.
+        sources: data sources it can train on.
+        source: function of a requested one of them (or None) to the one to use.
         cost: function of a configuration to training FLOPs, for grouping and estimates.
     """
 
@@ -275,6 +276,7 @@ class Experiment:
     config: type[RunConfig]
     task: str
     example: Mapping[str, Any]
+    sources: tuple[str, ...]
     source: Callable[[str | None], str]
     cost: Callable[[Any], float]
     figures: tuple[Figure, ...] = ()

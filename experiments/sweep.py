@@ -9,11 +9,19 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from experiments import registry
+from experiments.errors import unknown
 from experiments.progress import note
 from experiments.spec import RunConfig, Scale
-from experiments.store import DamagedRunError, Provenance, Record, Store, code_version, git_state
+from experiments.store import (
+    ROOT,
+    DamagedRunError,
+    Provenance,
+    Record,
+    Store,
+    code_version,
+    git_state,
+)
 
-ROOT = Path(__file__).parents[1]
 # Seconds that a group should take on one core, and the speed that this assumes: what an AVX-512
 # core reached at widths 32 to 256. Elsewhere groups are longer or shorter, and still alike.
 GROUP_SECONDS = 75.0
@@ -100,8 +108,19 @@ def pack(runs: Sequence[RunConfig]) -> list[Group]:
 
 
 def resolve_data(requested: str | None = None) -> dict[str, str]:
-    """The data source of every experiment; see `Experiment.source`."""
-    return {name: e.source(requested) for name, e in registry.experiments().items()}
+    """The data source of every experiment; a request is for those that know the source.
+
+    Raises:
+        UserError: if no experiment knows the requested source.
+    """
+    experiments = registry.experiments()
+    known = {source for e in experiments.values() for source in e.sources}
+    if requested is not None and requested not in known:
+        raise unknown("data", requested, known)
+    return {
+        name: e.source(requested if requested in e.sources else None)
+        for name, e in experiments.items()
+    }
 
 
 def train_runs(

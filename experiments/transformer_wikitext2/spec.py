@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from experiments.data.source import resolve_source
+from experiments.data.source import SOURCES, resolve_source
 from experiments.spec import Claim, Experiment, Figure, Override, RunConfig, Search, Sweep
 
 NAME = "transformer_wikitext2"
@@ -239,6 +239,7 @@ EXPERIMENT = Experiment(
     config=TransformerConfig,
     task=f"experiments.{NAME}.task:LanguageModeling",
     example={**SMALL, **tuned(), "width": 128, "log2lr": -8.0},
+    sources=SOURCES,
     source=resolve_source,
     cost=flops,
     figures=(FIG1,),

@@ -6,21 +6,14 @@ from experiments import registry
 from experiments.errors import UserError
 from experiments.spec import SCALES, Override, Sweep
 from experiments.transformer_wikitext2.spec import TransformerConfig
+from tests.tiny_runs import TINY, tiny_run
 
-BASE = {
-    "data": "wikitext2",
-    "width": 64,
-    "base_width": 32,
-    "log2lr": -7,
-    "steps": 10,
-    "batch_size": 4,
-    "seq_len": 16,
-    "vocab_size": 200,
-}
+SIZE = {"width": 64, "base_width": 32, "steps": 10, "seq_len": 16, "vocab_size": 200}
+BASE = {**TINY, **SIZE}
 
 
 def make(**changes) -> TransformerConfig:
-    return TransformerConfig.make(**{**BASE, **changes})
+    return tiny_run(**{**SIZE, **changes})
 
 
 def test_id_is_what_it_was_when_results_were_first_stored() -> None:

@@ -1,11 +1,13 @@
 """Groups of runs, resuming, damaged files, two processes on one store."""
 
+import dataclasses
 import multiprocessing
 from pathlib import Path
 
 import pytest
 
 from experiments import registry, sweep
+from experiments.errors import UserError
 from experiments.spec import SCALES
 from experiments.store import Store
 from tests.tiny_runs import tiny_run
@@ -33,6 +35,23 @@ def test_groups_are_of_like_cost_and_of_useful_length() -> None:
 
 def test_packing_is_deterministic_and_order_does_not_matter() -> None:
     assert [g.id for g in sweep.pack(RUNS)] == [g.id for g in sweep.pack(RUNS[::-1])]
+
+
+def test_a_request_for_data_is_for_the_experiments_that_know_it(monkeypatch) -> None:
+    text = registry.experiment("transformer_wikitext2")
+    asked = []
+    images = dataclasses.replace(
+        text, name="images", sources=("digits",), source=lambda r: (asked.append(r), "digits")[1]
+    )
+    both = {text.name: text, images.name: images}
+    monkeypatch.setattr(registry, "experiments", lambda: both)
+    assert sweep.resolve_data("wikipedia_sample") == {
+        text.name: "wikipedia_sample",
+        "images": "digits",
+    }
+    assert asked == [None]
+    with pytest.raises(UserError, match=r"unknown data 'books'.*digits, wikipedia_sample"):
+        sweep.resolve_data("books")
 
 
 def test_a_wider_grid_trains_only_what_is_new(tiny, tmp_path, monkeypatch) -> None:
