@@ -36,7 +36,7 @@ class InfShape:
 
     Args:
         dims: one `InfDim` a dimension.
-        is_embedding: an embedding table is stored (fan_in, fan_out), the transpose of a linear
+        transposed: an embedding table is stored (fan_in, fan_out), the transpose of a linear
             weight, so its width stands in the last dimension though it is an input weight.
 
     Raises:
@@ -47,9 +47,9 @@ class InfShape:
     Source: Tensor Programs V, Appendix B, "Matrix-Like, Vector-Like, Scalar-Like Parameters".
     """
 
-    def __init__(self, dims: Iterable[InfDim], is_embedding: bool = False):
+    def __init__(self, dims: Iterable[InfDim], transposed: bool = False):
         self.dims = tuple(dims)
-        self.is_embedding = is_embedding
+        self.transposed = transposed
         if self.ninf() > 2:
             raise ValueError(
                 f"{self.ninf()} dimensions of {self} scale with width; the µP tables cover at most "
@@ -101,7 +101,7 @@ class InfShape:
         if len(self) < 2 or any(d.isinf() for d in self.dims[2:]):
             fan_out, fan_in = (*(scaling or self.dims), one, one)[:2]
             return fan_in, fan_out
-        return (self[0], self[1]) if self.is_embedding else (self[1], self[0])
+        return (self[0], self[1]) if self.transposed else (self[1], self[0])
 
     def role(self) -> Role:
         """The column of the µP tables that this parameter belongs to."""

@@ -124,7 +124,7 @@ def set_base_shapes(
             for b, d in zip(base_shapes[name], p.shape, strict=True)
         ]
         try:
-            registry[name] = InfShape(dims, is_embedding=id(p) in embeddings)
+            registry[name] = InfShape(dims, transposed=id(p) in embeddings)
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from error
         setattr(p, ATTRIBUTE, registry[name])
@@ -181,6 +181,6 @@ def _set_multipliers(model: nn.Module, rescale_params: bool) -> None:
             as_output = InfShape(infshape.dims)
             module.set_width_mult(1 / scale(as_output, rule_for(as_output).multiplier))
             if rescale_params:
-                module.rescale_parameters(shared=infshape.is_embedding)
+                module.rescale_parameters(shared=infshape.transposed)
         elif isinstance(module, Layer) and rescale_params:
             rescale_bias(module, infshape_of(module.weight, name)[1].width_mult())

@@ -38,8 +38,8 @@ TABLE = {
 
 @pytest.mark.parametrize("kind", TABLE)
 def test_role_and_fans(kind):
-    dims, is_embedding, role, fan_in_mult, fan_out_mult = TABLE[kind]
-    infshape = InfShape(dims, is_embedding)
+    dims, transposed, role, fan_in_mult, fan_out_mult = TABLE[kind]
+    infshape = InfShape(dims, transposed)
     fan_in, fan_out = infshape.fanin_fanout()
     assert infshape.role() == role
     assert (fan_in.width_mult(), fan_out.width_mult()) == (fan_in_mult, fan_out_mult)

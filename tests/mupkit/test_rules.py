@@ -35,8 +35,8 @@ TABLE = {
 
 @pytest.mark.parametrize("kind", TABLE)
 def test_table_8(kind):
-    dims, is_embedding, init_std, multiplier, sgd, adam = TABLE[kind]
-    infshape = InfShape(dims, is_embedding)
+    dims, transposed, init_std, multiplier, sgd, adam = TABLE[kind]
+    infshape = InfShape(dims, transposed)
     rule = rule_for(infshape)
     assert scale(infshape, rule.init_std) == pytest.approx(init_std, rel=1e-15)
     assert scale(infshape, rule.multiplier) == pytest.approx(multiplier, rel=1e-15)
@@ -46,8 +46,8 @@ def test_table_8(kind):
 
 @pytest.mark.parametrize("kind", TABLE)
 def test_standard_parametrization_scales_the_initialization_alone(kind):
-    dims, is_embedding, *_ = TABLE[kind]
-    infshape = InfShape(dims, is_embedding)
+    dims, transposed, *_ = TABLE[kind]
+    infshape = InfShape(dims, transposed)
     rule = rule_for(infshape, SP)
     fan_in_scales = infshape.role() in ("hidden", "output")
     assert scale(infshape, rule.init_std) == pytest.approx(3**-0.5 if fan_in_scales else 1)
