@@ -14,19 +14,47 @@ Source: Tensor Programs V, Table 8.
 
 from mupkit import init
 from mupkit.attention import attention_scale
+from mupkit.bsh import load as load_base_shapes
+from mupkit.fold import fold
 from mupkit.infshape import InfDim, InfShape, Role
 from mupkit.layer import MuReadout, MuSharedReadout
-from mupkit.optim import MuAdam, MuAdamW, MuSGD
-from mupkit.rules import SP, TABLE_8, Rule, Table, rule_for
-from mupkit.shape import get_infshapes, get_shapes, make_base_shapes, set_base_shapes
+from mupkit.optim import MuAdam, MuAdamW, MuFrobenius, MuMuon, MuSGD
+from mupkit.parametrization import parametrize, reset_parameters, set_base_shapes
+from mupkit.rules import (
+    NTP,
+    SP,
+    TABLE_3,
+    TABLE_8,
+    TABLE_9,
+    TABLES,
+    Rule,
+    Table,
+    interpolate,
+    rule_for,
+)
+from mupkit.schedule import per_group
+from mupkit.shape import (
+    get_base_shapes,
+    get_infshapes,
+    get_shapes,
+    get_table,
+    make_base_shapes,
+    save_base_shapes,
+)
 
 __all__ = [
+    "NTP",
     "SP",
+    "TABLES",
+    "TABLE_3",
     "TABLE_8",
+    "TABLE_9",
     "InfDim",
     "InfShape",
     "MuAdam",
     "MuAdamW",
+    "MuFrobenius",
+    "MuMuon",
     "MuReadout",
     "MuSGD",
     "MuSharedReadout",
@@ -34,10 +62,19 @@ __all__ = [
     "Rule",
     "Table",
     "attention_scale",
+    "fold",
+    "get_base_shapes",
     "get_infshapes",
     "get_shapes",
+    "get_table",
     "init",
+    "interpolate",
+    "load_base_shapes",
     "make_base_shapes",
+    "parametrize",
+    "per_group",
+    "reset_parameters",
     "rule_for",
+    "save_base_shapes",
     "set_base_shapes",
 ]

@@ -36,8 +36,8 @@ class InfShape:
 
     Args:
         dims: one `InfDim` a dimension.
-        transposed: an embedding table is stored (fan_in, fan_out), the transpose of a linear
-            weight, so its width stands in the last dimension though it is an input weight.
+        transposed: the weight is stored (fan_in, fan_out, *kernel), the transpose of a linear
+            weight: an embedding table, a transposed convolution, the Conv1D of GPT-2.
 
     Raises:
         ValueError: if a third dimension scales with width, which no row of the tables covers, or
@@ -100,7 +100,7 @@ class InfShape:
         scaling = [d for d in self if d.isinf()]
         if len(self) < 2 or any(d.isinf() for d in self.dims[2:]):
             fan_out, fan_in = (*(scaling or self.dims), one, one)[:2]
-            return fan_in, fan_out
+            return (fan_out, fan_in) if self.transposed and self.ninf() == 2 else (fan_in, fan_out)
         return (self[0], self[1]) if self.transposed else (self[1], self[0])
 
     def role(self) -> Role:

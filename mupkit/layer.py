@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, nn
-
-_RESCALED = "_mup_rescaled"
 
 
 class MuReadout(nn.Linear):
     """Linear readout, y = W (output_mult / width_mult) x + b.
+
+    What `mup` calls so. A model that has plain layers is parametrized as it is by
+    `mupkit.parametrize`.
 
     Args:
         in_features: width, the dimension that scales.
@@ -65,14 +64,6 @@ class MuReadout(nn.Linear):
         """Called by `set_base_shapes`: a plain float, so copies and compilers keep it."""
         self._width_mult = width_mult
 
-    def rescale_parameters(self, shared: bool = False) -> None:
-        """Turn a std of 1/sqrt(fan_in) into one constant in width; a second call does nothing.
-
-        Args:
-            shared: the weight belongs to an embedding, so that only the bias may be rescaled.
-        """
-        _rescale(self, [self.bias] if shared else [self.weight, self.bias], self.width_mult())
-
     def forward(self, input: Tensor) -> Tensor:
         """Logits (..., out_features) of activations (..., in_features)."""
         # In this order float32 rounds as in the mup package, at any width ratio.
@@ -109,24 +100,3 @@ class MuSharedReadout(MuReadout):
         """Zero the bias; the weight is initialized by the embedding."""
         if self.bias is not None:
             nn.init.zeros_(self.bias)
-
-    def rescale_parameters(self, shared: bool = True) -> None:
-        """Nothing: the weight is an input weight, and the bias is zero."""
-
-
-def rescale_bias(module: nn.Module, fanin_mult: float) -> None:
-    """PyTorch draws a bias from +-1/sqrt(fan_in); make that constant in width, once."""
-    _rescale(module, [getattr(module, "bias", None)], fanin_mult)
-
-
-def _rescale(module: nn.Module, params: Sequence[Tensor | None], width_mult: float) -> None:
-    """Multiply by sqrt(width_mult), or by what is missing after a call for another base."""
-    factor = (width_mult / getattr(module, _RESCALED, 1.0)) ** 0.5
-    present = [p for p in params if p is not None]
-    if any(p.is_meta for p in present):
-        return  # without data: nothing done, so nothing to remember
-    if factor != 1:
-        with torch.no_grad():
-            for p in present:
-                p.mul_(factor)
-    setattr(module, _RESCALED, width_mult)

@@ -1,42 +1,82 @@
-"""Optimizers whose learning rates follow Table 8, parameter by parameter.
+"""Optimizers whose learning rates follow the table of a model, parameter by parameter.
 
 They are torch's own optimizers: the parameters are sorted into groups with scaled rates, each
 with its factor as `lr_mult`. Give them `model.parameters()`, `model.named_parameters()`, the
 model itself, or torch's group dictionaries, which are left unchanged.
+
+All take
+    params: as above.
+    impl: the optimizer's class.
+    weight_decay_mode: "independent": rate * decay is constant in width, as in `mup` and as Lemma
+        J.1 needs; "coupled": the decay itself is, so that wide matrices decay less.
+    scale_eps: let epsilon shrink as the gradients do. `mup` leaves it as it is.
+    **kwargs: passed to `impl`. `weight_decay` defaults to 0, where torch's AdamW has 0.01.
+
+Before each step a guard looks whether the rates of the groups still stand to each other as the
+table says: a scheduler that sets absolute rates (OneCycleLR, eta_min) would undo µP in silence.
 """
 
 from __future__ import annotations
 
+import inspect
+import math
+import warnings
 from collections.abc import Iterable
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
-from torch.optim import SGD, Adam, AdamW, Optimizer
+from torch.optim import SGD, Adafactor, Adam, AdamW, Muon, Optimizer, RAdam
 
 from mupkit.infshape import InfShape
-from mupkit.rules import TABLE_8, Family, rule_for, scale
-from mupkit.shape import get_infshapes, infshape_of
+from mupkit.rules import Family, Rule, Table, rule_for, scale
+from mupkit.schedule import guard
+from mupkit.shape import get_scalings, infshape_of, table_of
 
 Params = nn.Module | Iterable[Any]
+DecayMode = Literal["independent", "coupled"]
 
-
-def lr_mult(infshape: InfShape, family: Family) -> float:
-    """The factor of a parameter's learning rate, 1 at base width."""
-    return scale(infshape, rule_for(infshape, TABLE_8).lr[family])
+_FAMILY_OF: dict[type[Optimizer], Family] = {
+    SGD: "sgd",
+    torch.optim.ASGD: "sgd",
+    Adam: "adam",
+    AdamW: "adam",
+    torch.optim.NAdam: "adam",
+    RAdam: "adam",
+    torch.optim.Adagrad: "adam",
+    torch.optim.Adamax: "adam",
+    torch.optim.RMSprop: "adam",
+    torch.optim.SparseAdam: "adam",
+    Adafactor: "frobenius",
+    Muon: "muon",
+}
+_COUPLED = (Adam, RAdam, torch.optim.NAdam)  # unless decoupled_weight_decay
+_WRAPPER: dict[Family, str] = {
+    "sgd": "MuSGD",
+    "adam": "MuAdam",
+    "lion": "MuAdam",
+    "frobenius": "MuFrobenius",
+    "muon": "MuMuon",
+}
 
 
 def MuAdam(params: Params, impl: type[Optimizer] = Adam, **kwargs: Any) -> Optimizer:
-    """Adam with the rates of Table 8: lr for vectors, lr / (fan_in / base fan_in) for matrices.
+    """Adam-like optimizers: AdamW, Adagrad, RMSprop, NAdam, RAdam, and Lion (a sign, too).
 
-    Args:
-        params: see the module's text.
-        impl: an Adam-like optimizer, one whose update does not change with the gradient's scale.
-        **kwargs: passed to `impl`. Weight decay defaults to 0 and is scaled so that its product
-            with the rate is constant in width.
+    RAdam's first steps are SGD's and are scaled as such. L2 decay inside Adam's gradient is not
+    compatible with µP (Appendix B.3), and warned of.
 
-    Source: Tensor Programs V, Table 8, row "Adam LR".
+    Source: Tensor Programs V, Tables 3, 8 and 9, row "Adam LR"; Appendix B.3.
     """
-    return impl(_mu_groups(params, "adam", kwargs), **kwargs)
+    coupled = impl in _COUPLED and not kwargs.get("decoupled_weight_decay", False)
+    if coupled and kwargs.get("weight_decay", 0):
+        warnings.warn(
+            f"the weight decay of {impl.__name__} goes through its normalization and does not "
+            "transfer across width; use MuAdamW",
+            stacklevel=2,
+        )
+    return _make(params, MuRAdam if impl is RAdam else impl, "adam", kwargs)
 
 
 def MuAdamW(params: Params, **kwargs: Any) -> Optimizer:
@@ -45,43 +85,169 @@ def MuAdamW(params: Params, **kwargs: Any) -> Optimizer:
 
 
 def MuSGD(params: Params, impl: type[Optimizer] = SGD, **kwargs: Any) -> Optimizer:
-    """SGD with the rates of Table 8: vectors lr * width_mult, matrices lr * fan_out / fan_in mult.
+    """SGD-like optimizers, whose update is linear in the gradients.
 
-    Args:
-        params: see the module's text.
-        impl: an SGD-like optimizer, one whose update is linear in the gradients.
-        **kwargs: passed to `impl`; weight decay as in `MuAdam`.
-
-    Source: Tensor Programs V, Table 8, row "SGD LR".
+    Source: Tensor Programs V, Tables 3, 8 and 9, row "SGD LR".
     """
-    return impl(_mu_groups(params, "sgd", kwargs), **kwargs)
+    return _make(params, impl, "sgd", kwargs)
 
 
-def _mu_groups(params: Params, family: Family, defaults: dict[str, Any]) -> list[dict[str, Any]]:
-    """Split each group by the factor of its parameters' learning rate."""
-    out = []
-    for group in _as_groups(params):
-        options = {k: v for k, v in group.items() if k not in ("params", "infshapes")}
-        lr = options.pop("lr", defaults.get("lr"))
-        if lr is None:
+def MuFrobenius(params: Params, impl: type[Optimizer] = Adafactor, **kwargs: Any) -> Optimizer:
+    """Optimizers that give an update the Frobenius norm of its weight: Adafactor, LARS, LAMB.
+
+    Adafactor's floor of a weight's size, eps[1], is scaled as the weight's initialization.
+
+    Source: Tensor Programs V, Appendix B.3, "Frobenius Normalization".
+    """
+    return _make(params, impl, "frobenius", kwargs)
+
+
+def MuMuon(params: Params, impl: type[Optimizer] = Muon, **kwargs: Any) -> Optimizer:
+    """Muon for hidden matrices; give all other parameters to another optimizer, as with Muon.
+
+    The factor sqrt(max(1, fan_out / fan_in)) (or that of `adjust_lr_fn="match_rms_adamw"`) that
+    torch's Muon applies itself is divided out, so that the rule is not applied twice.
+
+    Raises:
+        ValueError: for a parameter that is not a hidden matrix, naming it.
+
+    Source: Yang, Simon, Bernstein 2023 (arXiv:2310.17813), Condition 1.
+    """
+    return _make(params, impl, "muon", kwargs)
+
+
+class MuRAdam(RAdam):
+    """RAdam whose first steps, which are SGD with momentum, have SGD's rates.
+
+    Source: Tensor Programs V, Appendix B.3, "RAdam".
+    """
+
+    def step(self, closure: Any = None) -> Any:
+        rates = [group["lr"] for group in self.param_groups]
+        for group in self.param_groups:
+            if not self._adaptive(group):
+                group["lr"] = group["lr"] * group["sgd_ratio"]
+        try:
+            return super().step(closure)
+        finally:
+            for group, rate in zip(self.param_groups, rates, strict=True):
+                group["lr"] = rate
+
+    def _adaptive(self, group: dict[str, Any]) -> bool:
+        """Whether the group's next step is normalized: torch's condition, rho_t > 5."""
+        done = max(
+            (float(self.state[p]["step"]) for p in group["params"] if self.state[p]), default=0
+        )
+        beta2, step = group["betas"][1], done + 1
+        limit = 2 / (1 - beta2) - 1
+        return bool(limit - 2 * step * beta2**step / (1 - beta2**step) > 5)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What an optimizer of some family does with one parameter, relative to base width."""
+
+    lr_mult: float
+    eps_mult: float
+    std_mult: float
+    sgd_ratio: float
+
+
+def setting(infshape: InfShape, table: Table, family: Family) -> Setting:
+    """The factors of a parameter's rate, epsilon and size, 1 at base width."""
+    rule: Rule = rule_for(infshape, table)
+    lr = scale(infshape, rule.lr[family])
+    return Setting(
+        lr_mult=lr,
+        eps_mult=scale(infshape, rule.eps),
+        std_mult=scale(infshape, rule.init_std),
+        sgd_ratio=scale(infshape, rule.lr["sgd"]) / lr,
+    )
+
+
+def _make(
+    params: Params, impl: type[Optimizer], family: Family, kwargs: dict[str, Any]
+) -> Optimizer:
+    known = next((f for c, f in _FAMILY_OF.items() if impl is c), family)
+    if known != family:
+        raise ValueError(
+            f"{impl.__name__} is for mupkit.{_WRAPPER[known]}, not {_WRAPPER[family]}: its updates "
+            "scale otherwise"
+        )
+    mode: DecayMode = kwargs.pop("weight_decay_mode", "independent")
+    if mode not in ("independent", "coupled"):
+        raise ValueError(f"weight_decay_mode is {mode!r}, allowed are 'independent' and 'coupled'")
+    scale_eps: bool = kwargs.pop("scale_eps", True)
+    defaults = {n: p.default for n, p in inspect.signature(impl).parameters.items()} | kwargs
+    defaults["weight_decay"] = kwargs.get("weight_decay", 0.0)
+    groups = []
+    for origin, group in enumerate(_as_groups(params)):
+        options = {k: v for k, v in group.items() if k not in ("params", "names", "scalings")}
+        asked = {**defaults, **options}
+        if "lr" not in {**kwargs, **options}:
             raise ValueError("a µP optimizer needs lr, as an argument or in every group")
-        decay = options.pop("weight_decay", defaults.get("weight_decay", 0.0))
-        by_mult: dict[float, list[Tensor]] = {}
-        for p, infshape in zip(group["params"], group["infshapes"], strict=True):
-            by_mult.setdefault(lr_mult(infshape, family), []).append(p)
-        out += [
-            {**options, "params": ps, "lr": lr * m, "weight_decay": decay / m, "lr_mult": m}
-            for m, ps in by_mult.items()
-        ]
-    return out
+        by_setting: dict[tuple[Setting, float], list[Tensor]] = {}
+        for p, name, scaling in zip(
+            group["params"], group["names"], group["scalings"], strict=True
+        ):
+            infshape, table = scaling
+            own = _spectral(p, name, infshape, asked) if family == "muon" else 1.0
+            by_setting.setdefault((setting(infshape, table, family), own), []).append(p)
+        for (found, own), members in by_setting.items():
+            mult = found.lr_mult / own
+            new = {**options, "params": members, "lr": asked["lr"] * mult}
+            new["weight_decay"] = asked["weight_decay"] / (mult if mode == "independent" else 1)
+            new |= {"lr_mult": mult, "mup_group": origin}
+            if scale_eps:
+                new |= _epsilon(asked.get("eps"), found)
+            if issubclass(impl, MuRAdam):
+                new["sgd_ratio"] = found.sgd_ratio
+            groups.append(new)
+    optimizer = impl(groups, **kwargs)
+    optimizer.register_step_pre_hook(guard)
+    return optimizer
+
+
+def _epsilon(eps: Any, found: Setting) -> dict[str, Any]:
+    if isinstance(eps, tuple):  # Adafactor: floors of the gradient and of the weight's size
+        first, second = eps
+        return {"eps": (first and first * found.eps_mult, second * found.std_mult)}
+    return {} if eps is None or found.eps_mult == 1 else {"eps": eps * found.eps_mult}
+
+
+def _spectral(p: Tensor, name: str, infshape: InfShape, asked: dict[str, Any]) -> float:
+    """What torch's Muon multiplies the rate by at this width, relative to base width."""
+    if infshape.role() != "hidden" or p.ndim != 2:
+        raise ValueError(
+            f"{name or tuple(p.shape)} is no hidden matrix ({infshape}); give MuMuon only those, "
+            "and the rest to MuAdamW"
+        )
+
+    def factor(rows: int, columns: int) -> float:
+        match asked.get("adjust_lr_fn"):
+            case None | "original":
+                return math.sqrt(max(1, rows / columns))
+            case "match_rms_adamw":
+                return math.sqrt(max(rows, columns))
+        return 1.0
+
+    base = [d.base_dim or d.dim for d in infshape]
+    return factor(*p.shape) / factor(*base)
 
 
 def _as_groups(params: Params) -> list[dict[str, Any]]:
-    """Any of torch's forms as group dictionaries, with an `InfShape` for each parameter."""
+    """Any of torch's forms as group dictionaries, with names and scalings of the parameters."""
     if isinstance(params, nn.Module):
-        infshapes = get_infshapes(params)
-        named = dict(params.named_parameters())
-        return [{"params": list(named.values()), "infshapes": [infshapes[n] for n in named]}]
+        scalings = get_scalings(params)
+        named = {n: p for n, p in params.named_parameters() if p.requires_grad}
+        names = list(named)
+        return [
+            {
+                "params": list(named.values()),
+                "names": names,
+                "scalings": [scalings[n] for n in names],
+            }
+        ]
     entries = list(params)
     if not entries:
         raise ValueError("a µP optimizer got no parameters")
@@ -91,12 +257,13 @@ def _as_groups(params: Params) -> list[dict[str, Any]]:
     for group in entries:
         members = group["params"]
         members = [members] if isinstance(members, Tensor) else list(members)
-        named_members = [m if isinstance(m, tuple) else ("", m) for m in members]
+        pairs = [m if isinstance(m, tuple) else ("", m) for m in members]
         groups.append(
             {
                 **group,
-                "params": [p for _, p in named_members],
-                "infshapes": [infshape_of(p, n) for n, p in named_members],
+                "params": [p for _, p in pairs],
+                "names": [n for n, _ in pairs],
+                "scalings": [(infshape_of(p, n), table_of(p)) for n, p in pairs],
             }
         )
     return groups

@@ -166,3 +166,20 @@ def by_name(model: nn.Module, optimizer: torch.optim.Optimizer, option: str) -> 
     """An option of the optimizer's groups for every parameter of `model` by name."""
     options = {id(p): g[option] for g in optimizer.param_groups for p in g["params"]}
     return {name: float(options[id(p)]) for name, p in model.named_parameters()}
+
+
+class Lion(torch.optim.Optimizer):
+    """Sign updates with decoupled weight decay (Chen et al. 2023, Algorithm 2)."""
+
+    def __init__(self, params: Any, lr: float, betas: Any = (0.9, 0.99), weight_decay: float = 0.0):
+        super().__init__(params, {"lr": lr, "betas": betas, "weight_decay": weight_decay})
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:
+        for group in self.param_groups:
+            beta1, beta2 = group["betas"]
+            for p in group["params"]:
+                m = self.state[p].setdefault("m", torch.zeros_like(p))
+                p.mul_(1 - group["lr"] * group["weight_decay"])
+                p.sub_(group["lr"] * (beta1 * m + (1 - beta1) * p.grad).sign())
+                m.lerp_(p.grad, 1 - beta2)

@@ -51,6 +51,8 @@ def test_learning_rates_and_weight_decays_are_equal_by_name(name, target, optimi
 
 def loss_curve(lib, name, target, optimizer, **readout):
     factory, options = OPTIMIZERS[optimizer]
+    if lib is mupkit:
+        options = {**options, "scale_eps": False}
     model = parametrized(lib, name, target, **readout)
     return train(model, getattr(lib, factory)(model.parameters(), **options), name)
 

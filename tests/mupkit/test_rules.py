@@ -7,7 +7,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mupkit import SP, TABLE_8, InfDim, InfShape, rule_for
-from mupkit.optim import lr_mult
 from mupkit.rules import scale
 
 WIDE, FINITE = InfDim(4, 12), InfDim(None, 10)  # a multiplier of 3
@@ -31,6 +30,10 @@ TABLE = {
     "scalar": ([], False, 1, 1, 1, 1),
     "finite matrix": ([FINITE, FINITE], False, 1, 1, 1, 1),
 }
+
+
+def lr_mult(infshape, family):
+    return scale(infshape, rule_for(infshape).lr[family])
 
 
 @pytest.mark.parametrize("kind", TABLE)

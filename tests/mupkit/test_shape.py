@@ -212,7 +212,6 @@ FORGOTTEN_HEADS = {
     "convolution": (lambda width, _: nn.Conv2d(width, 3, 1), r"head \(Conv2d\).*MuReadout"),
     "tied linear": (tied_linear, r"head \(Linear\).*MuSharedReadout"),
     "transposed": (lambda width, _: nn.ConvTranspose2d(width, 3, 2), r"head \(ConvTranspose2d\)"),
-    "transposed input": (lambda width, _: nn.ConvTranspose2d(3, width, 2), "stores its weight"),
 }
 
 
@@ -229,6 +228,7 @@ def test_a_head_that_is_not_a_readout_is_named(kind):
         lambda width: nn.Linear(3, width),
         lambda width: nn.Conv2d(width, width, 3),
         lambda width: nn.ConvTranspose2d(width, width, 3),
+        lambda width: nn.ConvTranspose2d(3, width, 3),
         lambda width: nn.Conv2d(width, width, 3, groups=width),
         lambda width: nn.Conv2d(width, width, 3, groups=4),
         lambda width: nn.MultiheadAttention(width, 2),

@@ -1,0 +1,315 @@
+"""A model gets its parametrization: base shapes, initialization, multipliers."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, TypeVar
+
+import torch
+from torch import nn
+
+from mupkit import bsh
+from mupkit.infshape import InfDim, InfShape
+from mupkit.layer import MuReadout
+from mupkit.multipliers import parametrization, set_multiplier
+from mupkit.rules import TABLE_3, TABLE_8, Table, rule_for, scale, tied_multiplier
+from mupkit.shape import (
+    ATTRIBUTE,
+    REGISTRY,
+    TABLE_ATTRIBUTE,
+    Scaling,
+    Shapes,
+    Source,
+    canonical,
+    check_names,
+    get_base_shapes,
+    get_shapes,
+    make_base_shapes,
+    read_shapes,
+    unwrap,
+)
+from mupkit.storage import (
+    Init,
+    Layout,
+    default_std,
+    embeddings,
+    free_parameters,
+    is_linear,
+    local_parameters,
+    own_parameters,
+    transposed_parameters,
+)
+
+ModelT = TypeVar("ModelT", bound=nn.Module)
+_RESCALED = "_mup_rescaled"
+NO_LAYOUT: Layout = MappingProxyType({})
+
+
+def parametrize(
+    model: ModelT,
+    base: Source | None,
+    delta: Source | None = None,
+    *,
+    table: Table = TABLE_3,
+    init: Init = "torch",
+    rescale_params: bool = True,
+    layout: Layout = NO_LAYOUT,
+) -> ModelT:
+    """Parametrize any model as it is: no layer has to be exchanged.
+
+    Args:
+        model: the model at hand, just initialized.
+        base: the same model at base width (build it on the meta device), its shapes by name, a
+            .bsh file, or None, which makes `model` its own base, and so leaves it in SP.
+        delta: the same model with every width changed; without it a dimension that is equal in
+            `base` and `model` counts as finite.
+        table: the formulation; `TABLE_3` needs no multipliers. A weight that a readout shares with
+            an embedding keeps the embedding's rules, and the logits get a multiplier.
+        init: how the model's initialization scales so far: "torch" for PyTorch's default or
+            another in which a std goes as 1/sqrt(fan_in), "constant" for one std at all widths, as
+            `initializer_range` of transformers.
+        rescale_params: turn that initialization into the table's. A second call changes nothing.
+            Use False after loading a trained checkpoint.
+        layout: how parameters of your own are stored, by name: "out_in" as in `nn.Linear`, "in_out"
+            for x @ W. Without it a matrix is read as "out_in", and a parameter with one width as an
+            input weight, such as a position or a class token.
+
+    Returns:
+        `model`, in place.
+
+    Raises:
+        ValueError: if names or numbers of dimensions disagree, or if which of a parameter's
+            dimensions are fan-in and fan-out cannot be told. The message names the parameter.
+
+    Attention logits are yours to scale by 1/d: `mupkit.attention_scale`, or
+    `mupkit.huggingface.parametrize` for models of transformers.
+
+    Source: Tensor Programs V, Tables 3, 8 and 9, Definition 4.1, Appendix H.
+    """
+    inner = unwrap(model)
+    registry = _infshapes(inner, base, delta, layout)
+    _attach(inner, registry, table)
+    if rescale_params:
+        _rescale(inner, init)
+    _set_multipliers(inner)
+    return model
+
+
+def set_base_shapes(
+    model: ModelT,
+    base: Source | None,
+    rescale_params: bool = True,
+    delta: Source | None = None,
+    savefile: str | Path | None = None,
+    do_assert: bool = True,
+) -> ModelT:
+    """What the `mup` package calls so: `parametrize` by Table 8, for a model with a `MuReadout`.
+
+    Args:
+        model, base, rescale_params, delta: as in `parametrize`.
+        savefile: a .bsh file to write the base shapes to.
+        do_assert: refuse a model whose output layer is a plain one, as `mup` does.
+
+    Raises:
+        ValueError: as `parametrize`, and for an output layer that is no `MuReadout`.
+    """
+    inner = unwrap(model)
+    registry = _infshapes(inner, base, delta)
+    if do_assert:
+        _check_readouts(inner, registry)
+    _attach(inner, registry, TABLE_8)
+    if savefile is not None:
+        bsh.save(get_base_shapes(inner), savefile)
+    if rescale_params:
+        _rescale(inner, "torch")
+    _set_multipliers(inner)
+    return model
+
+
+def reset_parameters(model: nn.Module) -> None:
+    """Draw PyTorch's default initialization again, in the model's parametrization.
+
+    Calls `reset_parameters` of every module that has one, and rescales; a `reset_parameters` that
+    you call yourself undoes the rescaling.
+
+    Raises:
+        ValueError: if parameters have multipliers of their own (Table 9, NTP): build a new model.
+    """
+    inner = unwrap(model)
+    for name, module, local, _ in own_parameters(inner):
+        if parametrization(module, local) is not None:
+            raise ValueError(f"{name} has a multiplier; build the model anew to draw it again")
+    for module in inner.modules():
+        if callable(reset := getattr(module, "reset_parameters", None)):
+            reset()
+            vars(module).pop(_RESCALED, None)
+    _rescale(inner, "torch")
+
+
+def _infshapes(
+    model: nn.Module, base: Source | None, delta: Source | None, layout: Layout = NO_LAYOUT
+) -> dict[str, InfShape]:
+    shapes = get_shapes(model)
+    base_shapes: Shapes = shapes if base is None else read_shapes(base)
+    check_names(base_shapes, shapes, "base", "model")
+    if unknown := sorted(set(layout) - shapes.keys()):
+        raise ValueError(f"layout names no parameter of the model: {', '.join(unknown)}")
+    if delta is not None:
+        fixed = base_shapes
+        base_shapes = make_base_shapes(fixed, delta)
+        _warn_forgotten(fixed, base_shapes, shapes)
+    explicit = delta is not None or any(None in s for s in base_shapes.values())
+    stored, free = transposed_parameters(model, layout), free_parameters(model, layout)
+    registry: dict[str, InfShape] = {}
+    for actual, p in model.named_parameters():
+        name = canonical(actual)
+        dims = [
+            InfDim(b if explicit or b != d else None, d)
+            for b, d in zip(base_shapes[name], p.shape, strict=True)
+        ]
+        try:
+            infshape = InfShape(dims, transposed=id(p) in stored)
+            if id(p) in free and infshape.role() == "output":
+                infshape = InfShape(dims, transposed=not infshape.transposed)
+            registry[name] = infshape
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from error
+    return registry
+
+
+def _warn_forgotten(base: Shapes, widths: Shapes, shapes: Shapes) -> None:
+    forgotten = [
+        f"{name} dimension {i} ({base[name][i]} -> {size})"
+        for name, shape in shapes.items()
+        for i, size in enumerate(shape)
+        if widths[name][i] is None and base[name][i] != size
+    ]
+    if forgotten:
+        warnings.warn(
+            "these dimensions differ between base and model but not between base and delta, so "
+            f"they count as finite: {', '.join(forgotten)}. If they are widths, vary them in the "
+            "delta model too",
+            stacklevel=4,
+        )
+
+
+def _attach(model: nn.Module, registry: dict[str, InfShape], table: Table) -> None:
+    for name, p in model.named_parameters():
+        setattr(p, ATTRIBUTE, registry[canonical(name)])
+        setattr(p, TABLE_ATTRIBUTE, table)
+    first = REGISTRY not in vars(model)
+    setattr(model, REGISTRY, {name: (infshape, table) for name, infshape in registry.items()})
+    if first:
+        model.register_state_dict_post_hook(_save_metadata)  # type: ignore[no-untyped-call]
+        model.register_load_state_dict_pre_hook(_check_metadata)  # type: ignore[no-untyped-call]
+
+
+def _metadata(model: nn.Module) -> dict[str, Any]:
+    registry: dict[str, Scaling] = vars(model)[REGISTRY]
+    shapes = {name: [d.base_dim for d in infshape] for name, (infshape, _) in registry.items()}
+    return {"base_shapes": shapes, "tables": sorted({t.name for _, t in registry.values()})}
+
+
+def _save_metadata(model: nn.Module, state: Any, prefix: str, metadata: dict[str, Any]) -> None:
+    metadata["mup"] = _metadata(model)
+
+
+def _check_metadata(
+    model: nn.Module,
+    state: Any,
+    prefix: str,
+    metadata: dict[str, Any],
+    strict: bool,
+    missing: list[str],
+    unexpected: list[str],
+    errors: list[str],
+) -> None:
+    """Refuse a checkpoint whose base shapes or table are not those of the model."""
+    saved = metadata.get("mup")
+    if saved is not None and saved != (here := _metadata(model)):
+        differ = [n for n, s in saved["base_shapes"].items() if here["base_shapes"].get(n) != s]
+        what = f"base shapes of {', '.join(differ[:3])}" if differ else "table"
+        errors.append(
+            f"the checkpoint was made with other µP: its {what} differ(s) from the model's; "
+            "parametrize the model with the base it was trained with"
+        )
+
+
+def _owners(model: nn.Module) -> dict[int, tuple[nn.Module, str]]:
+    """The module that initializes each parameter: the embedding if a readout shares its weight."""
+    tables = embeddings(model)
+    owners: dict[int, tuple[nn.Module, str]] = {}
+    for _, module, local, p in own_parameters(model):
+        if id(p) not in owners or (id(p) in tables and not is_linear(module)):
+            owners[id(p)] = (module, local)
+    return owners
+
+
+@torch.no_grad()
+def _rescale(model: nn.Module, init: Init) -> None:
+    """Multiply each parameter by what its initialization lacks, once.
+
+    What has been done is kept on the module, so that a second call, for another base even, does
+    the rest.
+    """
+    owners = _owners(model)
+    for p in model.parameters():
+        module, local = owners[id(p)]
+        infshape: InfShape = getattr(p, ATTRIBUTE)
+        weight = getattr(local_parameters(module).get("weight", p), ATTRIBUTE)
+        has = default_std(module, local, weight, infshape) if init == "torch" else 1.0
+        factor = scale(infshape, rule_for(infshape, getattr(p, TABLE_ATTRIBUTE)).init_std) / has
+        if p.is_meta:
+            continue  # without data: nothing done, so nothing to remember
+        done: dict[str, float] = vars(module).setdefault(_RESCALED, {})
+        if (missing := factor / done.get(local, 1.0)) != 1:
+            p.mul_(missing)
+        done[local] = factor
+
+
+def _set_multipliers(model: nn.Module) -> None:
+    tables = embeddings(model)
+    for _, module, local, p in list(own_parameters(model)):
+        infshape: InfShape = getattr(p, ATTRIBUTE)
+        table: Table = getattr(p, TABLE_ATTRIBUTE)
+        if id(p) in tables and is_linear(module):
+            as_output = InfShape(infshape.dims)
+            set_multiplier(module, local, scale(as_output, tied_multiplier(table)))
+        else:
+            set_multiplier(module, local, scale(infshape, rule_for(infshape, table).multiplier))
+
+
+def _check_readouts(model: nn.Module, registry: dict[str, InfShape]) -> None:
+    tables = embeddings(model)
+    for name, module, local, p in own_parameters(model):
+        if local != "weight" or not is_linear(module) or isinstance(module, MuReadout):
+            continue
+        infshape = registry.get(name, InfShape([]))  # of a tied weight under its first name alone
+        if id(p) in tables or infshape.role() == "output":
+            raise ValueError(
+                f"{name.removesuffix('.weight')} ({type(module).__name__}) maps the width of its "
+                f"weight {tuple(p.shape)} to a finite dimension: make it a mupkit.MuReadout "
+                "(MuSharedReadout if it shares the weight of an embedding), or leave the model as "
+                "it is and call mupkit.parametrize instead, or vary its other dimension in the "
+                "delta model if that one is a width too"
+            )
+
+
+def forget(model: nn.Module) -> None:
+    """Drop what parametrization keeps on a model besides its multipliers."""
+    for module in model.modules():
+        for kept in (REGISTRY, _RESCALED):
+            vars(module).pop(kept, None)
+        for hooks in (module._state_dict_hooks, module._load_state_dict_pre_hooks):
+            ours = [key for key, hook in hooks.items() if _unhooked(hook) in _HOOKS]
+            for key in ours:
+                del hooks[key]
+
+
+_HOOKS = (_save_metadata, _check_metadata)
+
+
+def _unhooked(hook: Any) -> Any:
+    return getattr(hook, "hook", hook)  # torch wraps hooks that want the module
