@@ -1,0 +1,87 @@
+"""A coordinate check that decides.
+
+`coord_check` trains a model at several widths for a few steps, fits the power of width that each
+activation, its change and each parameter's update follow, and says which of them are not what µP
+has. Use learning rates as large as training bears: at small ones a layer that does not learn, or
+learns too much, hides behind the initialization.
+
+    >>> import torch, mupkit
+    >>> from mupkit.coord_check import coord_check
+    >>> def plain(width):
+    ...     return torch.nn.Sequential(torch.nn.Linear(3, width), torch.nn.ReLU(),
+    ...                                torch.nn.Linear(width, width), torch.nn.ReLU(),
+    ...                                mupkit.MuReadout(width, 2))
+    >>> def build(width):
+    ...     return mupkit.set_base_shapes(plain(width), plain(32), delta=plain(33))
+    >>> x, y = torch.randn(16, 3), torch.randint(2, (16,))
+    >>> def loss(model):
+    ...     return torch.nn.functional.cross_entropy(model(x), y)
+    >>> def plain_adam(model):  # a mistake: it should be mupkit.MuAdam(model, lr=0.02)
+    ...     return torch.optim.Adam(model.parameters(), lr=0.02)
+    >>> report = coord_check(build, [64, 128, 256, 512], make_optimizer=plain_adam, loss=loss)
+    >>> report.passed
+    False
+
+`print(report)` names every tensor with its exponent and its verdict.
+
+`get_coord_data` and `plot_coord_data` are those of the `mup` package.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+
+from mupkit.coord_check.capture import Loss, capture
+from mupkit.coord_check.compat import get_coord_data, plot_coord_data
+from mupkit.coord_check.record import Build, MakeOptimizer, Row, record
+from mupkit.coord_check.statistics import NEGLIGIBLE, Fit, fit
+from mupkit.coord_check.verdict import TOLERANCE, Report, Verdict, judge, report
+from mupkit.coord_check.wider import Comparison, Wider, wider_is_better
+
+__all__ = [
+    "NEGLIGIBLE",
+    "TOLERANCE",
+    "Comparison",
+    "Fit",
+    "Report",
+    "Row",
+    "Verdict",
+    "Wider",
+    "capture",
+    "coord_check",
+    "fit",
+    "get_coord_data",
+    "judge",
+    "plot_coord_data",
+    "record",
+    "report",
+    "wider_is_better",
+]
+
+
+def coord_check(
+    build: Build,
+    widths: Iterable[int],
+    *,
+    make_optimizer: MakeOptimizer,
+    loss: Loss,
+    steps: int = 3,
+    seeds: Iterable[int] = range(5),
+    dtype: torch.dtype | None = torch.float64,
+) -> Report:
+    """Record, fit and judge; the arguments are those of `record`.
+
+    Source: Tensor Programs V, Fig. 5 and Appendix D.1; the verdict is this package's own.
+    """
+    rows = record(
+        build,
+        widths,
+        make_optimizer=make_optimizer,
+        loss=loss,
+        steps=steps,
+        seeds=seeds,
+        dtype=dtype,
+    )
+    return report(fit(rows), rows)

@@ -1,0 +1,159 @@
+"""What the exponents say: right, wrong, or not enough to tell."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from mupkit.coord_check.record import Row
+from mupkit.coord_check.statistics import Fit
+
+Judgement = Literal["fails", "undecided", "ok", "inactive"]
+ORDER: tuple[Judgement, ...] = ("fails", "undecided", "ok", "inactive")
+TOLERANCE = 0.25
+"""How far an exponent may be from theory. Mistakes of parametrization are at least half powers of
+width, so this is the middle between none and the smallest. It is no option: loosened until a model
+passes, a check says nothing."""
+
+CHANCE = -0.5
+"""The power of a sum of random terms relative to one of equal terms (central limit theorem)."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What was found of one tensor.
+
+    Args:
+        fit: the measurement.
+        judgement: "ok", "fails" or "undecided"; "inactive" if it is zero and so not judged.
+        theory: what the exponent should be.
+        reason: why, in words.
+    """
+
+    fit: Fit
+    judgement: Judgement
+    theory: Literal["= 0", "<= 0"]
+    reason: str = ""
+
+
+def judge(fit: Fit) -> Verdict:
+    """Compare an exponent with theory.
+
+    In µP activations keep their size at initialization, move by as much at every width, and so do
+    parameters in proportion to what theory expects of their role: the exponent is 0. At
+    initialization the output and the logits of attention may be smaller the wider the model,
+    as 1/sqrt(width), or zero; so there a tensor of finite shape, and what softmax reads, must only
+    not grow.
+
+    The verdict is "ok" if the whole confidence interval is within `TOLERANCE` of theory, "fails" if
+    all of it is outside, else "undecided": more seeds narrow the interval, a wider range of widths
+    brings the exponent closer to its limit. One seed gives no interval, and decides nothing.
+
+    A change or an update that may shrink by a half power only is undecided too. Sums over random
+    weights are as small as that, learning is not, but at small rates it is the smaller of the two:
+    in attention logits, where the inputs of random queries and keys change, and in gradients of
+    queries and keys under SGD. The mend is larger rates or more steps, or to initialize queries and
+    output projections to zero, as the paper advises for queries.
+
+    Source: Tensor Programs V, Appendix J.2 (sizes of activations and updates), Fig. 5 and
+    Appendix D.1 (coordinate check), Appendix D.2 (output and attention logits at initialization).
+    """
+    one_sided = fit.kind == "activation" and (fit.finite or _is_softmax(fit.tensor))
+    theory: Literal["= 0", "<= 0"] = "<= 0" if one_sided else "= 0"
+    if fit.exponent is None:
+        if fit.inactive == 1:
+            return Verdict(fit, "inactive", theory, "zero or rounding noise in every run")
+        reason = f"zero or rounding noise in {fit.inactive:.0%} of the runs"
+        return Verdict(fit, "undecided", theory, reason)
+    if not math.isfinite(fit.exponent):
+        return Verdict(fit, "fails", theory, "a value is not finite")
+    if fit.interval is None:
+        return Verdict(fit, "undecided", theory, "one seed: give more")
+    low, high = fit.interval
+    if (one_sided or low >= -TOLERANCE) and high <= TOLERANCE:
+        return Verdict(fit, "ok", theory)
+    if low > TOLERANCE:
+        return Verdict(fit, "fails", theory, "grows with width")
+    if high < -TOLERANCE and not one_sided:
+        if fit.kind != "activation" and high > CHANCE - TOLERANCE:
+            reason = "shrinks as sums of random terms do: larger rates, or more steps"
+            return Verdict(fit, "undecided", theory, reason)
+        return Verdict(fit, "fails", theory, "shrinks with width")
+    return Verdict(fit, "undecided", theory, "more seeds, or a wider range of widths")
+
+
+def _is_softmax(tensor: str) -> bool:
+    return tensor.split("#")[0].split(".")[-1] == "softmax"
+
+
+@dataclass(frozen=True)
+class Report:
+    """The outcome of a coordinate check.
+
+    Args:
+        fits: the measured exponents.
+        verdicts: one for each of them, trouble first.
+        rows: what was measured, for pictures.
+    """
+
+    fits: list[Fit]
+    verdicts: list[Verdict] = field(default_factory=list)
+    rows: list[Row] = field(default_factory=list, repr=False)
+
+    @property
+    def passed(self) -> bool:
+        """Whether nothing fails and nothing is undecided, and something was judged at all."""
+        found = {v.judgement for v in self.verdicts}
+        return "ok" in found and not found & {"fails", "undecided"}
+
+    @property
+    def failures(self) -> list[Verdict]:
+        """Those that contradict theory."""
+        return [v for v in self.verdicts if v.judgement == "fails"]
+
+    @property
+    def undecided(self) -> list[Verdict]:
+        """Those that need more seeds or widths."""
+        return [v for v in self.verdicts if v.judgement == "undecided"]
+
+    def table(self) -> list[dict[str, Any]]:
+        """One dictionary for each verdict: the fields of `Fit`, and the verdict's."""
+        return [
+            {**asdict(v.fit), "theory": v.theory, "judgement": v.judgement, "reason": v.reason}
+            for v in self.verdicts
+        ]
+
+    def __str__(self) -> str:
+        counts = ", ".join(
+            f"{n} {judgement}"
+            for judgement in ORDER
+            if (n := sum(v.judgement == judgement for v in self.verdicts))
+        )
+        lines = [_line(v) for v in self.verdicts]
+        lines.insert(0, ("verdict", "kind", "tensor", "exponent", "95 % interval", "theory", ""))
+        sizes = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
+        body = [
+            "  ".join(cell.ljust(size) for cell, size in zip(line, sizes, strict=True)).rstrip()
+            for line in lines
+        ]
+        return "\n".join([f"{'passed' if self.passed else 'not passed'}: {counts}", *body])
+
+
+def report(fits: Iterable[Fit], rows: Iterable[Row] = ()) -> Report:
+    """The verdicts of all fits, trouble first, the furthest from theory at the top."""
+    fits = list(fits)
+
+    def trouble(v: Verdict) -> tuple[int, float]:
+        far = math.inf if v.fit.exponent is None else abs(v.fit.exponent)
+        return ORDER.index(v.judgement), -(math.inf if math.isnan(far) else far)
+
+    return Report(fits, sorted(map(judge, fits), key=trouble), list(rows))
+
+
+def _line(v: Verdict) -> tuple[str, ...]:
+    fit = v.fit
+    exponent = "" if fit.exponent is None else f"{fit.exponent:+.3f}"
+    interval = "" if fit.interval is None else f"[{fit.interval[0]:+.3f}, {fit.interval[1]:+.3f}]"
+    return v.judgement, fit.kind, fit.tensor, exponent, interval, v.theory, v.reason
