@@ -17,7 +17,7 @@ from rich.table import Table as RichTable
 from experiments import registry
 from experiments.errors import UserError, unknown
 from experiments.progress import Progress, duration, note
-from experiments.spec import Experiment, Product, check_scale
+from experiments.spec import Exhibit, Experiment, Product, check_scale
 from experiments.store import DamagedRunError, Store
 from experiments.sweep import cost, groups, missing, resolve_data, results_dir, train_runs
 
@@ -56,12 +56,12 @@ def list_(scale: Scale = "small") -> None:
     checked = check_scale(scale)
     table = RichTable("target", "experiment", "runs", "title", box=None, pad_edge=False)
     for experiment in registry.experiments().values():
-        for product in (*experiment.figures, *experiment.tables):
-            runs = product.runs(checked, "any")
-            table.add_row(product.name, experiment.name, str(len(runs)), product.title)
+        for product in experiment.products:
+            runs = str(len(product.runs(checked, "any"))) if product.sweeps else "none"
+            table.add_row(product.name, experiment.name, runs, product.title)
     console.print(table)
     console.print(
-        f"\nRuns at the scale {scale}. Train and draw one with `snakemake {{target}}`; "
+        f"\nRuns at the scale {scale}. Train, measure and draw one with `snakemake {{target}}`; "
         "details with `python -m experiments show {target or experiment}`."
     )
 
@@ -74,15 +74,20 @@ def show(
     name: Annotated[str, typer.Argument(help="A figure, a table or an experiment.")],
     scale: Scale = "small",
 ) -> None:
-    """Show what a figure trains and claims, or which keys an experiment has."""
+    """Show what a figure trains or measures and claims, or which keys an experiment has."""
     if name in registry.experiments():
         _show_experiment(registry.experiment(name))
     else:
         _show_product(registry.product(name), check_scale(scale))
 
 
-def _show_experiment(experiment: Experiment) -> None:
+def _show_experiment(experiment: Exhibit) -> None:
     console.print(f"{experiment.title} ({experiment.name})\n")
+    if not isinstance(experiment, Experiment):
+        for product in experiment.products:
+            console.print(f"{product.name}: {product.title}", soft_wrap=True)
+        console.print("\nIt trains nothing, so it has no keys.")
+        return
     table = RichTable("key", "type", "in `run`", "meaning", box=None, pad_edge=False)
     for key, field in experiment.config.model_fields.items():
         kind = str(field.annotation).replace("typing.", "").replace("<class '", "").rstrip("'>")
@@ -92,22 +97,34 @@ def _show_experiment(experiment: Experiment) -> None:
 
 
 def _show_product(product: Product, scale: Any) -> None:
-    runs = product.runs(scale, "any")
-    total = sum(map(cost, runs))
     console.print(f"{product.name}: {product.title}\n{product.source}\n\n{product.caption}\n")
+    if product.sweeps:
+        _show_sweeps(product, scale)
+    elif product.measurement:
+        settings = RichTable("setting", "value", box=None, pad_edge=False)
+        for key, value in product.measurement.at(scale).items():
+            settings.add_row(key, str(value))
+        console.print(settings)
+        console.print(f"\nmeasured without training by {product.measurement.function}\n")
+    else:
+        console.print("drawn by code alone\n")
+    if product.claims:
+        claims = RichTable("claim", "statement", "threshold", box=None, pad_edge=False)
+        for claim in product.claims:
+            threshold = f"{claim.relation} {claim.threshold:g} {claim.unit}"
+            claims.add_row(claim.id, claim.statement, threshold)
+        console.print(claims)
+
+
+def _show_sweeps(product: Product, scale: Any) -> None:
+    runs = product.runs(scale, "any")
     for sweep in product.sweeps:
         axes = RichTable("axis", "values", box=None, pad_edge=False)
         for key, values in sweep.axes(scale).items():
             axes.add_row(key, ", ".join(map(str, values)))
         console.print(axes)
-    console.print(
-        f"\n{len(runs)} runs at the scale {scale}, roughly {duration(total)} of one CPU core\n"
-    )
-    claims = RichTable("claim", "statement", "threshold", box=None, pad_edge=False)
-    for claim in product.claims:
-        threshold = f"{claim.relation} {claim.threshold:g} {claim.unit}"
-        claims.add_row(claim.id, claim.statement, threshold)
-    console.print(claims)
+    total = duration(sum(map(cost, runs)))
+    console.print(f"\n{len(runs)} runs at the scale {scale}, roughly {total} of one CPU core\n")
 
 
 @app.command(
@@ -122,7 +139,7 @@ def run(
     data: Data = None,
 ) -> None:
     """Train one configuration. Every key that `show FAMILY` lists is an option: `--key value`."""
-    experiment = registry.experiment(family)
+    experiment = registry.trained(family)
     store = Store(results_dir(check_scale(scale)))
     values = {**experiment.example, **_options(context.args, experiment)}
     config = experiment.config.make(**{**values, "data": experiment.source(data)})
@@ -171,30 +188,60 @@ def status(
     scale: Scale = "small",
     data: Data = None,
 ) -> None:
-    """Show how many runs are done, diverged, damaged, or made by other code."""
-    from experiments.sweep import parted
+    """Show how many runs are done, diverged, damaged, or made by other code.
 
+    A measurement counts as one; what is drawn by code alone as none.
+    """
     checked, sources = check_scale(scale), resolve_data(data)
-    store = Store(results_dir(scale))
-    products = [name] if name else [*registry.products()]
+    products = [registry.product(name)] if name else [*registry.products().values()]
     columns = ("target", "data", "done", "of", "diverged", "damaged", "other code", "time left")
     table = RichTable(*columns, box=None, pad_edge=False)
     for product in products:
-        source = sources[registry.owner(product).name]
-        runs = registry.product(product).runs(checked, source)
-        records, damaged = [], 0
-        for one in runs:
-            try:
-                records.append(store.read(one.id))
-            except FileNotFoundError:
-                continue
-            except DamagedRunError as error:
-                damaged += 1
-                note(f"damaged: {error}")
-        left = sum(map(cost, missing(runs, store)))
-        counts = [len(records), len(runs), sum(r.diverged for r in records), damaged]
-        table.add_row(product, source, *map(str, counts), str(len(parted(records))), duration(left))
+        try:
+            source = sources[registry.owner(product.name).name]
+        except UserError as error:
+            if name:
+                raise
+            note(f"{product.name}: {error}")
+            table.add_row(product.name, "missing")
+            continue
+        counts = _runs_status if product.sweeps else _measurement_status
+        table.add_row(product.name, source, *counts(product, checked, source))
     console.print(table)
+
+
+def _runs_status(product: Product, scale: Any, source: str) -> tuple[str, ...]:
+    from experiments.sweep import parted
+
+    store = Store(results_dir(scale))
+    runs = product.runs(scale, source)
+    records, damaged = [], 0
+    for one in runs:
+        try:
+            records.append(store.read(one.id))
+        except FileNotFoundError:
+            continue
+        except DamagedRunError as error:
+            damaged += 1
+            note(f"damaged: {error}")
+    left = sum(map(cost, missing(runs, store)))
+    diverged = sum(r.diverged for r in records)
+    counts = (len(records), len(runs), diverged, damaged, len(parted(records)))
+    return (*map(str, counts), duration(left))
+
+
+def _measurement_status(product: Product, scale: Any, source: str) -> tuple[str, ...]:
+    from experiments.measuring import state
+
+    if product.schematic:
+        return ("0", "0")
+    found = state(product, results_dir(scale) / product.name)
+    done, damaged, other = (
+        found in ("done", "other code"),
+        found == "damaged",
+        found == "other code",
+    )
+    return (str(int(done)), "1", "", str(int(damaged)), str(int(other)))
 
 
 @app.command(epilog="Examples: `python -m experiments claims fig1`; with `--reference`")
@@ -251,7 +298,7 @@ def tune(
     """Search base hyperparameters at the base width and record them for the sweeps."""
     from experiments import tuning
 
-    experiment = registry.experiment(family)
+    experiment = registry.trained(family)
     if experiment.search is None:
         raise UserError(f"{family} declares no search")
 
@@ -279,13 +326,34 @@ def forget(
     data: Data = None,
     stale: Annotated[bool, typer.Option("--stale", help="Only runs made by other code.")] = False,
 ) -> None:
-    """Drop stored runs, so that the next workflow trains them again."""
+    """Drop stored runs or a measurement, so that the next workflow makes them again."""
+    checked, product = check_scale(scale), registry.product(name)
+    if not product.sweeps:
+        console.print(_forget_measurement(product, checked, stale))
+        return
+    source = resolve_data(data)[registry.owner(name).name]
+    dropped = _forget_runs(product.runs(checked, source), Store(results_dir(checked)), stale)
+    console.print(f"{dropped} runs of {name} dropped")
+
+
+def _forget_measurement(product: Product, scale: Any, stale: bool) -> str:
+    from experiments.measuring import forget, state
+
+    if product.schematic:
+        return f"{product.name} is drawn by code alone, there is nothing to forget"
+    folder = results_dir(scale) / product.name
+    found = state(product, folder)
+    if found == "missing" or (stale and found == "done"):
+        return f"0 measurements of {product.name} dropped"
+    forget(product, folder)
+    return f"1 measurement of {product.name} dropped"
+
+
+def _forget_runs(runs: Any, store: Store, stale: bool) -> int:
     from experiments.sweep import parted
 
-    store = Store(results_dir(check_scale(scale)))
-    sources = resolve_data(data)
     dropped = 0
-    for one in registry.product(name).runs(check_scale(scale), sources[registry.owner(name).name]):
+    for one in runs:
         try:
             keep = stale and not parted([store.read(one.id)])
         except FileNotFoundError:
@@ -295,7 +363,7 @@ def forget(
         if not keep:
             store.remove(one.id)
             dropped += 1
-    console.print(f"{dropped} runs of {name} dropped")
+    return dropped
 
 
 @app.command(hidden=True)
@@ -328,7 +396,7 @@ def collect(
     scale: Scale = "small",
     data: Data = None,
 ) -> None:
-    """Gather a product's runs into tidy tables; a job of the workflow."""
+    """Gather a product's runs into tidy tables, or measure them; a job of the workflow."""
     from experiments import products
 
     registry.product(name)

@@ -4,38 +4,43 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from experiments import claims, registry
+from experiments import claims, grid, measuring, registry
 from experiments.data.source import label
 from experiments.errors import UserError
 from experiments.files import atomic_path, write_atomically
 from experiments.progress import note
-from experiments.spec import Figure, load
+from experiments.spec import Figure, Product, Table, load
 from experiments.store import Store, write_tables
 from experiments.sweep import figures_dir, parted, results_dir, train_runs
 
 REFERENCE = "reference"
-TABLES = ("runs", "curves", "provenance")
 
 
 def collect(name: str, scale: Any, data: dict[str, str]) -> None:
-    """Write results/<scale>/<name>/{runs,curves,provenance}.parquet.
+    """Write a product's tidy tables and scale.json to results/<scale>/<name>."""
+    product = registry.product(name)
+    folder = results_dir(scale) / name
+    source = data[registry.owner(name).name]
+    if product.sweeps:
+        _collect_runs(product, scale, source, folder)
+    else:
+        measuring.measure(product, scale, source, folder)
+    write_atomically(folder / "scale.json", json.dumps({"scale": scale}).encode())
 
-    A run that was lost or damaged since its group finished is trained again, and named.
-    """
-    store = Store(results_dir(scale))
-    runs = registry.product(name).runs(scale, data[registry.owner(name).name])
-    records = train_runs(runs, store)
+
+def _collect_runs(product: Product, scale: Any, source: str, folder: Path) -> None:
+    """A run that was lost or damaged since its group finished is trained again, and named."""
+    records = train_runs(product.runs(scale, source), Store(results_dir(scale)))
     if others := parted(records):
         note(
-            f"{name}: {len(others)} of {len(records)} runs were made by other code than this "
-            f"checkout's; `python -m experiments forget {name} --stale` drops them"
+            f"{product.name}: {len(others)} of {len(records)} runs were made by other code than "
+            f"this checkout's; `python -m experiments forget {product.name} --stale` drops them"
         )
-    folder = results_dir(scale) / name
     write_tables(folder, records)
-    write_atomically(folder / "scale.json", json.dumps({"scale": scale}).encode())
 
 
 def draw(name: str, results: str) -> list[claims.Verdict]:
@@ -51,33 +56,49 @@ def draw(name: str, results: str) -> list[claims.Verdict]:
     product = registry.product(name)
     runs, scale = read_runs(name, results)
     folder = figures_dir(results)
+    foot = setting(runs, scale) if product.scaled else ""
     if isinstance(product, Figure):
-        _draw_figure(product, runs, scale, folder)
-    else:
-        text = f"# {product.title}\n\n{product.caption}\n\n{load(product.render)(runs)}"
-        write_atomically(folder / f"{name}.md", text.encode())
-    with atomic_path(folder / f"{name}.csv") as temporary:
-        runs.to_csv(temporary, index=False)
+        _draw_figure(product, runs, foot, folder)
+    elif isinstance(product, Table):
+        _write_table(product, runs, foot, folder)
+    if not product.schematic:
+        with atomic_path(folder / f"{name}.csv") as temporary:
+            runs.to_csv(temporary, index=False)
     verdicts = [claims.judge(claim, runs, scale) for claim in product.claims]
     claims.save(claims_file(name, results), verdicts)
     return verdicts
 
 
-def _draw_figure(figure: Figure, runs: Any, scale: str, folder: Path) -> None:
+def _draw_figure(figure: Figure, runs: Any, foot: str, folder: Path) -> None:
     from matplotlib import pyplot as plt
 
     from experiments import plotting
 
     picture = load(figure.draw)(runs)
-    plotting.footer(picture, setting(runs, scale))
-    for kind in ("svg", "png"):
+    if foot:
+        plotting.footer(picture, foot)
+    for kind in figure.kinds:
         plotting.save(picture, folder / f"{figure.name}.{kind}")
     plt.close(picture)
 
 
+def _write_table(table: Table, runs: Any, foot: str, folder: Path) -> None:
+    made: grid.Grid = load(table.render)(runs)
+    if foot:
+        made = replace(made, notes=(*made.notes, f"Here: {foot}."))
+    source = f"Source: Tensor Programs V, {table.source}."
+    texts = {
+        "md": f"# {table.title}\n\n{table.caption} {source}\n\n{grid.markdown(made)}",
+        "tex": grid.latex(made, table.title, f"{table.caption} {source}"),
+        "html": grid.html_page(made, table.title, f"{table.caption} {source}"),
+    }
+    for kind in table.kinds:
+        write_atomically(folder / f"{table.name}.{kind}", texts[kind].encode())
+
+
 def setting(runs: Any, scale: str) -> str:
-    """Data, size and scale of a table of runs, for the foot of its figure."""
-    parts = [label(source) for source in runs["data"].unique()]
+    """Data, size and scale of a tidy table, for the foot of its figure."""
+    parts = [label(source) for source in runs["data"].unique()] if "data" in runs else []
 
     def one(key: str, text: str) -> None:
         if key in runs and runs[key].nunique() == 1:
@@ -87,8 +108,11 @@ def setting(runs: Any, scale: str) -> str:
     one("steps", "{:,} steps")
     one("batch_size", "batch {}")
     one("seq_len", "length {}")
-    seeds = runs["seed"].nunique()
-    parts.append(f"{seeds} seed{'s' if seeds > 1 else ''}, band = range" if seeds > 1 else "1 seed")
+    if "seed" in runs:
+        seeds = runs["seed"].nunique()
+        parts.append(f"{seeds} seeds" if seeds > 1 else "1 seed")
+        if seeds > 1 and "final_loss" in runs:  # of trainings, drawn with their range
+            parts[-1] += ", band = range"
     parts.append(f"scale: {scale}")
     return " · ".join(parts)
 
@@ -122,7 +146,7 @@ def claims_file(name: str, results: str) -> Path:
 def make_reference(name: str, scale: str) -> None:
     """Copy a product's tables to results/reference and draw figures/reference from them."""
     read_runs(name, scale)
-    for file in (*(f"{t}.parquet" for t in TABLES), "scale.json"):
+    for file in (*(f"{t}.parquet" for t in registry.product(name).tables), "scale.json"):
         source, target = results_dir(scale) / name / file, results_dir(REFERENCE) / name / file
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, target)

@@ -1,9 +1,10 @@
-"""The part of the README that is generated: verdicts of the committed reference runs."""
+"""The part of the README that is generated: figures, tables and verdicts of the reference."""
 
 from __future__ import annotations
 
-from experiments import claims, products, registry
+from experiments import claims, grid, products, registry
 from experiments.files import write_atomically
+from experiments.spec import Figure, Product, Table, load
 from experiments.store import ROOT
 
 BEGIN, END = "<!-- reference:begin -->", "<!-- reference:end -->"
@@ -11,21 +12,37 @@ README = ROOT / "README.md"
 
 
 def generated() -> str:
-    """Verdicts of every product that has a reference run, as Markdown."""
-    parts = []
-    for name, product in registry.products().items():
-        if not products.claims_file(name, products.REFERENCE).exists():
-            continue
-        runs, scale = products.read_runs(name, products.REFERENCE)
-        verdicts = claims.read(products.claims_file(name, products.REFERENCE))
-        parts.append(
-            f"### {name}: {product.title}\n\n"
-            f"![{name}](figures/reference/{name}.png)\n\n"
-            f"{product.caption} Source: Tensor Programs V, {product.source}.\n\n"
-            f"Here: {len(runs)} runs; {products.setting(runs, scale)}.\n\n"
-            f"{claims.markdown(verdicts)}"
-        )
-    return "\n".join(parts)
+    """Every product that has a committed reference, as Markdown."""
+    there = (
+        _part(product)
+        for name, product in sorted(registry.products().items(), key=_place)
+        if products.claims_file(name, products.REFERENCE).exists()
+    )
+    return "\n".join(there)
+
+
+def _place(item: tuple[str, Product]) -> tuple[bool, int, str]:
+    """Figures before tables, both by number."""
+    name, product = item
+    return isinstance(product, Table), int("0" + "".join(filter(str.isdigit, name))), name
+
+
+def _part(product: Product) -> str:
+    """Heading, picture or table, caption, and what there is of setting and verdicts."""
+    runs, scale = products.read_runs(product.name, products.REFERENCE)
+    parts = [f"### {product.name}: {product.title}"]
+    if isinstance(product, Figure):
+        parts.append(f"![{product.name}](figures/reference/{product.name}.png)")
+    parts.append(f"{product.caption} Source: Tensor Programs V, {product.source}.")
+    if isinstance(product, Table):
+        parts.append(grid.markdown(load(product.render)(runs)).rstrip())
+    if product.scaled:
+        count = f"{len(runs)} runs; " if product.sweeps else ""
+        parts.append(f"Here: {count}{products.setting(runs, scale)}.")
+    if product.claims:
+        verdicts = claims.read(products.claims_file(product.name, products.REFERENCE))
+        parts.append(claims.markdown(verdicts).rstrip())
+    return "\n\n".join(parts) + "\n"
 
 
 def updated(text: str) -> str:

@@ -1,4 +1,4 @@
-"""What an experiment is: run configuration, sweep, claim, figure, table, search, experiment.
+"""What an experiment is: run configuration, sweep, measurement, claim, figure, table, search.
 
 Families declare these in their `spec.py`. Nothing here imports torch: a workflow reads the
 declarations at every call.
@@ -188,14 +188,40 @@ class Claim:
     decided_by: Literal["value", "interval"] = "value"
 
 
+@dataclass(frozen=True)
+class Measurement:
+    """Numbers that a function gives without a sweep, such as a coordinate check of a few steps.
+
+    Args:
+        function: "module:function" of the settings and the data source ("" where the family has
+            none) to the tidy table, a pandas DataFrame; the same settings give the same table.
+        settings: what the function is told.
+        scales: settings that a scale changes; without an entry they stay as they are.
+        reads: patterns of further code, relative to the project, that can change the table.
+    """
+
+    function: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    scales: Mapping[Scale, Mapping[str, Any]] = field(default_factory=dict)
+    reads: tuple[str, ...] = ()
+
+    def at(self, scale: Scale) -> dict[str, Any]:
+        """The settings at a scale."""
+        return {**self.settings, **self.scales.get(scale, {})}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Product:
     """What a figure and a table have in common.
+
+    Its numbers come from sweeps or from a measurement; with neither it is a schematic, drawn from
+    an empty table.
 
     Args:
         name: target of the workflow, such as "fig1".
         title, caption, source: for readers; the source says where it stands in the paper.
         sweeps: what has to be trained.
+        measurement: what has to be measured.
         claims: judged at the scales `small` and `paper`.
     """
 
@@ -203,8 +229,42 @@ class Product:
     title: str
     caption: str
     source: str
-    sweeps: tuple[Sweep, ...]
+    sweeps: tuple[Sweep, ...] = ()
+    measurement: Measurement | None = None
     claims: tuple[Claim, ...] = ()
+
+    kinds: ClassVar[tuple[str, ...]]
+
+    def __post_init__(self) -> None:
+        if self.sweeps and self.measurement:
+            raise ValueError(f"{self.name}: sweeps or a measurement, not both")
+        if self.claims and self.schematic:
+            raise ValueError(f"{self.name}: a schematic has no numbers to claim anything of")
+
+    @property
+    def schematic(self) -> bool:
+        """Whether it is drawn without numbers."""
+        return not self.sweeps and self.measurement is None
+
+    @property
+    def scaled(self) -> bool:
+        """Whether the scale changes its numbers."""
+        return bool(self.sweeps or (self.measurement and self.measurement.scales))
+
+    @property
+    def tables(self) -> tuple[str, ...]:
+        """Names of its tidy tables: `curves` is of trainings alone."""
+        return ("runs", "curves", "provenance") if self.sweeps else ("runs", "provenance")
+
+    @property
+    def suffixes(self) -> tuple[str, ...]:
+        """Endings of the files that are made of it; a schematic has no numbers for a CSV."""
+        return self.kinds if self.schematic else (*self.kinds, "csv")
+
+    @property
+    def functions(self) -> tuple[str, ...]:
+        """References of the functions that draw and judge it."""
+        return tuple(claim.measure for claim in self.claims)
 
     def runs(self, scale: Scale, data: str) -> tuple[RunConfig, ...]:
         """The runs of all its sweeps, each once."""
@@ -216,14 +276,24 @@ class Product:
 class Figure(Product):
     """A figure; `draw` is "module:function" of the tidy table of runs to a Matplotlib figure."""
 
+    kinds: ClassVar[tuple[str, ...]] = ("svg", "png")
     draw: str
+
+    @property
+    def functions(self) -> tuple[str, ...]:
+        return (self.draw, *super().functions)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Table(Product):
-    """A table; `render` is "module:function" of the tidy table of runs to Markdown."""
+    """A table; `render` is "module:function" of the tidy table to an `experiments.grid.Grid`."""
 
+    kinds: ClassVar[tuple[str, ...]] = ("md", "tex", "html")
     render: str
+
+    @property
+    def functions(self) -> tuple[str, ...]:
+        return (self.render, *super().functions)
 
 
 @dataclass(frozen=True)
@@ -256,31 +326,51 @@ class Search:
     scales: Mapping[Scale, Override] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class Experiment:
-    """A model family: what it trains and what it shows.
+def no_data(requested: str | None) -> str:
+    """The data source of an exhibit that needs none."""
+    return ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exhibit:
+    """What one folder shows. It trains nothing; an `Experiment` does.
 
     Args:
         name: of its folder.
         title: for readers.
-        config: class of its run configurations.
-        task: "module:function" that returns the `experiments.engine.Task` of a configuration.
-        example: values of a typical run, the defaults of `python -m experiments run`.
-        sources: data sources it can train on.
+        sources: data sources it can use.
         source: function of a requested one of them (or None) to the one to use.
-        cost: function of a configuration to training FLOPs, for grouping and estimates.
     """
 
     name: str
     title: str
+    sources: tuple[str, ...] = ()
+    source: Callable[[str | None], str] = no_data
+    figures: tuple[Figure, ...] = ()
+    tables: tuple[Table, ...] = ()
+
+    @property
+    def products(self) -> tuple[Product, ...]:
+        """Its figures and tables."""
+        return (*self.figures, *self.tables)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experiment(Exhibit):
+    """A model family: what it trains and what it shows.
+
+    Args:
+        config: class of its run configurations.
+        task: "module:function" that returns the `experiments.engine.Task` of a configuration.
+        example: values of a typical run, the defaults of `python -m experiments run`.
+        cost: function of a configuration to training FLOPs, for grouping and estimates.
+        search: of base hyperparameters.
+    """
+
     config: type[RunConfig]
     task: str
     example: Mapping[str, Any]
-    sources: tuple[str, ...]
-    source: Callable[[str | None], str]
     cost: Callable[[Any], float]
-    figures: tuple[Figure, ...] = ()
-    tables: tuple[Table, ...] = ()
     search: Search | None = None
 
 

@@ -19,11 +19,13 @@ from typing import Any
 from filelock import FileLock
 
 from experiments.files import atomic_path, wait_for_lock
+from experiments.spec import Measurement
 
 ROOT = Path(__file__).parents[1]
 METADATA = b"mupkit.run"
 MAGIC = b"PAR1"  # first and last bytes of every Parquet file
-# Code that can change a run's numbers; figures, claims and the command line cannot.
+# Code that can change a run's numbers; figures, claims and the command line cannot. Nor can the
+# core's subpackages, which look at models and do not train them.
 NUMERIC_CODE = ("mupkit/*.py", "experiments/models/*.py", "experiments/data/*.py")
 NUMERIC_FILES = ("engine.py", "process.py", "schedules.py")
 
@@ -175,6 +177,29 @@ def code_version(family: str) -> str:
         files += ROOT.glob(pattern)
     files += [ROOT / "experiments" / name for name in NUMERIC_FILES]
     files.append(ROOT / "experiments" / family / "task.py")
+    return _digest_of_files(files)
+
+
+def measuring_code(measurement: Measurement) -> list[Path]:
+    """Files whose change can change a measurement's table, in a fixed order."""
+    files = {ROOT / "experiments" / name for name in NUMERIC_FILES}
+    for pattern in (*NUMERIC_CODE, "mupkit/**/*.py", *measurement.reads):
+        files.update(ROOT.glob(pattern))
+    files.add(module_file(measurement.function))
+    return sorted(files)
+
+
+def measuring_version(measurement: Measurement) -> str:
+    """12 digits that change when code changes that can change a measurement's table."""
+    return _digest_of_files(measuring_code(measurement))
+
+
+def module_file(reference: str) -> Path:
+    """The file of the module that "module:function" names."""
+    return ROOT / f"{reference.partition(':')[0].replace('.', '/')}.py"
+
+
+def _digest_of_files(files: Iterable[Path]) -> str:
     digest = hashlib.sha256()
     for file in sorted(files):
         digest.update(str(file.relative_to(ROOT)).encode() + b"\0" + file.read_bytes() + b"\0")
@@ -231,12 +256,17 @@ def _frame(rows: Iterable[dict[str, Any]]) -> Any:
 
 
 def write_tables(folder: Path, records: Sequence[Record]) -> None:
-    """runs.parquet, curves.parquet and provenance.parquet of a figure or table."""
+    """runs.parquet, curves.parquet and provenance.parquet of trainings."""
     tables: dict[str, Callable[[Iterable[Record]], Any]] = {
         "runs": tidy_runs,
         "curves": tidy_curves,
         "provenance": tidy_provenance,
     }
     for name, make in tables.items():
-        with atomic_path(folder / f"{name}.parquet") as temporary:
-            make(records).to_parquet(temporary, compression="zstd", index=False)
+        write_frame(folder / f"{name}.parquet", make(records))
+
+
+def write_frame(path: Path, frame: Any) -> None:
+    """A pandas DataFrame as Parquet; the same frame gives the same bytes."""
+    with atomic_path(path) as temporary:
+        frame.to_parquet(temporary, compression="zstd", index=False)

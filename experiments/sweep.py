@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from experiments import registry
-from experiments.errors import unknown
+from experiments.errors import UserError, unknown
 from experiments.progress import note
 from experiments.spec import RunConfig, Scale
 from experiments.store import (
@@ -41,7 +42,7 @@ def figures_dir(scale: str) -> Path:
 
 def flops(run: RunConfig) -> float:
     """Training FLOPs of a run."""
-    return registry.experiment(run.family).cost(run)
+    return registry.trained(run.family).cost(run)
 
 
 def cost(run: RunConfig) -> float:
@@ -69,7 +70,8 @@ def groups(scale: Scale, data: dict[str, str]) -> tuple[dict[str, Group], dict[s
 
     Args:
         scale: one of the three.
-        data: data source by experiment.
+        data: data source by experiment. Products of an experiment that is not in it have no
+            groups: their data cannot be had.
 
     Returns:
         Groups by id; ids of groups by product.
@@ -78,7 +80,8 @@ def groups(scale: Scale, data: dict[str, str]) -> tuple[dict[str, Group], dict[s
     runs: dict[str, RunConfig] = {}
     products = registry.products()
     for name, product in products.items():
-        for run in product.runs(scale, data[registry.owner(name).name]):
+        family = registry.owner(name).name
+        for run in product.runs(scale, data[family]) if family in data else ():
             runs[run.id] = run
             needed_by.setdefault(run.id, []).append(name)
     by_products: dict[tuple[str, ...], list[RunConfig]] = {}
@@ -107,20 +110,38 @@ def pack(runs: Sequence[RunConfig]) -> list[Group]:
     return [Group(tuple(members)) for members in bins if members]
 
 
-def resolve_data(requested: str | None = None) -> dict[str, str]:
+class Sources(dict[str, str]):
+    """Data source by experiment. One that cannot be had is an error only where it is asked for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.errors: dict[str, UserError] = {}
+
+    def __missing__(self, experiment: str) -> str:
+        raise self.errors[experiment]
+
+
+def resolve_data(requested: str | None = None) -> Sources:
     """The data source of every experiment; a request is for those that know the source.
 
     Raises:
-        UserError: if no experiment knows the requested source.
+        UserError: if no experiment knows the requested source, or the folder that `MUPKIT_DATA`
+            names does not exist.
     """
     experiments = registry.experiments()
     known = {source for e in experiments.values() for source in e.sources}
     if requested is not None and requested not in known:
         raise unknown("data", requested, known)
-    return {
-        name: e.source(requested if requested in e.sources else None)
-        for name, e in experiments.items()
-    }
+    sources = Sources()
+    for name, e in experiments.items():
+        try:
+            sources[name] = e.source(requested if requested in e.sources else None)
+        except UserError as error:
+            sources.errors[name] = error
+    folder = os.environ.get("MUPKIT_DATA")
+    if sources.errors and folder and not Path(folder).expanduser().exists():
+        raise next(iter(sources.errors.values()))
+    return sources
 
 
 def train_runs(
@@ -176,7 +197,7 @@ def _train(run: RunConfig, on_step: Callable[[int, float], None] | None) -> Reco
     from experiments.spec import load
 
     machine = process.set_up()
-    task: engine.Task = load(registry.experiment(run.family).task)(run)
+    task: engine.Task = load(registry.trained(run.family).task)(run)
     result = engine.train(run, task, machine, on_step)
     commit, dirty = git_state()
     return Record(

@@ -45,8 +45,29 @@ def test_reference_is_of_one_code_and_one_data_set() -> None:
 
 def test_reference_pictures_are_there() -> None:
     for name in REFERENCE:
-        for suffix in ("svg", "png", "csv"):
+        for suffix in registry.product(name).suffixes:
             assert (figures_dir(products.REFERENCE) / f"{name}.{suffix}").exists()
+
+
+def test_generated_part_shows_what_there_is(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(products, "results_dir", lambda scale: tmp_path / "results" / scale)
+    monkeypatch.setattr(products, "figures_dir", lambda scale: tmp_path / "figures" / scale)
+    assert readme.generated() == ""
+    for name in ("table3", "table14", "fig11", "fig2"):
+        products.collect(name, "smoke", {"core": ""})
+        products.make_reference(name, "smoke")
+    text = readme.generated()
+    heads = [line.split(":")[0] for line in text.splitlines() if line.startswith("###")]
+    assert heads == ["### fig2", "### fig11", "### table3", "### table14"]
+    fig11, table3, table14 = (text.partition(head)[2].partition("###")[0] for head in heads[1:])
+    assert "![fig11](figures/reference/fig11.png)" in fig11
+    assert "| claim |" not in fig11 + table3
+    assert "Here" not in fig11 + table3
+    assert "| **Adam LR** | 1 | 1/fan_in (1) |" in table3
+    assert "![" not in table3 + table14
+    assert "Here: 2 seeds · scale: smoke." in table14
+    assert table14.count("**not judged**") == 4
+    assert text.endswith("|\n")
 
 
 def test_links_of_the_documents_lead_somewhere() -> None:

@@ -9,7 +9,16 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 
 from experiments.data.source import SOURCES, resolve_source
-from experiments.spec import Claim, Experiment, Figure, Override, RunConfig, Search, Sweep
+from experiments.spec import (
+    Claim,
+    Experiment,
+    Figure,
+    Measurement,
+    Override,
+    RunConfig,
+    Search,
+    Sweep,
+)
 
 NAME = "transformer_wikitext2"
 TUNED = Path(__file__).with_name("tuned.json")
@@ -216,6 +225,106 @@ FIG1 = Figure(
     ),
 )
 
+COORDINATES = Measurement(
+    function=f"experiments.{NAME}.coordinates:measure",
+    settings={
+        # A readout that is not zero, so that the first step moves everything, as in the paper.
+        "base": {**PAPER, **tuned(), "log2lr": -7, "zero_readout": False},
+        "widths": (128, 256, 512, 1024, 2048, 4096),
+        "steps": 4,
+        "seeds": 5,
+    },
+    scales={
+        "small": {
+            "base": {
+                **PAPER,
+                **tuned(),
+                **SMALL,
+                "base_width": 64,
+                "batch_size": 4,
+                "log2lr": -7,
+                "zero_readout": False,
+            },
+            "widths": (64, 128, 256, 512, 1024),
+            "seeds": 5,
+        },
+        "smoke": {
+            "base": {**PAPER, **tuned(), **SMOKE, "log2lr": -7, "zero_readout": False},
+            "widths": (16, 32, 64),
+            "steps": 2,
+            "seeds": 2,
+        },
+    },
+    reads=(f"experiments/{NAME}/task.py", f"experiments/{NAME}/spec.py", "experiments/engine.py"),
+)
+FIG5_CODE = f"experiments.{NAME}.fig5"
+FLAT = 0.25  # as in mupkit.coord_check: mistakes are half powers of width, this is the middle
+FIG5 = Figure(
+    name="fig5",
+    title="Coordinate check of a Transformer: what blows up with width",
+    caption=(
+        "Root mean square of x_t - x_0 over the coordinates of the logits, the attention logits "
+        "(of the first block) and the word embeddings after t steps of Adam on one batch, against "
+        "the width. Bands: range over seeds."
+    ),
+    source="Figure 5; Section 5 and Appendix D.1",
+    measurement=COORDINATES,
+    draw=f"{FIG5_CODE}:draw_fig5",
+    claims=(
+        Claim(
+            id="sp-logits-blow-up",
+            statement="In SP the change of the logits grows with width",
+            source="Section 5, Fig. 5 top left",
+            measure=f"{FIG5_CODE}:sp_logits",
+            relation=">=",
+            threshold=FLAT,
+            unit="power of width",
+            decided_by="interval",
+        ),
+        Claim(
+            id="sp-attention-logits-blow-up",
+            statement="In SP the change of the attention logits grows with width",
+            source="Section 5, Fig. 5 top middle",
+            measure=f"{FIG5_CODE}:sp_attention_logits",
+            relation=">=",
+            threshold=FLAT,
+            unit="power of width",
+            decided_by="interval",
+        ),
+        Claim(
+            id="sp-embeddings-do-not",
+            statement="In SP the change of the word embeddings does not depend on width",
+            source="Section 5, Fig. 5 top right",
+            measure=f"{FIG5_CODE}:sp_embeddings",
+            relation="<=",
+            threshold=FLAT,
+            unit="power of width",
+            decided_by="interval",
+        ),
+        Claim(
+            id="mup-none-does",
+            statement="In µP none of the three depends on width",
+            source="Section 5, Fig. 5 bottom",
+            measure=f"{FIG5_CODE}:mup_farthest",
+            relation="<=",
+            threshold=FLAT,
+            unit="power of width",
+            decided_by="interval",
+        ),
+    ),
+)
+POST_FIG1 = Figure(
+    name="post_fig1",
+    title="Change of the output in the first steps, SP and µP",
+    caption=(
+        "Root mean square of the change of the network's output on a fixed input after t steps of "
+        "Adam, against the width. Bands: range over seeds."
+    ),
+    source="the announcement post, Figure 1",
+    measurement=COORDINATES,
+    draw=f"{FIG5_CODE}:draw_post_fig1",
+)
+
 SEARCH = Search(
     config=TransformerConfig,
     base={**SMALL, "width": SMALL["base_width"], "parametrization": "mup"},
@@ -242,6 +351,6 @@ EXPERIMENT = Experiment(
     sources=SOURCES,
     source=resolve_source,
     cost=flops,
-    figures=(FIG1,),
+    figures=(FIG1, FIG5, POST_FIG1),
     search=SEARCH,
 )

@@ -28,7 +28,7 @@ def cli(*args: str, **env: str) -> subprocess.CompletedProcess:
     ("args", "words"),
     [
         (["show", "fig99"], "unknown figure or table 'fig99'"),
-        (["claims", "fig2"], "unknown figure or table 'fig2'"),
+        (["claims", "fig98"], "unknown figure or table 'fig98'"),
         (["draw", "fgi1"], "did you mean 'fig1'"),
         (["run", "transformer"], "did you mean 'transformer_wikitext2'"),
         (["run", "transformer_wikitext2", "--widht", "64"], "did you mean 'width'"),
@@ -39,6 +39,8 @@ def cli(*args: str, **env: str) -> subprocess.CompletedProcess:
         (["show", "fig1", "--scale", "big"], "unknown scale 'big'"),
         (["status", "--scale", "big"], "unknown scale 'big'"),
         (["tune", "resnet"], "unknown experiment 'resnet'"),
+        (["tune", "core"], "core trains nothing"),
+        (["run", "core"], "core trains nothing"),
     ],
 )
 def test_bad_input_is_one_line_and_status_2(args, words) -> None:
@@ -73,6 +75,45 @@ def test_list_and_show() -> None:
     keys = cli("show", "transformer_wikitext2").stdout
     for text in ("output_mult", "log2lr", "base-2 logarithm of the master learning rate"):
         assert text in keys
+
+
+def test_what_trains_nothing_is_listed_and_shown() -> None:
+    listed = cli("list").stdout.splitlines()
+    assert [line.split()[:3] for line in listed if "fig2 " in line] == [["fig2", "core", "none"]]
+    assert "drawn by code alone" in cli("show", "fig2").stdout
+    shown = cli("show", "table14", "--scale", "smoke").stdout
+    for text in ("[16, 32, 64]", "experiments.core.measure:sizes", "vector-exponent", "<= 0.1"):
+        assert text in shown
+    assert "runs at the scale" not in shown
+    assert "It trains nothing" in cli("show", "core").stdout
+
+
+def test_status_and_forget_of_what_trains_nothing(tmp_path, monkeypatch, capsys) -> None:
+    from experiments import cli as module
+    from experiments import measuring, registry
+
+    monkeypatch.setattr(module, "results_dir", lambda scale: tmp_path)
+    product = registry.product("table3")
+    assert module._measurement_status(registry.product("fig2"), "small", "") == ("0", "0")
+    assert module._measurement_status(product, "small", "") == ("0", "1", "", "0", "0")
+    assert module._forget_measurement(product, "small", False).startswith("0 measurements")
+    measuring.measure(product, "small", "", tmp_path / "table3")
+    assert module._measurement_status(product, "small", "") == ("1", "1", "", "0", "0")
+    assert module._forget_measurement(product, "small", True).startswith("0 measurements")
+    monkeypatch.setattr(measuring, "measuring_version", lambda measurement: "other")
+    assert module._measurement_status(product, "small", "") == ("1", "1", "", "0", "1")
+    assert module._forget_measurement(product, "small", True) == "1 measurement of table3 dropped"
+    assert list((tmp_path / "table3").iterdir()) == []
+    schematic = module._forget_measurement(registry.product("fig2"), "small", False)
+    assert schematic == "fig2 is drawn by code alone, there is nothing to forget"
+
+
+def test_status_goes_on_where_one_familys_data_are_missing(tmp_path) -> None:
+    done = cli("status", "--scale", "smoke", MUPKIT_DATA=str(tmp_path))
+    assert done.returncode == 0
+    assert "fig1: MUPKIT_DATA" in done.stderr
+    assert ["fig1", "missing"] in [line.split() for line in done.stdout.splitlines()]
+    assert cli("status", "fig1", "--scale", "smoke", MUPKIT_DATA=str(tmp_path)).returncode == 2
 
 
 @pytest.mark.parametrize("command", ["run", "show", "claims", "status", "draw", "tune", "forget"])

@@ -7,6 +7,7 @@ import pytest
 
 from experiments import products, registry
 from experiments.errors import UserError
+from experiments.grid import Grid
 from experiments.spec import Claim, Measured, Sweep, Table
 from experiments.transformer_wikitext2.spec import TransformerConfig
 from tests.tiny_runs import TINY
@@ -40,8 +41,8 @@ TABLE = Table(
 )
 
 
-def render(runs: pd.DataFrame) -> str:
-    return "| log2lr |\n|---|\n" + "".join(f"| {x:g} |\n" for x in runs["log2lr"])
+def render(runs: pd.DataFrame) -> Grid:
+    return Grid(["log2lr"], [[f"{x:g}"] for x in runs["log2lr"]], ["A note."])
 
 
 def count(runs: pd.DataFrame) -> Measured:
@@ -64,8 +65,11 @@ def test_a_table_is_collected_rendered_and_judged(project) -> None:
     (verdict,) = products.draw("table0", "small")
     assert (verdict.verdict, verdict.value) == ("holds", 2.0)
     text = (project / "figures/small/table0.md").read_text(encoding="utf-8")
-    assert text.startswith("# A table\n\nIts caption.\n\n| log2lr |")
-    assert "| -8 |\n| -6 |" in text
+    caption = "Its caption. Source: Tensor Programs V, Table 0."
+    assert text.startswith(f"# A table\n\n{caption}\n\n| log2lr |")
+    assert "| -8 |\n| -6 |\n\nA note.\n\nHere: WikiText-2" in text
+    for kind in ("tex", "html"):
+        assert caption in (project / f"figures/small/table0.{kind}").read_text(encoding="utf-8")
     assert len(pd.read_csv(project / "figures/small/table0.csv")) == 2
     assert json.loads((project / "results/small/table0/claims.json").read_text())[0]["id"] == "two"
 

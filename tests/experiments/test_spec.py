@@ -4,7 +4,7 @@ import pytest
 
 from experiments import registry
 from experiments.errors import UserError
-from experiments.spec import SCALES, Override, Sweep
+from experiments.spec import SCALES, Figure, Measurement, Override, Sweep
 from experiments.transformer_wikitext2.spec import TransformerConfig
 from tests.tiny_runs import TINY, tiny_run
 
@@ -109,7 +109,8 @@ def test_sweep_is_the_product_of_grid_and_seeds() -> None:
 def test_every_product_expands_to_unique_runs(scale) -> None:
     for product in registry.products().values():
         runs = product.runs(scale, "wikitext2")
-        assert len({r.id for r in runs}) == len(runs) > 0
+        assert len({r.id for r in runs}) == len(runs)
+        assert bool(runs) == bool(product.sweeps)
         assert len({str(sorted(r.model_dump().items(), key=str)) for r in runs}) == len(runs)
 
 
@@ -132,8 +133,47 @@ def test_claims_have_unique_ids_and_existing_functions() -> None:
             assert callable(load(claim.measure))
 
 
+def test_every_product_is_drawn_by_a_function_that_exists() -> None:
+    from experiments.spec import load
+
+    for product in registry.products().values():
+        references = [*product.functions]
+        if product.measurement:
+            references.append(product.measurement.function)
+        assert references
+        for reference in references:
+            assert callable(load(reference))
+
+
+def test_a_product_has_one_origin_of_its_numbers() -> None:
+    values = {"name": "x", "title": "", "caption": "", "source": "", "draw": "m:f"}
+    sweep = registry.product("fig1").sweeps
+    measured = Measurement(function="m:f", settings={"a": 1, "b": 2}, scales={"smoke": {"b": 3}})
+    schematic = Figure(**values)
+    assert (schematic.schematic, schematic.scaled) == (True, False)
+    assert schematic.suffixes == ("svg", "png")
+    assert Figure(**values, sweeps=sweep).tables == ("runs", "curves", "provenance")
+    of_measurement = Figure(**values, measurement=measured)
+    assert of_measurement.tables == ("runs", "provenance")
+    assert of_measurement.suffixes == ("svg", "png", "csv")
+    assert of_measurement.scaled
+    assert not Figure(**values, measurement=Measurement(function="m:f")).scaled
+    assert measured.at("small") == {"a": 1, "b": 2}
+    assert measured.at("smoke") == {"a": 1, "b": 3}
+    with pytest.raises(ValueError, match="not both"):
+        Figure(**values, sweeps=sweep, measurement=measured)
+    with pytest.raises(ValueError, match="no numbers"):
+        Figure(**values, claims=registry.product("fig1").claims)
+
+
+def test_what_trains_nothing_is_told_apart() -> None:
+    assert registry.trained("transformer_wikitext2").cost
+    with pytest.raises(UserError, match="core trains nothing"):
+        registry.trained("core")
+
+
 def test_unknown_names_list_what_there_is() -> None:
-    with pytest.raises(UserError, match=r"unknown figure or table 'fig11'.*fig1"):
-        registry.product("fig11")
+    with pytest.raises(UserError, match=r"unknown figure or table 'fig99'.*fig1"):
+        registry.product("fig99")
     with pytest.raises(UserError, match=r"unknown experiment 'transformer'.*transformer_wikitext2"):
         registry.experiment("transformer")

@@ -7,6 +7,7 @@ import pytest
 
 from experiments import files, store
 from experiments.errors import UserError
+from experiments.spec import Measurement
 from experiments.store import DamagedRunError, Provenance, Record, Store
 from tests.tiny_runs import tiny_run
 
@@ -151,6 +152,45 @@ def test_code_version_follows_numeric_code_alone(tmp_path, monkeypatch) -> None:
     first = version()
     (tmp_path / "experiments" / "family" / "figures.py").write_text("other")
     assert version() == first
+    (tmp_path / "mupkit" / "coord_check").mkdir()
+    (tmp_path / "mupkit" / "coord_check" / "record.py").write_text("other")
+    assert version() == first
     (tmp_path / "mupkit" / "rules.py").write_text("other")
     assert version() != first
     store.code_version.cache_clear()
+
+
+def test_measuring_version_follows_the_core_the_measuring_module_and_what_it_reads(
+    tmp_path, monkeypatch
+) -> None:
+    monkeypatch.setattr(store, "ROOT", tmp_path)
+    files = {
+        name: tmp_path / name
+        for name in (
+            "mupkit/rules.py",
+            "mupkit/coord_check/record.py",
+            "experiments/models/mlp.py",
+            "experiments/family/measure.py",
+            "experiments/family/spec.py",
+            "experiments/family/figures.py",
+            *(f"experiments/{name}" for name in store.NUMERIC_FILES),
+        )
+    }
+    for file in files.values():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("1")
+    plain = Measurement(function="experiments.family.measure:sizes")
+    reading = Measurement(function=plain.function, reads=("experiments/*/spec.py",))
+
+    def changes(measurement) -> set[str]:
+        found = set()
+        for name, file in files.items():
+            before = store.measuring_version(measurement)
+            file.write_text(file.read_text() + "2")
+            if store.measuring_version(measurement) != before:
+                found.add(name)
+        return found
+
+    unseen = {"experiments/family/spec.py", "experiments/family/figures.py"}
+    assert changes(plain) == files.keys() - unseen
+    assert changes(reading) == files.keys() - {"experiments/family/figures.py"}

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from experiments import registry, sweep
+from experiments.core.spec import EXPERIMENT as CORE
 from experiments.errors import UserError
 from experiments.spec import SCALES
 from experiments.store import Store
@@ -52,6 +53,31 @@ def test_a_request_for_data_is_for_the_experiments_that_know_it(monkeypatch) -> 
     assert asked == [None]
     with pytest.raises(UserError, match=r"unknown data 'books'.*digits, wikipedia_sample"):
         sweep.resolve_data("books")
+
+
+def test_data_that_cannot_be_had_stop_only_who_needs_them(monkeypatch, tmp_path) -> None:
+    def lacking(requested):
+        raise UserError("no images here")
+
+    text = registry.experiment("transformer_wikitext2")
+    images = dataclasses.replace(text, name="images", source=lacking, figures=())
+    monkeypatch.setattr(
+        registry, "experiments", lambda: {text.name: text, "images": images, "core": CORE}
+    )
+    data = sweep.resolve_data("wikipedia_sample")
+    assert data == {text.name: "wikipedia_sample", "core": ""}
+    with pytest.raises(UserError, match="no images here"):
+        data["images"]
+    monkeypatch.setenv("MUPKIT_DATA", str(tmp_path / "nowhere"))
+    with pytest.raises(UserError, match="no images here"):
+        sweep.resolve_data("wikipedia_sample")
+
+
+def test_products_whose_data_cannot_be_had_have_no_groups() -> None:
+    groups, needed = sweep.groups("smoke", {"core": ""})
+    assert groups == {}
+    assert set(map(tuple, needed.values())) == {()}
+    assert needed.keys() == registry.products().keys()
 
 
 def test_a_wider_grid_trains_only_what_is_new(tiny, tmp_path, monkeypatch) -> None:

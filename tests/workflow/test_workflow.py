@@ -40,6 +40,14 @@ def test_smoke_trains_and_draws_real_text(project) -> None:
     verdicts = json.loads((project.root / "results/smoke/fig1/claims.json").read_text())
     assert {v["verdict"] for v in verdicts} == {"not judged"}
     assert f"{len(runs)} of {len(runs)} runs" in done.stderr
+    # What is measured or drawn without training is there too.
+    tables = project.root / "results" / "smoke"
+    assert len(pd.read_parquet(tables / "table14" / "runs.parquet")) == 3 * 2 * 4
+    assert pd.read_parquet(tables / "fig2" / "runs.parquet").empty
+    assert not (tables / "table14" / "curves.parquet").exists()
+    made = {p.name for p in figures.iterdir()}
+    assert {"fig2.svg", "fig11.png", "table8.md", "table8.tex", "table8.html"} <= made
+    assert "fig2.csv" not in made
 
 
 @pytest.mark.slow
@@ -148,6 +156,42 @@ def test_unknown_scale_and_missing_data_folder_are_one_clear_line(project) -> No
     elsewhere = project.snakemake("fig1", *SMOKE, "data_dir=/elsewhere")
     assert elsewhere.returncode == 2
     assert "/elsewhere does not exist" in elsewhere.stderr
+
+
+def test_data_folder_without_one_familys_files_stops_that_family_alone(project, tmp_path) -> None:
+    project.env["MUPKIT_DATA"] = str(tmp_path)
+    both = project.snakemake("fig2", "fig1", *SMOKE)
+    assert both.returncode == 1
+    error = [line for line in both.stderr.splitlines() if line.startswith("error: ")]
+    assert len(set(error)) == 1
+    assert "wikitext-2-v1/train-00000-of-00001.parquet does not exist" in error[0]
+    assert (project.root / "figures" / "smoke" / "fig2.png").exists()
+
+
+def test_a_measurement_is_made_again_when_its_code_or_settings_change(project) -> None:
+    def seconds() -> float:
+        (row,) = pd.read_parquet(folder / "provenance.parquet").to_dict("records")
+        return row["seconds"]
+
+    folder = project.root / "results" / "smoke" / "table14"
+    assert project.snakemake("table14", *SMOKE).returncode == 0
+    first, table = seconds(), (folder / "runs.parquet").read_bytes()
+    assert "Nothing to be done" in project.snakemake("table14", *SMOKE).stderr
+    code = project.root / "experiments" / "core" / "measure.py"
+    code.write_text(code.read_text(encoding="utf-8") + "# changed\n", encoding="utf-8")
+    status = project.experiments("status", "table14", "--scale", "smoke").stdout
+    assert status.splitlines()[1].split() == ["table14", "1", "1", "0", "1"]
+    assert project.snakemake("table14", *SMOKE).returncode == 0
+    assert seconds() != first
+    assert (folder / "runs.parquet").read_bytes() == table
+    spec = project.root / "experiments" / "core" / "spec.py"
+    text = spec.read_text(encoding="utf-8").replace('"widths": [16, 32, 64]', '"widths": [16, 32]')
+    spec.write_text(text, encoding="utf-8")
+    assert project.snakemake("table14", *SMOKE).returncode == 0
+    assert len(pd.read_parquet(folder / "runs.parquet")) == 2 * 2 * 4
+    assert project.experiments("forget", "table14", "--scale", "smoke").returncode == 0
+    assert project.snakemake("table14", *SMOKE).returncode == 0
+    assert len(pd.read_parquet(folder / "runs.parquet")) == 2 * 2 * 4
 
 
 def test_results_folder_that_cannot_be_written_is_one_clear_line(project) -> None:

@@ -13,7 +13,7 @@ from experiments import registry
 from experiments.errors import UserError
 from experiments.files import wait_for_lock
 from experiments.spec import Figure, check_scale
-from experiments.store import Store
+from experiments.store import ROOT, Store, measuring_code, module_file
 from experiments.sweep import groups, missing, resolve_data
 
 
@@ -44,7 +44,6 @@ PRODUCTS = {
     name: "figure" if isinstance(product, Figure) else "table"
     for name, product in registry.products().items()
 }
-SUFFIXES = {"figure": ("svg", "png", "csv"), "table": ("md", "csv")}
 
 
 def rules_outputs(*kinds):
@@ -54,8 +53,27 @@ def rules_outputs(*kinds):
 
 def drawn(name):
     """What draw makes of one product."""
-    pictures = [f"{FIGURES}/{name}.{suffix}" for suffix in SUFFIXES[PRODUCTS[name]]]
-    return [*pictures, f"{RESULTS}/{name}/claims.json"]
+    suffixes = registry.product(name).suffixes
+    return [*(f"{FIGURES}/{name}.{s}" for s in suffixes), f"{RESULTS}/{name}/claims.json"]
+
+
+def tables(name):
+    """What collect makes of one product."""
+    names = (*(f"{table}.parquet" for table in registry.product(name).tables), "scale.json")
+    return [f"{RESULTS}/{name}/{file}" for file in names]
+
+
+def measurement(name):
+    """The code of a product's measurement and its settings; nothing for trainings."""
+    found = registry.product(name).measurement
+    if found is None:
+        return [], ""
+    return [relative(file) for file in measuring_code(found)], repr(found.at(SCALE))
+
+
+def relative(file):
+    """A path as the rules write it."""
+    return str(file.relative_to(ROOT))
 
 
 def marker(group):
@@ -63,9 +81,10 @@ def marker(group):
     return f"{RESULTS}/groups/{group}.done"
 
 
-def data_of(name):
-    """The data source of a product's experiment."""
-    return DATA[registry.owner(name).name]
+def data_option(name):
+    """The data source of a product; none where it cannot be had, so that its job says why."""
+    source = DATA.get(registry.owner(name).name)
+    return f"--data {source}" if source else ""
 
 
 def product_of(group):
@@ -75,10 +94,10 @@ def product_of(group):
 
 def drawing_code(name):
     """Files whose change redraws a product."""
-    family = registry.owner(name).name
-    shared = ("claims.py", "plotting.py", "transfer.py", "products.py")
-    folder = f"experiments/{family}"
-    return [f"{folder}/figures.py", f"{folder}/spec.py", *(f"experiments/{f}" for f in shared)]
+    own = {relative(module_file(function)) for function in registry.product(name).functions}
+    own.add(f"experiments/{registry.owner(name).name}/spec.py")
+    shared = ("claims.py", "grid.py", "plotting.py", "transfer.py", "products.py")
+    return sorted(own) + [f"experiments/{file}" for file in shared]
 
 
 # A marker lies if a run of its group was lost or truncated since. Without the marker, and without
@@ -110,4 +129,3 @@ onstart:
 
 wildcard_constraints:
     group="[0-9a-f]{12}",
-    product="|".join(PRODUCTS) or "none",

@@ -1,27 +1,25 @@
-# From runs to tidy tables, from tables to pictures and verdicts.
-rule collect:
-    input:
-        lambda wildcards: [marker(group) for group in NEEDED[wildcards.product]],
-    output:
-        multiext(
-            f"{RESULTS}/{{product}}/",
-            "runs.parquet",
-            "curves.parquet",
-            "provenance.parquet",
-            "scale.json",
-        ),
-    log:
-        f"{LOGS}/collect/{{product}}.log",
-    conda:
-        "../../environment.yml"
-    params:
-        data=lambda wildcards: data_of(wildcards.product),
-    shell:
-        f"{EXPERIMENTS} collect {{wildcards.product}} --scale {SCALE} --data {{params.data}}"
-        " 2> >(tee {log} >&2)"
-
-
+# From runs or a measurement to tidy tables, from tables to pictures and verdicts.
 for name in PRODUCTS:
+
+    rule:
+        name:
+            f"collect_{name}"
+        input:
+            [marker(group) for group in NEEDED[name]],
+            code=measurement(name)[0],
+        output:
+            tables(name),
+        log:
+            f"{LOGS}/collect/{name}.log",
+        conda:
+            "../../environment.yml"
+        params:
+            name=name,
+            data=data_option(name),
+            settings=measurement(name)[1],
+        shell:
+            f"{EXPERIMENTS} collect {{params.name}} --scale {SCALE} {{params.data}}"
+            " 2> >(tee {log} >&2)"
 
     rule:
         name:

@@ -10,7 +10,7 @@ rule train:
     threads: 1
     params:
         product=lambda wildcards: product_of(wildcards.group),
-        data=lambda wildcards: data_of(product_of(wildcards.group)),
+        data=lambda wildcards: data_option(product_of(wildcards.group)),
     shell:
         f"{EXPERIMENTS} train {{wildcards.group}} --product {{params.product}} --scale {SCALE}"
-        f" --data {{params.data}} --jobs {JOBS} --done {{output}} 2> >(tee {{log}} >&2)"
+        f" {{params.data}} --jobs {JOBS} --done {{output}} 2> >(tee {{log}} >&2)"

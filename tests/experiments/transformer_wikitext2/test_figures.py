@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from experiments import claims, plotting, products, registry, spec
+from experiments import claims, plotting, products, registry
 from experiments.spec import RunConfig, load
 from experiments.transformer_wikitext2.figures import draw_fig1
 from experiments.transformer_wikitext2.spec import FIG1, TransformerConfig
@@ -315,7 +315,7 @@ def test_notes_name_what_could_not_be_measured() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", [n for n, p in registry.products().items() if isinstance(p, spec.Figure)]
+    "name", [p.name for p in registry.experiment("transformer_wikitext2").figures]
 )
 def test_every_figure_draws_from_its_smoke_runs(name, tmp_path) -> None:
     figure = registry.product(name)

@@ -8,7 +8,7 @@ from experiments import registry
 from experiments.transformer_wikitext2.spec import FIG1, TransformerConfig, flops
 from experiments.transformer_wikitext2.task import build
 from mupkit import get_infshapes
-from mupkit.optim import lr_mult
+from mupkit.rules import rule_for, scale
 from tests.tiny_runs import tiny_run
 
 
@@ -110,7 +110,7 @@ def test_roles_and_rates(norm) -> None:
         part = next(p for p in ROLES if f".{p}" in f".{name}" or f"_{p}" in name)
         role, factor = ROLES[part]
         assert infshape.role() == role, name
-        assert lr_mult(infshape, "adam") == factor, name
+        assert scale(infshape, rule_for(infshape).lr["adam"]) == factor, name
 
 
 @pytest.mark.parametrize("parametrization", ["sp", "mup"])
@@ -133,9 +133,9 @@ def test_initial_std(parametrization) -> None:
 
 
 def test_attention_scale() -> None:
-    for parametrization, scale in (("mup", 3 * 4**-0.5 * 4 / 16), ("sp", 3 * 16**-0.5)):
+    for parametrization, factor in (("mup", 3 * 4**-0.5 * 4 / 16), ("sp", 3 * 16**-0.5)):
         config = tiny_run(width=64, base_width=16, attn_mult=3.0, parametrization=parametrization)
-        assert build(config).blocks[0].attention.scale == pytest.approx(scale)
+        assert build(config).blocks[0].attention.scale == pytest.approx(factor)
 
 
 @pytest.mark.parametrize("parametrization", ["sp", "mup"])
