@@ -39,6 +39,8 @@ SIGNS = {
     "—": "---",
     "→": r"$\to$",
     "†": r"$\dagger$",
+    "·": r"$\cdot$",
+    "✗": r"$\times$",
     "ᵃ": r"\textsuperscript{a}",
     "ᵇ": r"\textsuperscript{b}",
     "ᶜ": r"\textsuperscript{c}",

@@ -33,6 +33,7 @@ RATIO = (
     "ᵇ 1 in the paper, where fan_in and fan_out grow alike; this is the general case, of "
     "Appendix J.2.1."
 )
+MATRICES_ONLY = "Muon LR: of matrices; vectors are not for Muon."
 VERDICTS = "Verdicts on a figure's claims: `python -m experiments claims FIGURE`."
 THEORY = {"gaussian": 0.5, "linear": 1.0, "nonlinear": 1.0, "vector": 1.0}
 MATRICES = {
@@ -68,7 +69,7 @@ def render_rules(entries: pd.DataFrame) -> Grid:
         for quantity, label in ROWS.items()
         if quantity in shown
     ]
-    return Grid(["", *COLUMNS.values()], rows, (FINITE, RATIO))
+    return Grid(["", *COLUMNS.values()], rows, (FINITE, RATIO, MATRICES_ONLY))
 
 
 def _cell(entry: object) -> str:

@@ -64,12 +64,12 @@ def test_sizes_are_tidy_and_seeds_differ(capsys) -> None:
 
 
 def test_the_exponent_is_the_slope() -> None:
-    found = tables.exponent(known({"linear": 0.75}), "linear")
+    found = tables.measured(known({"linear": 0.75}), "linear")
     assert (found.value, found.low, found.high) == pytest.approx((0.75, 0.75, 0.75))
-    noisy = tables.exponent(known({"linear": 0.75}, noise=0.1), "linear")
+    noisy = tables.measured(known({"linear": 0.75}, noise=0.1), "linear")
     assert noisy.low < noisy.value < noisy.high
     assert noisy.high - noisy.low < 0.2
-    assert tables.exponent(known({"linear": 1.0}, seeds=1), "linear").low is None
+    assert tables.measured(known({"linear": 1.0}, seeds=1), "linear").low is None
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -97,4 +97,4 @@ def test_measured_at_moderate_widths() -> None:
     settings = {**TABLE14.measurement.settings, "widths": [64, 128, 256, 512], "seeds": 6}
     found = measure.sizes(settings, "")
     for kind, theory in tables.THEORY.items():
-        assert tables.exponent(found, kind).value == pytest.approx(theory, abs=0.15)
+        assert tables.measured(found, kind).value == pytest.approx(theory, abs=0.15)

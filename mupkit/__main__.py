@@ -1,0 +1,243 @@
+"""python -m mupkit explain | check: look at the parametrization of any model, from the shell."""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import csv
+import importlib
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import astuple, fields
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+import mupkit
+from mupkit.explain import Finding, Row, explain, findings
+from mupkit.shape import REGISTRY, read_shapes
+
+EXPLAIN = """\
+A table of what happens to each parameter, and what looks wrong. Exit status 1 if anything does.
+
+  python -m mupkit explain my_model:build --base width=64 --target width=1024
+  python -m mupkit explain my_model:build --base width=64 --target width=1024 --delta width=96 \\
+      --optimizer adamw --lr 3e-4 --weight-decay 0.1 --scheduler my_model:schedule
+  python -m mupkit explain my_model:build --base width=64 --target width=8192 --meta --csv > a.csv
+
+build(**arguments) returns the model: a plain one, which is then parametrized by --table, or one on
+which you called mupkit.set_base_shapes or mupkit.parametrize yourself, which is taken as it is.
+"""
+CHECK = """\
+Train the model a few steps at several widths and see how activations, their changes and the
+parameters' updates scale. Exit status 1 if anything scales otherwise than theory says.
+
+  python -m mupkit check my_model:build --loss my_model:loss --base width=64 \\
+      --widths width=64,128,256,512 --optimizer adam --lr 0.01 --picture check.png
+  python -m mupkit check my_model:build --loss my_model:loss --base d=64 ffn=256 \\
+      --widths d=64,128,256 ffn=256,512,1024 --optimizer my_model:make_optimizer
+
+loss(model) returns the loss on one fixed batch. A large learning rate shows more than a small one.
+"""
+OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
+    "adam": mupkit.MuAdam,
+    "adamw": mupkit.MuAdamW,
+    "sgd": mupkit.MuSGD,
+    "adafactor": mupkit.MuFrobenius,
+}
+PLOT = "experiments.plotting:coordinate_check"
+
+
+class UsageError(Exception):
+    """What the user asked for cannot be done; the message says why."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; 0 if all is well, 1 if something was found, 2 if it could not be run."""
+    arguments = _parser().parse_args(argv)
+    sys.path.insert(0, "")
+    try:
+        return int(arguments.run(arguments))
+    except (UsageError, ValueError, TypeError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m mupkit", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="explain | check")
+    raw = argparse.RawDescriptionHelpFormatter
+    one = commands.add_parser("explain", description=EXPLAIN, formatter_class=raw)
+    two = commands.add_parser("check", description=CHECK, formatter_class=raw)
+    for command in (one, two):
+        command.add_argument("build", help="module:function that builds the model")
+        command.add_argument("--base", nargs="+", required=True, metavar="KEY=VALUE")
+        command.add_argument("--delta", nargs="+", metavar="KEY=VALUE", help="all widths changed")
+        command.add_argument("--table", default="3", choices=sorted(mupkit.TABLES), help="of rules")
+        command.add_argument("--init", default="torch", choices=("torch", "constant"))
+        command.add_argument(
+            "--optimizer",
+            default="adam",
+            help=f"{', '.join(OPTIMIZERS)}, or module:function of the model",
+        )
+        command.add_argument("--weight-decay", type=float, default=0.0)
+    one.add_argument("--lr", type=float, default=1e-3, help="at base width")
+    one.add_argument("--target", nargs="+", required=True, metavar="KEY=VALUE")
+    one.add_argument("--scheduler", help="module:function of the optimizer")
+    one.add_argument("--meta", action="store_true", help="allocate nothing; no initial stds then")
+    one.add_argument("--csv", action="store_true", help="the table as CSV, warnings on stderr")
+    one.set_defaults(run=_explain)
+    two.add_argument("--lr", type=float, default=1e-2, help="at base width; large on purpose")
+    two.add_argument("--loss", required=True, help="module:function of the model, on a fixed batch")
+    two.add_argument("--widths", nargs="+", required=True, metavar="KEY=VALUE,VALUE,...")
+    two.add_argument("--steps", type=int, default=4)
+    two.add_argument("--seeds", type=int, default=3)
+    two.add_argument("--picture", help="file to draw to (needs the experiments package)")
+    two.set_defaults(run=_check)
+    return parser
+
+
+def _explain(arguments: argparse.Namespace) -> int:
+    build = _load(arguments.build)
+    base = _keywords(arguments.base)
+    found: list[Finding] = []
+    with warnings.catch_warnings(record=True) as caught, torch.random.fork_rng():
+        warnings.simplefilter("always")
+        torch.manual_seed(0)
+        with torch.device("meta" if arguments.meta else "cpu"):
+            model = build(**_keywords(arguments.target))
+        plain = None
+        if not _parametrized(model):
+            plain = None if arguments.meta else build(**base)
+            _parametrize(model, arguments, build)
+        optimizer = _optimizer(arguments)(model)
+        schedule = _load(arguments.scheduler) if arguments.scheduler else None
+        found += findings(model, plain, optimizer, schedule)
+        rows = explain(model, _optimizer(arguments)(model))
+    found += [_caught(w) for w in caught if issubclass(w.category, UserWarning)]
+    if arguments.csv:
+        _print_csv(rows)
+    else:
+        _print_table(rows)
+    for finding in found:
+        print(finding, file=sys.stderr if arguments.csv else sys.stdout)
+    return int(any(f.level == "warning" for f in found))
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    from mupkit.coord_check import coord_check
+
+    build, loss = _load(arguments.build), _load(arguments.loss)
+    widths = _sweep(arguments.widths)
+
+    def at(width: int) -> nn.Module:
+        model: nn.Module = build(**widths[width])
+        return model if _parametrized(model) else _parametrize(model, arguments, build)
+
+    report = coord_check(
+        at,
+        list(widths),
+        make_optimizer=_optimizer(arguments),
+        loss=loss,
+        steps=arguments.steps,
+        seeds=range(arguments.seeds),
+    )
+    print(report)
+    if arguments.picture:
+        try:
+            draw = _load(PLOT)
+        except UsageError as error:
+            raise UsageError(f"--picture needs the experiments package: {error}") from None
+        draw(report).savefig(arguments.picture)
+        print(f"drawn to {arguments.picture}")
+    return int(not report.passed)
+
+
+def _parametrized(model: nn.Module) -> bool:
+    return any(REGISTRY in vars(module) for module in model.modules())
+
+
+def _parametrize(model: nn.Module, arguments: argparse.Namespace, build: Any) -> nn.Module:
+    with torch.device("meta"):
+        base = read_shapes(build(**_keywords(arguments.base)))
+        delta = read_shapes(build(**_keywords(arguments.delta))) if arguments.delta else None
+    return mupkit.parametrize(
+        model, base, delta, table=mupkit.TABLES[arguments.table], init=arguments.init
+    )
+
+
+def _optimizer(arguments: argparse.Namespace) -> Callable[[nn.Module], Optimizer]:
+    name = arguments.optimizer
+    if ":" in name:
+        return _load(name)
+    if name not in OPTIMIZERS:
+        raise UsageError(f"--optimizer is {name}, allowed are {', '.join(OPTIMIZERS)}, or a:b")
+    return partial(OPTIMIZERS[name], lr=arguments.lr, weight_decay=arguments.weight_decay)
+
+
+def _load(reference: str) -> Callable[..., Any]:
+    module, _, name = reference.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise UsageError(f"{reference} cannot be imported: {error}; expected module:name") from None
+    if not callable(found):
+        raise UsageError(f"{reference} is no function")
+    return found  # type: ignore[no-any-return]
+
+
+def _keywords(pairs: Sequence[str]) -> dict[str, Any]:
+    """{"width": 64} of ["width=64"]; values are Python literals, or else text."""
+    found = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals:
+            raise UsageError(f"{pair!r} is not of the form key=value")
+        try:
+            found[key] = ast.literal_eval(value)
+        except (ValueError, SyntaxError):
+            found[key] = value
+    return found
+
+
+def _sweep(pairs: Sequence[str]) -> dict[int, dict[str, Any]]:
+    """Arguments by width; the first key is the width, the others go with it."""
+    columns = {k: v if isinstance(v, tuple) else (v,) for k, v in _keywords(pairs).items()}
+    lengths = {len(values) for values in columns.values()}
+    first = next(iter(columns.values()))
+    if len(lengths) != 1 or len(first) < 2 or not all(isinstance(w, int) for w in first):
+        raise UsageError("--widths needs two or more numbers for each key, as many for each")
+    rows = zip(*columns.values(), strict=True)
+    return {row[0]: dict(zip(columns, row, strict=True)) for row in rows}
+
+
+def _caught(warning: warnings.WarningMessage) -> Finding:
+    what, _, mend = str(warning.message).partition(". ")
+    return Finding("model", what, mend or "See the documentation of mupkit")
+
+
+def _cells(row: Row) -> list[str]:
+    return [
+        "" if v is None else f"{v:.4g}" if isinstance(v, float) else str(v) for v in astuple(row)
+    ]
+
+
+def _print_table(rows: Sequence[Row]) -> None:
+    lines = [[f.name for f in fields(Row)], *map(_cells, rows)]
+    sizes = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for line in lines:
+        print("  ".join(c.ljust(s) for c, s in zip(line, sizes, strict=True)).rstrip())
+
+
+def _print_csv(rows: Sequence[Row]) -> None:
+    writer = csv.writer(sys.stdout)
+    writer.writerow(f.name for f in fields(Row))
+    writer.writerows(_cells(row) for row in rows)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

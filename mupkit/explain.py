@@ -1,0 +1,266 @@
+"""What a parametrization does with each parameter of a model, and what looks wrong about it."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from mupkit.infshape import InfShape, Role
+from mupkit.multipliers import multiplier
+from mupkit.optim import family_of, setting
+from mupkit.rules import Exponents, Family, Table, rule_for, scale
+from mupkit.schedule import guard
+from mupkit.shape import canonical, get_scalings
+from mupkit.storage import embeddings, free_parameters, is_linear, own_parameters
+
+COLUMNS: dict[Role, str] = {
+    "input": "input weights & biases",
+    "hidden": "hidden weights",
+    "output": "output weights",
+    "scalar": "scalars",
+}
+SCHEDULER_STEPS = 100
+MEND = (
+    "It sets absolute rates: give it a list, mupkit.per_group(optimizer, rate), leave eta_min at "
+    "0, or use LambdaLR"
+)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One parameter.
+
+    Attributes:
+        name, shape: as torch has them.
+        widths: its dimensions that scale, as "base -> size"; a finite one is "-".
+        role: column of the table.
+        fan_in, fan_out: sizes; a vector has fan-in 1.
+        init_std: measured; None on the meta device.
+        multiplier: of the weight in the forward pass.
+        lr, weight_decay, eps: of the optimizer; None if it has none.
+        rule: the entry of the table that says so.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    widths: str
+    role: Role
+    fan_in: int
+    fan_out: int
+    init_std: float | None
+    multiplier: float
+    lr: float | None
+    weight_decay: float | None
+    eps: float | None
+    rule: str
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that is wrong (a warning) or worth knowing (a note): where, what, the mend."""
+
+    where: str
+    what: str
+    mend: str
+    level: Literal["warning", "note"] = "warning"
+
+    def __str__(self) -> str:
+        return f"{self.level}: {self.where}: {self.what}. {self.mend}."
+
+
+def explain(model: nn.Module, optimizer: Optimizer | None = None) -> list[Row]:
+    """A row for each parameter of a parametrized model, in the model's order.
+
+    Raises:
+        ValueError: if a parameter has no base shape.
+    """
+    options = _options(optimizer)
+    mults = {id(p): multiplier(m, local) for _, m, local, p in reversed([*own_parameters(model)])}
+    family = None if optimizer is None else family_of(type(optimizer))
+    rows = []
+    scalings = get_scalings(model)
+    for name, p in model.named_parameters():
+        infshape, table = scalings[name]
+        fan_in, fan_out = infshape.fanin_fanout()
+        group = options.get(id(p), {})
+        rows.append(
+            Row(
+                name=canonical(name),
+                shape=tuple(p.shape),
+                widths=", ".join(
+                    f"{d.base_dim} -> {d.dim}" if d.isinf() else "-" for d in infshape
+                ),
+                role=infshape.role(),
+                fan_in=fan_in.dim,
+                fan_out=fan_out.dim,
+                init_std=_std(p),
+                multiplier=mults[id(p)],
+                lr=_number(group.get("lr")),
+                weight_decay=_number(group.get("weight_decay")),
+                eps=_number(group.get("eps")),
+                rule=_rule_text(infshape, table, family),
+            )
+        )
+    return rows
+
+
+def _options(optimizer: Optimizer | None) -> dict[int, dict[str, Any]]:
+    groups = [] if optimizer is None else optimizer.param_groups
+    return {id(p): group for group in groups for p in group["params"]}
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if isinstance(value, int | float | Tensor) else None
+
+
+def _std(p: Tensor) -> float | None:
+    return None if p.is_meta else math.sqrt(p.detach().double().square().mean().item())
+
+
+def power(exponents: Exponents) -> str:
+    """Exponents of (fan_in, fan_out) as a formula: (-0.5, 0) is "1/sqrt(fan_in)"."""
+    up: list[str] = []
+    down: list[str] = []
+    for name, e in zip(("fan_in", "fan_out"), exponents, strict=True):
+        size = {0.5: f"sqrt({name})", 1: name, 2: f"{name}^2"}.get(abs(e), f"{name}^{abs(e):g}")
+        if e:
+            (up if e > 0 else down).append(size)
+    top = " ".join(up) or "1"
+    return f"{top}/{' '.join(down)}" if down else top
+
+
+def _rule_text(infshape: InfShape, table: Table, family: Family | None) -> str:
+    rule = rule_for(infshape, table)
+    name = f"Table {table.name}" if table.name.isdigit() else table.name.upper()
+    text = f"{name}, {COLUMNS[infshape.role()]}: std {power(rule.init_std)}"
+    if any(rule.multiplier):
+        text += f", multiplier {power(rule.multiplier)}"
+    return text if family is None else f"{text}, {family} lr {power(rule.lr[family])}"
+
+
+def findings(
+    model: nn.Module,
+    base: nn.Module | None = None,
+    optimizer: Optimizer | None = None,
+    scheduler: Callable[[Optimizer], Any] | None = None,
+) -> list[Finding]:
+    """What looks wrong about a parametrized model.
+
+    Args:
+        model: on any device; its initialization is looked at unless it is on the meta device.
+        base: the base model, initialized alike (not on the meta device), to compare stds with.
+        optimizer: to compare its rates with the table's.
+        scheduler: makes the scheduler of an optimizer, which is then stepped a hundred times.
+    """
+    found = [*_structure(model)]
+    if base is not None:
+        found += _initialization(model, base)
+    if optimizer is not None:
+        found += _rates(model, optimizer)
+        if scheduler is not None:
+            found += _schedule(optimizer, scheduler)
+    return found
+
+
+def _structure(model: nn.Module) -> Iterable[Finding]:
+    scalings = get_scalings(model)
+    if not any(infshape.ninf() for infshape, _ in scalings.values()):
+        yield Finding(
+            "model",
+            "no dimension of any parameter scales with width, so it is in SP",
+            "Give a base whose widths differ, or a delta model if this is the base width",
+        )
+    tables, free = embeddings(model), free_parameters(model, {})
+    by_id = {id(p): scalings[name] for name, p in model.named_parameters()}
+    known = (nn.MultiheadAttention, nn.RNNBase, nn.Embedding, nn.EmbeddingBag)
+    for name, module, _, p in own_parameters(model):
+        infshape, table = by_id[id(p)]
+        if id(p) in tables and is_linear(module):
+            yield Finding(
+                name,
+                f"shares the weight of an embedding, which keeps the input weights' rules of Table "
+                f"{table.name}; its logits are multiplied by {multiplier(module, 'weight'):g}",
+                "Nothing to do, if that is what you want; else give the readout its own weight",
+                "note",
+            )
+        guessed = id(p) in free and not isinstance(module, known)
+        if guessed and p.ndim > 1 and infshape.ninf() == 1:
+            yield Finding(
+                name,
+                f"{type(module).__name__} does not tell how it uses {tuple(p.shape)}, so it is "
+                "taken for an input weight, such as a position",
+                f'If it maps a width to a finite dimension, say layout={{"{name}": "out_in"}} (or '
+                '"in_out" for x @ W)',
+                "note",
+            )
+    for name, submodule in model.named_modules():
+        if isinstance(submodule, nn.MultiheadAttention) and submodule.head_dim > 1:
+            yield Finding(
+                name,
+                "nn.MultiheadAttention divides attention logits by sqrt(d_head)",
+                "Keep d_head fixed and scale the number of heads, or use an attention whose logits "
+                "you multiply by mupkit.attention_scale(d_head, base_d_head)",
+            )
+
+
+def _initialization(model: nn.Module, base: nn.Module) -> Iterable[Finding]:
+    theirs = {canonical(name): p for name, p in base.named_parameters()}
+    for name, p in model.named_parameters():
+        infshape, table = get_scalings(model)[name]
+        std, base_std = _std(p), _std(theirs[canonical(name)])
+        if not std or not base_std or p.numel() < 16 or theirs[canonical(name)].numel() < 16:
+            continue
+        ratio = std / base_std / scale(infshape, rule_for(infshape, table).init_std)
+        noise = 5 / math.sqrt(2 * min(p.numel(), theirs[canonical(name)].numel()))
+        if abs(math.log(ratio)) > 0.1 + noise:
+            yield Finding(
+                canonical(name),
+                f"its initial size is {ratio:.3g} times what the base model's and Table "
+                f"{table.name} give",
+                "Initialize before parametrize(), with a scheme that init= names, or after it with "
+                "the functions of mupkit.init",
+            )
+
+
+def _rates(model: nn.Module, optimizer: Optimizer) -> Iterable[Finding]:
+    family, options = family_of(type(optimizer)), _options(optimizer)
+    if family in (None, "muon"):  # torch's Muon has factors of its own
+        return
+    masters: dict[int, list[tuple[float, str]]] = {}  # by the group they were given in
+    for name, p in model.named_parameters():
+        infshape, table = get_scalings(model)[name]
+        group = options.get(id(p))
+        if group is not None:
+            master = float(group["lr"]) / setting(infshape, table, family).lr_mult
+            masters.setdefault(group.get("mup_group", -1), []).append((master, canonical(name)))
+        elif p.requires_grad:
+            yield Finding(
+                canonical(name), "the optimizer does not have it", "Give it all parameters"
+            )
+    for rates in masters.values():
+        (low, least), (high, most) = min(rates), max(rates)
+        if high > 1.001 * low:
+            yield Finding(
+                most,
+                f"its rate is {high / low:.3g} times that of {least}, each measured by its rule",
+                "Make the optimizer by mupkit.MuAdam, MuAdamW or MuSGD",
+            )
+
+
+def _schedule(optimizer: Optimizer, make: Callable[[Optimizer], Any]) -> Iterable[Finding]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a scheduler stepped before its optimizer
+        try:
+            scheduler = make(optimizer)
+            guard(optimizer)
+            for _ in range(SCHEDULER_STEPS):
+                scheduler.step()
+                guard(optimizer)
+        except ValueError as error:
+            yield Finding("scheduler", str(error).split(". A scheduler")[0], MEND)

@@ -1,0 +1,141 @@
+"""`python -m mupkit explain` and `check`: output and exit status."""
+
+from __future__ import annotations
+
+import csv
+import io
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mupkit.__main__ import main
+
+MODULE = """
+import torch
+import mupkit
+from torch import nn
+from torch.nn import functional as F
+
+class Net(nn.Module):
+    def __init__(self, width, ffn=None, classes=5):
+        super().__init__()
+        ffn = ffn or width
+        self.up, self.down = nn.Linear(8, ffn), nn.Linear(ffn, width)
+        self.readout = nn.Linear(width, classes)
+    def forward(self, x):
+        return self.readout(torch.relu(self.down(torch.relu(self.up(x)))))
+
+def build(width, ffn=None, classes=5):
+    return Net(width, ffn, classes)
+
+def own(width):
+    return mupkit.set_base_shapes(Net(width), Net(32))  # a plain readout: refused
+
+def loss(model):
+    p = next(model.parameters())
+    x = torch.randn(8, 8, generator=torch.Generator().manual_seed(0)).to(p)
+    return F.cross_entropy(model(x), torch.arange(8) % 5)
+
+def plain(model):
+    return torch.optim.Adam(model.parameters(), lr=0.02)
+
+def cycle(optimizer):
+    return torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.1, total_steps=101)
+"""
+EXPLAIN = ["explain", "my_model:build", "--base", "width=32", "--target", "width=128"]
+CHECK = ["check", "my_model:build", "--loss", "my_model:loss", "--base", "width=32"]
+CHECK += ["--widths", "width=32,64,128,256", "--lr", "0.02", "--seeds", "5"]
+
+
+@pytest.fixture(autouse=True)
+def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "my_model.py").write_text(MODULE)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    sys.modules.pop("my_model", None)
+
+
+def test_explain_prints_a_line_for_each_parameter(capsys):
+    assert main(EXPLAIN) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == [
+        "name",
+        *("up.weight", "up.bias", "down.weight", "down.bias", "readout.weight", "readout.bias"),
+    ]
+
+
+def test_explain_as_csv_on_the_meta_device(capsys):
+    assert main([*EXPLAIN[:-1], "width=1024", "--meta", "--csv", "--lr", "0.5"]) == 0
+    table = {row["name"]: row for row in csv.DictReader(io.StringIO(capsys.readouterr().out))}
+    assert table["down.weight"]["lr"] == f"{0.5 / 32:.4g}"
+    assert table["down.weight"]["init_std"] == ""
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--optimizer", "my_model:plain"], "its rate is 4 times that of"),
+        (["--scheduler", "my_model:cycle"], "warning: scheduler: the learning rates"),
+        (["--delta", "width=64", "ffn=32"], "do not differ|not between base and delta"),
+    ],
+)
+def test_explain_warns_and_returns_1(options, words, capsys):
+    arguments = EXPLAIN if "--delta" not in options else [*EXPLAIN[:3], "width=32", "ffn=32"]
+    arguments = arguments if "--delta" not in options else [*arguments, *EXPLAIN[4:], "ffn=64"]
+    assert main([*arguments, *options]) == 1
+    out = capsys.readouterr().out
+    assert any(word in out for word in words.split("|"))
+
+
+def test_check_passes_a_right_model_and_draws(capsys, tmp_path):
+    assert main([*CHECK, "--delta", "width=64", "--picture", "check.png"]) == 0
+    assert capsys.readouterr().out.startswith("passed")
+    assert (tmp_path / "check.png").stat().st_size > 1000
+
+
+def test_check_finds_a_plain_optimizer(capsys):
+    assert main([*CHECK, "--delta", "width=64", "--optimizer", "my_model:plain"]) == 1
+    assert "grows with width" in capsys.readouterr().out
+
+
+def test_check_varies_several_widths_together(capsys):
+    arguments = [*CHECK]
+    at = arguments.index("--widths")
+    arguments[at + 1 : at + 2] = ["width=32,64,128,256", "ffn=64,128,256,512"]
+    assert main([*arguments, "--delta", "width=64", "ffn=65", "--base", "width=32", "ffn=64"]) == 0
+
+
+BAD = {
+    "no module": (["explain", "nowhere:build", *EXPLAIN[2:]], "nowhere:build cannot be imported"),
+    "no function": (["explain", "my_model:x", *EXPLAIN[2:]], "expected module:name"),
+    "no value": ([*EXPLAIN[:3], "width", *EXPLAIN[4:]], "'width' is not of the form key=value"),
+    "unknown argument": ([*EXPLAIN[:3], "depth=3", *EXPLAIN[4:]], "depth"),
+    "plain readout": (["explain", "my_model:own", *EXPLAIN[2:]], "mupkit.parametrize"),
+    "optimizer": ([*EXPLAIN, "--optimizer", "lion"], "allowed are adam"),
+    "one width": ([*CHECK[:6], "--widths", "width=32"], "two or more numbers"),
+    "uneven": ([*CHECK[:6], "--widths", "width=32,64", "ffn=1,2,3"], "as many for each"),
+}
+
+
+@pytest.mark.parametrize("bad", BAD)
+def test_bad_input_is_one_line_and_status_2(bad, capsys):
+    arguments, words = BAD[bad]
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert words in error
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+
+
+def test_help_has_examples():
+    for command in ("explain", "check"):
+        done = subprocess.run(
+            [sys.executable, "-m", "mupkit", command, "--help"],
+            cwd=Path(__file__).parents[2],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert f"python -m mupkit {command} my_model:build" in done.stdout
