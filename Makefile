@@ -7,7 +7,7 @@ PIP_ARGS ?=
 BIN := $(VENV)/bin
 RUFF_TARGETS := mupkit experiments tests tools
 
-.PHONY: fig1 setup test check lock format
+.PHONY: fig1 setup test check lock format docs
 
 fig1: setup
 	$(BIN)/snakemake fig1
@@ -40,6 +40,10 @@ format: setup
 	$(BIN)/ruff check --fix $(RUFF_TARGETS)
 	$(BIN)/ruff format $(RUFF_TARGETS)
 	$(BIN)/snakefmt Snakefile workflow
+
+# The API reference, for a browser; it needs no network.
+docs: setup
+	$(BIN)/pdoc -d google -o docs/api mupkit mupkit.coord_check mupkit.huggingface
 
 lock: setup
 	$(BIN)/python tools/lock.py > requirements.lock.new

@@ -15,7 +15,7 @@ Source: Tensor Programs V, Table 8.
 from mupkit import init
 from mupkit.attention import attention_scale
 from mupkit.bsh import load as load_base_shapes
-from mupkit.fold import fold
+from mupkit.folding import fold
 from mupkit.infshape import InfDim, InfShape, Role
 from mupkit.layer import MuReadout, MuSharedReadout
 from mupkit.optim import MuAdam, MuAdamW, MuFrobenius, MuMuon, MuSGD

@@ -13,13 +13,19 @@ from pathlib import Path
 
 COMMENT = "# base shapes: a number is the base size of a width, null a finite dimension\n"
 _KEY = re.compile(r"""^(['"]?)([^'":\s][^'":]*)\1:\s*(\[.*\])?$""")
+_PLAIN = re.compile(r"^[A-Za-z_]\w*(\.\w+)+$")
 _ITEM = re.compile(r"^\s*-\s+(\d+|null|~)$")
 
 
 def save(shapes: Mapping[str, Sequence[int | None]], file: str | Path) -> None:
     """Write base shapes by parameter name."""
-    lines = (f"{name}: {json.dumps(list(shape))}\n" for name, shape in shapes.items())
+    lines = (f"{_key(name)}: {json.dumps(list(shape))}\n" for name, shape in shapes.items())
     Path(file).write_text(COMMENT + "".join(lines), encoding="utf-8")
+
+
+def _key(name: str) -> str:
+    """A name as YAML reads it back: quoted where it might be a number or a word such as `null`."""
+    return name if _PLAIN.match(name) else json.dumps(name)
 
 
 def load(file: str | Path) -> dict[str, list[int | None]]:

@@ -47,6 +47,8 @@ class InfShape:
     Source: Tensor Programs V, Appendix B, "Matrix-Like, Vector-Like, Scalar-Like Parameters".
     """
 
+    __slots__ = ("dims", "transposed")
+
     def __init__(self, dims: Iterable[InfDim], transposed: bool = False):
         self.dims = tuple(dims)
         self.transposed = transposed

@@ -46,12 +46,13 @@ def set_multiplier(module: nn.Module, local: str, mult: float) -> None:
     """Make `module` use its parameter `local` times `mult`; a second call replaces the first.
 
     Raises:
-        ValueError: for a recurrent layer, whose kernels read the stored weights.
+        ValueError: for a recurrent layer, whose kernels read the stored weights, and for a
+            parameter that is sharded already, whose place fully_shard remembers.
     """
     if mult != 1 and isinstance(module, nn.RNNBase):
         raise ValueError(
             f"{type(module).__name__}.{local} would need a multiplier, which its kernels do not "
-            "see: use mupkit.TABLE_3 or mupkit.TABLE_8"
+            "see: use mupkit.TABLE_3, which has none"
         )
     if local == "weight" and isinstance(module, MuReadout):
         module.set_width_mult(1 / mult)
@@ -64,6 +65,11 @@ def set_multiplier(module: nn.Module, local: str, mult: float) -> None:
     elif (found := parametrization(module, local)) is not None:
         found.mult = mult
     elif mult != 1:
+        if hasattr(getattr(module, local), "full_tensor"):  # a DTensor
+            raise ValueError(
+                f"{type(module).__name__}.{local} is sharded already and needs a multiplier: "
+                "parametrize the model first, then shard it"
+            )
         parametrize.register_parametrization(module, local, Multiply(mult), unsafe=True)
 
 
@@ -101,4 +107,18 @@ def fold_multipliers(module: nn.Module) -> None:
             del hooks[key]
     for local in list(getattr(module, "parametrizations", {})):
         if parametrization(module, local) is not None:
+            _own_class(module)
+            chain = cast(nn.ModuleDict, module.parametrizations)[local]
+            # torch writes the result into the original, which a tied layer may share.
+            chain.original = nn.Parameter(cast(Tensor, chain.original).clone())
             parametrize.remove_parametrizations(module, local, leave_parametrized=True)
+
+
+def _own_class(module: nn.Module) -> None:
+    """Part a parametrized module's class from its deep copies', which torch lets them share.
+
+    Otherwise to remove the parametrization of one would take the parameter from all.
+    """
+    shared = type(module)
+    members = {k: v for k, v in vars(shared).items() if k not in ("__dict__", "__weakref__")}
+    module.__class__ = type(shared.__name__, shared.__bases__, members)

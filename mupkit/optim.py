@@ -27,31 +27,48 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.optim import SGD, Adafactor, Adam, AdamW, Muon, Optimizer, RAdam
+from torch.optim import (
+    ASGD,
+    SGD,
+    Adafactor,
+    Adagrad,
+    Adam,
+    Adamax,
+    AdamW,
+    Muon,
+    NAdam,
+    Optimizer,
+    RAdam,
+    RMSprop,
+    SparseAdam,
+)
 
 from mupkit.infshape import InfShape
 from mupkit.rules import Family, Rule, Table, rule_for, scale
 from mupkit.schedule import guard
 from mupkit.shape import get_scalings, infshape_of, table_of
+from mupkit.staged import MuAdafactor, MuRAdam
 
 Params = nn.Module | Iterable[Any]
 DecayMode = Literal["independent", "coupled"]
 
 _FAMILY_OF: dict[type[Optimizer], Family] = {
     SGD: "sgd",
-    torch.optim.ASGD: "sgd",
+    ASGD: "sgd",
     Adam: "adam",
     AdamW: "adam",
-    torch.optim.NAdam: "adam",
+    NAdam: "adam",
     RAdam: "adam",
-    torch.optim.Adagrad: "adam",
-    torch.optim.Adamax: "adam",
-    torch.optim.RMSprop: "adam",
-    torch.optim.SparseAdam: "adam",
+    Adagrad: "adam",
+    Adamax: "adam",
+    RMSprop: "adam",
+    SparseAdam: "adam",
     Adafactor: "frobenius",
     Muon: "muon",
 }
-_COUPLED = (Adam, RAdam, torch.optim.NAdam)  # unless decoupled_weight_decay
+_COUPLED = (Adam, NAdam, RAdam, Adagrad, Adamax, RMSprop)  # unless decoupled_weight_decay
+_NO_RULE = (torch.optim.Adadelta, torch.optim.Rprop, torch.optim.LBFGS)
+_STAGED: dict[type[Optimizer], type[Optimizer]] = {RAdam: MuRAdam, Adafactor: MuAdafactor}
 _WRAPPER: dict[Family, str] = {
     "sgd": "MuSGD",
     "adam": "MuAdam",
@@ -69,14 +86,15 @@ def MuAdam(params: Params, impl: type[Optimizer] = Adam, **kwargs: Any) -> Optim
 
     Source: Tensor Programs V, Tables 3, 8 and 9, row "Adam LR"; Appendix B.3.
     """
+    optimizer = _make(params, impl, "adam", kwargs)
     coupled = impl in _COUPLED and not kwargs.get("decoupled_weight_decay", False)
-    if coupled and kwargs.get("weight_decay", 0):
+    if coupled and any(group["weight_decay"] for group in optimizer.param_groups):
         warnings.warn(
             f"the weight decay of {impl.__name__} goes through its normalization and does not "
             "transfer across width; use MuAdamW",
             stacklevel=2,
         )
-    return _make(params, MuRAdam if impl is RAdam else impl, "adam", kwargs)
+    return optimizer
 
 
 def MuAdamW(params: Params, **kwargs: Any) -> Optimizer:
@@ -116,33 +134,6 @@ def MuMuon(params: Params, impl: type[Optimizer] = Muon, **kwargs: Any) -> Optim
     return _make(params, impl, "muon", kwargs)
 
 
-class MuRAdam(RAdam):
-    """RAdam whose first steps, which are SGD with momentum, have SGD's rates.
-
-    Source: Tensor Programs V, Appendix B.3, "RAdam".
-    """
-
-    def step(self, closure: Any = None) -> Any:
-        rates = [group["lr"] for group in self.param_groups]
-        for group in self.param_groups:
-            if not self._adaptive(group):
-                group["lr"] = group["lr"] * group["sgd_ratio"]
-        try:
-            return super().step(closure)
-        finally:
-            for group, rate in zip(self.param_groups, rates, strict=True):
-                group["lr"] = rate
-
-    def _adaptive(self, group: dict[str, Any]) -> bool:
-        """Whether the group's next step is normalized: torch's condition, rho_t > 5."""
-        done = max(
-            (float(self.state[p]["step"]) for p in group["params"] if self.state[p]), default=0
-        )
-        beta2, step = group["betas"][1], done + 1
-        limit = 2 / (1 - beta2) - 1
-        return bool(limit - 2 * step * beta2**step / (1 - beta2**step) > 5)
-
-
 @dataclass(frozen=True)
 class Setting:
     """What an optimizer of some family does with one parameter, relative to base width."""
@@ -165,11 +156,21 @@ def setting(infshape: InfShape, table: Table, family: Family) -> Setting:
     )
 
 
+def family_of(impl: type[Optimizer]) -> Family | None:
+    """The family of one of torch's optimizers, None for others."""
+    return next((family for known, family in _FAMILY_OF.items() if issubclass(impl, known)), None)
+
+
 def _make(
     params: Params, impl: type[Optimizer], family: Family, kwargs: dict[str, Any]
 ) -> Optimizer:
-    known = next((f for c, f in _FAMILY_OF.items() if impl is c), family)
-    if known != family:
+    if issubclass(impl, _NO_RULE):
+        raise ValueError(
+            f"{impl.__name__} has no rule in µP: the sizes of its steps follow from its own state "
+            "more than from lr; use MuAdam or MuSGD with another impl"
+        )
+    known = family_of(impl)
+    if known is not None and known != family:
         raise ValueError(
             f"{impl.__name__} is for mupkit.{_WRAPPER[known]}, not {_WRAPPER[family]}: its updates "
             "scale otherwise"
@@ -180,6 +181,8 @@ def _make(
     scale_eps: bool = kwargs.pop("scale_eps", True)
     defaults = {n: p.default for n, p in inspect.signature(impl).parameters.items()} | kwargs
     defaults["weight_decay"] = kwargs.get("weight_decay", 0.0)
+    impl = _STAGED.get(impl, impl)
+    decays = ["weight_decay", *(["lambd"] if issubclass(impl, ASGD) else [])]
     groups = []
     for origin, group in enumerate(_as_groups(params)):
         options = {k: v for k, v in group.items() if k not in ("params", "names", "scalings")}
@@ -196,9 +199,10 @@ def _make(
         for (found, own), members in by_setting.items():
             mult = found.lr_mult / own
             new = {**options, "params": members, "lr": asked["lr"] * mult}
-            new["weight_decay"] = asked["weight_decay"] / (mult if mode == "independent" else 1)
+            for decay in decays:
+                new[decay] = asked[decay] / (mult if mode == "independent" else 1)
             new |= {"lr_mult": mult, "mup_group": origin}
-            if scale_eps:
+            if scale_eps and family != "muon":  # Muon's is a floor of the whole gradient's norm
                 new |= _epsilon(asked.get("eps"), found)
             if issubclass(impl, MuRAdam):
                 new["sgd_ratio"] = found.sgd_ratio
@@ -217,7 +221,7 @@ def _epsilon(eps: Any, found: Setting) -> dict[str, Any]:
 
 def _spectral(p: Tensor, name: str, infshape: InfShape, asked: dict[str, Any]) -> float:
     """What torch's Muon multiplies the rate by at this width, relative to base width."""
-    if infshape.role() != "hidden" or p.ndim != 2:
+    if infshape.role() in ("input", "output") or p.ndim != 2:
         raise ValueError(
             f"{name or tuple(p.shape)} is no hidden matrix ({infshape}); give MuMuon only those, "
             "and the rest to MuAdamW"

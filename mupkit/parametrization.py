@@ -25,6 +25,7 @@ from mupkit.shape import (
     canonical,
     check_names,
     get_base_shapes,
+    get_scalings,
     get_shapes,
     make_base_shapes,
     read_shapes,
@@ -36,6 +37,7 @@ from mupkit.storage import (
     default_std,
     embeddings,
     free_parameters,
+    is_embedding,
     is_linear,
     local_parameters,
     own_parameters,
@@ -138,21 +140,33 @@ def reset_parameters(model: nn.Module) -> None:
         ValueError: if parameters have multipliers of their own (Table 9, NTP): build a new model.
     """
     inner = unwrap(model)
+    scalings = get_scalings(inner)
+    for name, p in inner.named_parameters():  # new tensors after to_empty or a deep copy
+        infshape, table = scalings[name]
+        setattr(p, ATTRIBUTE, infshape)
+        setattr(p, TABLE_ATTRIBUTE, table)
     for name, module, local, _ in own_parameters(inner):
         if parametrization(module, local) is not None:
             raise ValueError(f"{name} has a multiplier; build the model anew to draw it again")
-    for module in inner.modules():
-        if callable(reset := getattr(module, "reset_parameters", None)):
-            reset()
-            vars(module).pop(_RESCALED, None)
+    inner.apply(_redraw)  # parents last, as in their constructors
+    for module, _ in _owners(inner).values():
+        if is_embedding(module):
+            _redraw(module)  # a readout that shares the weight has drawn it too
     _rescale(inner, "torch")
+
+
+def _redraw(module: nn.Module) -> None:
+    own = getattr(module, "_reset_parameters", None)  # of nn.MultiheadAttention
+    if callable(reset := getattr(module, "reset_parameters", own)):
+        reset()
+        vars(module).pop(_RESCALED, None)
 
 
 def _infshapes(
     model: nn.Module, base: Source | None, delta: Source | None, layout: Layout = NO_LAYOUT
 ) -> dict[str, InfShape]:
     shapes = get_shapes(model)
-    base_shapes: Shapes = shapes if base is None else read_shapes(base)
+    base_shapes: Shapes = shapes if base is None else read_shapes(base, like=shapes)
     check_names(base_shapes, shapes, "base", "model")
     if unknown := sorted(set(layout) - shapes.keys()):
         raise ValueError(f"layout names no parameter of the model: {', '.join(unknown)}")
@@ -258,8 +272,8 @@ def _rescale(model: nn.Module, init: Init) -> None:
     for p in model.parameters():
         module, local = owners[id(p)]
         infshape: InfShape = getattr(p, ATTRIBUTE)
-        weight = getattr(local_parameters(module).get("weight", p), ATTRIBUTE)
-        has = default_std(module, local, weight, infshape) if init == "torch" else 1.0
+        own = {name: getattr(q, ATTRIBUTE) for name, q in local_parameters(module).items()}
+        has = default_std(module, local, own) if init == "torch" else 1.0
         factor = scale(infshape, rule_for(infshape, getattr(p, TABLE_ATTRIBUTE)).init_std) / has
         if p.is_meta:
             continue  # without data: nothing done, so nothing to remember

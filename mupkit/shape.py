@@ -18,12 +18,13 @@ REGISTRY = "_mup_registry"
 ATTRIBUTE, TABLE_ATTRIBUTE = "infshape", "mup_table"
 Scaling = tuple[InfShape, Table]
 _PARAMETRIZED = re.compile(r"(^|\.)parametrizations\.([^.]+)\.original$")
-_WRAPPED = re.compile(r"^(module\.|_orig_mod\.)+")
+_INSIDE = re.compile(r"(^|\.)(_orig_mod|_checkpoint_wrapped_module|_fsdp_wrapped_module)(?=\.|$)")
+_OUTSIDE = "module."  # of DataParallel and its like; may as well be a module's own name
 
 
 def canonical(name: str) -> str:
-    """A parameter's name without what torch's parametrize adds to it."""
-    return _PARAMETRIZED.sub(r"\1\2", name)
+    """A parameter's name without what torch's parametrize and torch.compile add to it."""
+    return _PARAMETRIZED.sub(r"\1\2", _INSIDE.sub("", name).removeprefix("."))
 
 
 def get_shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
@@ -42,7 +43,7 @@ def get_scalings(model: nn.Module) -> dict[str, Scaling]:
     registry: dict[str, Scaling] = {}
     for prefix, module in model.named_modules():
         for name, scaling in vars(module).get(REGISTRY, {}).items():
-            registry.setdefault(f"{prefix}.{name}" if prefix else name, scaling)
+            registry.setdefault(canonical(f"{prefix}.{name}" if prefix else name), scaling)
     names = [name for name, _ in model.named_parameters()]
     if missing := [name for name in names if canonical(name) not in registry]:
         raise ValueError(
@@ -105,7 +106,8 @@ def make_base_shapes(
         delta: the same model with every width different from the base's.
         savefile: a .bsh file to write them to, as the `mup` package does.
     """
-    base_shapes, delta_shapes = read_shapes(base), read_shapes(delta)
+    base_shapes = read_shapes(base)
+    delta_shapes = read_shapes(delta, like=base_shapes)
     check_names(base_shapes, delta_shapes, "base", "delta")
     shapes = {
         name: [b if b != d else None for b, d in zip(shape, delta_shapes[name], strict=True)]
@@ -137,14 +139,28 @@ def unwrap(model: nn.Module) -> nn.Module:
     return model
 
 
-def read_shapes(source: Source) -> Shapes:
-    """Shapes by name of a model, a dictionary or a .bsh file; wrappers' prefixes are dropped."""
+def read_shapes(source: Source, like: Shapes | None = None) -> Shapes:
+    """Shapes by name of a model, a dictionary or a .bsh file.
+
+    Where their names are those of `like` up to `module.` in front of all, as DataParallel and its
+    like write them, they get the names of `like`.
+    """
     if isinstance(source, nn.Module):
         return get_shapes(unwrap(source))
     shapes = bsh.load(source) if isinstance(source, str | Path) else source
-    if shapes and all(_WRAPPED.match(name) for name in shapes):
-        return {_WRAPPED.sub("", name): shape for name, shape in shapes.items()}
-    return shapes
+    shapes = {canonical(name): shape for name, shape in shapes.items()}
+    found, wanted = _bare_names(shapes), _bare_names(like or {})
+    if found.keys() != wanted.keys():
+        return shapes
+    return {wanted[bare]: shapes[name] for bare, name in found.items()}
+
+
+def _bare_names(shapes: Shapes) -> dict[str, str]:
+    """Each name by what is left of it without `module.` in front of all."""
+    names = {name: name for name in shapes}
+    while names and all(bare.startswith(_OUTSIDE) for bare in names):
+        names = {bare.removeprefix(_OUTSIDE): name for bare, name in names.items()}
+    return names
 
 
 def check_names(left: Shapes, right: Shapes, left_name: str, right_name: str) -> None:

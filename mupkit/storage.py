@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Literal
 
 from torch import nn
 from torch.nn.utils.parametrize import ParametrizationList
 
-from mupkit.infshape import InfShape
+from mupkit.infshape import InfDim, InfShape
 
 Init = Literal["torch", "constant"]
 Layout = Mapping[str, Literal["out_in", "in_out"]]  # by parameter name
 Convolution = nn.modules.conv._ConvNd
 TransposedConvolution = nn.modules.conv._ConvTransposeNd
+_MATRICES = (nn.RNNBase, nn.RNNCellBase, nn.MultiheadAttention)  # theirs are (fan_out, fan_in)
 
 
 def is_conv1d(module: nn.Module) -> bool:
     """Whether it is the linear layer of transformers' GPT-2, whose weight is (fan_in, fan_out)."""
-    return type(module).__name__.removeprefix("Parametrized") == "Conv1D" and hasattr(module, "nf")
+    return hasattr(module, "nf") and any(c.__name__ == "Conv1D" for c in type(module).__mro__)
 
 
 def is_linear(module: nn.Module) -> bool:
@@ -33,8 +35,9 @@ def is_embedding(module: nn.Module) -> bool:
 
 def local_parameters(module: nn.Module) -> dict[str, nn.Parameter]:
     """A module's own parameters by their name in it, also those that torch's parametrize moved."""
-    found = dict(module.named_parameters(recurse=False, remove_duplicate=False))
-    for local, chain in getattr(module, "parametrizations", {}).items():
+    found = {local: p for local, p in module._parameters.items() if p is not None}
+    moved = module._modules.get("parametrizations")  # not by getattr, which torch.compile passes on
+    for local, chain in moved.named_children() if moved is not None else ():
         if isinstance(original := getattr(chain, "original", None), nn.Parameter):
             found[local] = original
     return found
@@ -71,25 +74,40 @@ def free_parameters(model: nn.Module, layout: Layout) -> set[int]:
     of its dimensions that is.
     """
     told = {id(p) for name, _, _, p in own_parameters(model) if name in layout}
-    told |= {id(p) for _, module, _, p in own_parameters(model) if is_linear(module)}
+    told |= {
+        id(p)
+        for _, module, _, p in own_parameters(model)
+        if is_linear(module) or isinstance(module, _MATRICES)
+    }
     return {id(p) for p in model.parameters()} - told
 
 
-def default_std(module: nn.Module, local: str, weight: InfShape, infshape: InfShape) -> float:
+def default_std(module: nn.Module, local: str, shapes: Mapping[str, InfShape]) -> float:
     """How the std of PyTorch's default initialization depends on width, 1 at base width.
 
     Args:
         module, local: owner and name of the parameter.
-        weight: shape of the module's `weight`, or of the parameter itself if there is none.
-        infshape: shape of the parameter.
+        shapes: of all the module's own parameters.
     """
+    infshape = shapes[local]
     if isinstance(module, nn.Linear | Convolution):
         # Biases too. Torch reads transposed convolutions, (in, out), as (out, in).
-        return float(weight[1].width_mult() ** -0.5)
-    if isinstance(module, nn.RNNBase | nn.RNNCellBase):
-        return float(
-            infshape.fanin_fanout()[1].width_mult() ** -0.5
-        )  # all of them, by the hidden size
-    if infshape.ninf() == 2 and not is_conv1d(module):
-        return float(infshape.fanin_fanout()[0].width_mult() ** -0.5)
-    return 1.0
+        width = shapes["weight"][1]
+    elif isinstance(module, nn.RNNBase | nn.RNNCellBase):
+        width = next(iter(shapes.values()))[0]  # all of them by the hidden size
+    elif isinstance(module, nn.MultiheadAttention) and len(infshape) > 1:
+        width = _xavier_fans(infshape)
+    elif is_conv1d(module):
+        return 1.0
+    else:
+        width = infshape.fanin_fanout()[0]
+    return float(width.width_mult() ** -0.5)
+
+
+def _xavier_fans(infshape: InfShape) -> InfDim:
+    """Fan-in + fan-out, as the initializers of `torch.nn.init.xavier_*` count them."""
+
+    def fans(sizes: list[int]) -> int:
+        return (sizes[0] + sizes[1]) * math.prod(sizes[2:])
+
+    return InfDim(fans([d.base_dim or d.dim for d in infshape]), fans([d.dim for d in infshape]))

@@ -67,7 +67,8 @@ def test_python_of_environment_yml_is_allowed() -> None:
 def test_lock_meets_every_requirement() -> None:
     lines = (ROOT / "requirements.lock").read_text(encoding="utf-8").splitlines()
     locked = dict(line.split("==") for line in lines if not line.startswith("#"))
-    wanted = [*project()["dependencies"], *project()["optional-dependencies"]["test"]]
+    extras = project()["optional-dependencies"]
+    wanted = [*project()["dependencies"], *extras["huggingface"], *extras["test"]]
     for requirement in map(Requirement, wanted):
         name = canonicalize_name(requirement.name)
         assert name in locked, f"requirements.lock lacks {name}; run `make lock`"

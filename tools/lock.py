@@ -14,7 +14,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-EXTRAS = ("test",)
+EXTRAS = ("huggingface", "test")
 # Asked for by mup, never imported by it, and built for another torch.
 LEFT_OUT = {"torchvision", "torchaudio"}
 

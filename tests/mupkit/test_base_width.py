@@ -32,6 +32,23 @@ def test_mup_at_base_width_is_plain_torch(name, factory):
     assert losses[-1] < 0.9 * losses[0]
 
 
+@pytest.mark.parametrize("table", [mupkit.TABLE_3, mupkit.TABLE_8, mupkit.TABLE_9], ids="389")
+@pytest.mark.parametrize("factory", OPTIMIZERS)
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_plain_model_at_base_width_is_plain_torch(name, factory, table):
+    build, base, delta, _ = FAMILIES[name]
+    runs = []
+    for lib in (mupkit, PLAIN):
+        torch.manual_seed(0)
+        model = build(PLAIN, *base)
+        if lib is mupkit:
+            mupkit.parametrize(model, build(PLAIN, *base), build(PLAIN, *delta), table=table)
+        optimizer = getattr(lib, factory)(model.parameters(), **OPTIMIZERS[factory])
+        losses = train(model, optimizer, name)
+        runs.append((losses, [p.tolist() for p in model.parameters()], list(model.state_dict())))
+    assert runs[0] == runs[1]
+
+
 @pytest.mark.parametrize("name", FAMILIES)
 def test_wider_than_base_is_not_plain_torch(name):
     """The counterpart, without which the test above could pass by doing nothing."""
