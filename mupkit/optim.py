@@ -164,17 +164,7 @@ def family_of(impl: type[Optimizer]) -> Family | None:
 def _make(
     params: Params, impl: type[Optimizer], family: Family, kwargs: dict[str, Any]
 ) -> Optimizer:
-    if issubclass(impl, _NO_RULE):
-        raise ValueError(
-            f"{impl.__name__} has no rule in µP: the sizes of its steps follow from its own state "
-            "more than from lr; use MuAdam or MuSGD with another impl"
-        )
-    known = family_of(impl)
-    if known is not None and known != family:
-        raise ValueError(
-            f"{impl.__name__} is for mupkit.{_WRAPPER[known]}, not {_WRAPPER[family]}: its updates "
-            "scale otherwise"
-        )
+    _check_family(impl, family)
     mode: DecayMode = kwargs.pop("weight_decay_mode", "independent")
     if mode not in ("independent", "coupled"):
         raise ValueError(f"weight_decay_mode is {mode!r}, allowed are 'independent' and 'coupled'")
@@ -189,14 +179,7 @@ def _make(
         asked = {**defaults, **options}
         if "lr" not in {**kwargs, **options}:
             raise ValueError("a µP optimizer needs lr, as an argument or in every group")
-        by_setting: dict[tuple[Setting, float], list[Tensor]] = {}
-        for p, name, scaling in zip(
-            group["params"], group["names"], group["scalings"], strict=True
-        ):
-            infshape, table = scaling
-            own = _spectral(p, name, infshape, asked) if family == "muon" else 1.0
-            by_setting.setdefault((setting(infshape, table, family), own), []).append(p)
-        for (found, own), members in by_setting.items():
+        for (found, own), members in _by_setting(group, family, asked).items():
             mult = found.lr_mult / own
             new = {**options, "params": members, "lr": asked["lr"] * mult}
             for decay in decays:
@@ -210,6 +193,32 @@ def _make(
     optimizer = impl(groups, **kwargs)
     optimizer.register_step_pre_hook(guard)
     return optimizer
+
+
+def _check_family(impl: type[Optimizer], family: Family) -> None:
+    if issubclass(impl, _NO_RULE):
+        raise ValueError(
+            f"{impl.__name__} has no rule in µP: the sizes of its steps follow from its own state "
+            "more than from lr; use MuAdam or MuSGD with another impl"
+        )
+    known = family_of(impl)
+    if known is not None and known != family:
+        raise ValueError(
+            f"{impl.__name__} is for mupkit.{_WRAPPER[known]}, not {_WRAPPER[family]}: its updates "
+            "scale otherwise"
+        )
+
+
+def _by_setting(
+    group: dict[str, Any], family: Family, asked: dict[str, Any]
+) -> dict[tuple[Setting, float], list[Tensor]]:
+    """The parameters of a group by their factors and by what the optimizer itself applies."""
+    found: dict[tuple[Setting, float], list[Tensor]] = {}
+    members = zip(group["params"], group["names"], group["scalings"], strict=True)
+    for p, name, (infshape, table) in members:
+        own = _spectral(p, name, infshape, asked) if family == "muon" else 1.0
+        found.setdefault((setting(infshape, table, family), own), []).append(p)
+    return found
 
 
 def _epsilon(eps: Any, found: Setting) -> dict[str, Any]:
