@@ -139,7 +139,7 @@ KILL_MATRIX = Table(
     source="Appendix D.1 (coordinate checks); the bugs and the other checks are ours",
     measurement=Measurement(
         function=f"{CODE}.kill:measure",
-        settings={"seeds": 5, "steps": 3, "wider_steps": 30},
+        settings={"seeds": 8, "steps": 3, "wider_steps": 30},
         scales={
             "smoke": {
                 "seeds": 2,
