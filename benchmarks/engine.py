@@ -1,0 +1,241 @@
+"""Our training step beside stock PyTorch, the `mup` package, and the machine's own limit.
+
+    python benchmarks/engine.py                   # widths 32 to 512; about ten minutes
+    python benchmarks/engine.py --widths 32 256 --rounds 1
+
+All train the same Transformer (2 layers, 4 heads, 2,000 words, batch 16, length 64, Adam, float32)
+on the same tokens. What is compared is the time of a step on the whole machine: with one thread a
+process and one process a core, the time of a step over the number of cores; with all threads in
+one process, the time of a step. Each variant runs in processes of its own, in turn with the others.
+Median over rounds, with minimum and maximum. The limit is the best float32 matrix product of the
+model's shapes, on all cores at once; model FLOPs are those of `spec.flops`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+CORES = os.cpu_count() or 1
+VARIANTS = {
+    "ours": ("ours", 1),
+    "ours, bfloat16": ("bfloat16", 1),
+    "ours, compiled": ("compiled", 1),
+    "stock, one thread": ("stock", 1),
+    "stock, all threads": ("stock", CORES),
+    "mup, one thread": ("mup", 1),
+    "limit": ("limit", 1),
+}
+WARM_UP, SECONDS = 5, 6.0
+
+
+def worker(kind: str, width: int, threads: int) -> float:
+    """Median seconds of a step, or of a GFLOP for the limit."""
+    sys.path.insert(0, str(ROOT))
+    import torch
+
+    if kind == "limit":
+        return limit(width)
+    step = {"ours": ours, "bfloat16": ours, "compiled": ours, "stock": stock, "mup": stock}[kind]
+    run = step(width, kind)
+    torch.set_num_threads(threads)
+    for _ in range(WARM_UP):
+        run()
+    seconds = []
+    end = time.perf_counter() + SECONDS
+    while time.perf_counter() < end or len(seconds) < 5:
+        start = time.perf_counter()
+        run()
+        seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds)
+
+
+def config_of(width: int):
+    """The configuration of Fig. 1 at the scale small."""
+    from experiments.transformer_wikitext2.spec import SMALL, TransformerConfig
+
+    return TransformerConfig.make(**{**SMALL, "width": width, "log2lr": -8.0, "data": "wikitext2"})
+
+
+def tokens_of(config):
+    """The same tokens for all."""
+    import torch
+
+    torch.manual_seed(0)
+    return torch.randint(config.vocab_size, (config.batch_size, config.seq_len + 1))
+
+
+def ours(width: int, kind: str) -> Callable[[], object]:
+    """A step as the engine does it."""
+    import torch
+    import torch.nn.functional as F
+
+    from experiments import engine, process
+    from experiments.transformer_wikitext2.task import build
+
+    process.set_up()
+    config = config_of(width)
+    tokens = tokens_of(config)
+    model = build(config)
+    optimizer = engine.make_optimizer(model, config)
+    forward = torch.compile(model) if kind == "compiled" else model
+
+    def step() -> float:
+        with torch.autocast("cpu", torch.bfloat16, enabled=kind == "bfloat16"):
+            logits = forward(tokens[:, :-1])
+            loss = F.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten())
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        return loss.item()
+
+    return step
+
+
+def stock(width: int, kind: str) -> Callable[[], object]:
+    """A step as a good user of PyTorch, or of `mup`, writes it."""
+    import mup
+    import torch
+    import torch.nn.functional as F
+    from torch import nn
+
+    lib = mup if kind == "mup" else None
+
+    class Block(nn.Module):
+        def __init__(self, width: int):
+            super().__init__()
+            self.qkv, self.out = (
+                nn.Linear(width, 3 * width, bias=False),
+                nn.Linear(width, width, bias=False),
+            )
+            self.up, self.down = (
+                nn.Linear(width, 4 * width, bias=False),
+                nn.Linear(4 * width, width, bias=False),
+            )
+            self.norm_1, self.norm_2 = nn.LayerNorm(width), nn.LayerNorm(width)
+            self.scale = 8 / (width // 4) if lib else None
+
+        def forward(self, x):
+            q, k, v = self.qkv(x).unflatten(-1, (3, 4, -1)).permute(2, 0, 3, 1, 4)
+            y = F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=self.scale)
+            x = self.norm_1(x + self.out(y.transpose(1, 2).flatten(2)))
+            return self.norm_2(x + self.down(F.relu(self.up(x))))
+
+    class Model(nn.Module):
+        def __init__(self, width: int):
+            super().__init__()
+            self.word = nn.Embedding(config.vocab_size, width)
+            self.position = nn.Embedding(config.seq_len, width)
+            self.blocks = nn.ModuleList([Block(width), Block(width)])
+            make = mup.MuReadout if lib else nn.Linear
+            self.readout = make(width, config.vocab_size, bias=False)
+
+        def forward(self, tokens):
+            x = self.word(tokens) + self.position(torch.arange(tokens.shape[1]))
+            for block in self.blocks:
+                x = block(x)
+            return self.readout(x)
+
+    config = config_of(width)
+    tokens = tokens_of(config)
+    model = Model(width)
+    if lib:
+        lib.set_base_shapes(model, Model(32), delta=Model(64))
+    optimizer = (mup.MuAdam if lib else torch.optim.Adam)(model.parameters(), lr=2**-8)
+
+    def step() -> float:
+        logits = model(tokens[:, :-1])
+        loss = F.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        return loss.item()
+
+    return step
+
+
+def limit(width: int) -> float:
+    """Seconds of a GFLOP in the best float32 products of the model's shapes, forward and back."""
+    import torch
+
+    torch.set_num_threads(1)
+    rows = 16 * 64
+    shapes = [(width, width), (width, 4 * width), (4 * width, width), (width, 2000)]
+    best = float("inf")
+    for precision in ("highest", "medium"):
+        torch.set_float32_matmul_precision(precision)
+        for fan_in, fan_out in shapes:
+            a, b = torch.randn(rows, fan_in), torch.randn(fan_in, fan_out)
+            gflop = 2e-9 * rows * fan_in * fan_out
+            repeats = max(3, int(0.02 * 150 / gflop))
+            for _ in range(12):
+                start = time.perf_counter()
+                for _ in range(repeats):
+                    a @ b
+                best = min(best, (time.perf_counter() - start) / repeats / gflop)
+    return best
+
+
+def measure(variant: str, width: int) -> float:
+    """Seconds of a step on the whole machine (of a GFLOP a core for the limit)."""
+    kind, threads = VARIANTS[variant]
+    count = CORES // threads
+    command = [sys.executable, __file__, "--worker", kind, str(width), str(threads)]
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+    processes = [
+        subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+        for _ in range(count)
+    ]
+    seconds = [json.loads(p.communicate()[0].splitlines()[-1]) for p in processes]
+    mean = statistics.mean(seconds)
+    return mean if kind == "limit" else mean / count
+
+
+def spread(values: list[float], digits: int = 2) -> str:
+    """Median with minimum and maximum."""
+    return (
+        f"{statistics.median(values):.{digits}f} [{min(values):.{digits}f}, "
+        f"{max(values):.{digits}f}]"
+    )
+
+
+def main() -> None:
+    """Measure and print the table as Markdown."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--widths", type=int, nargs="+", default=[32, 64, 128, 256, 512])
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--worker", nargs=3, metavar=("KIND", "WIDTH", "THREADS"))
+    arguments = parser.parse_args()
+    if arguments.worker:
+        kind, width, threads = arguments.worker
+        print(json.dumps(worker(kind, int(width), int(threads))))
+        return
+    sys.path.insert(0, str(ROOT))
+    from experiments.transformer_wikitext2.spec import flops
+
+    others = [v for v in VARIANTS if v not in ("ours", "limit")]
+    print(f"{CORES} cores; ours over each, time of a step on the whole machine\n")
+    head = ["width", "ours, ms a step", *others, "GFLOP/s a core", "limit", "share of it"]
+    print(f"| {' | '.join(head)} |\n|{'---|' * len(head)}")
+    for width in arguments.widths:
+        rounds = [{v: measure(v, width) for v in VARIANTS} for _ in range(arguments.rounds)]
+        config = config_of(width)
+        gflop = 1e-9 * flops(config) / config.steps
+        rate = [gflop / (r["ours"] * CORES) for r in rounds]
+        cells = [str(width), spread([1e3 * r["ours"] for r in rounds])]
+        cells += [spread([r["ours"] / r[v] for r in rounds]) for v in others]
+        cells += [spread(rate, 0), spread([1 / r["limit"] for r in rounds], 0)]
+        cells += [spread([x * r["limit"] for x, r in zip(rate, rounds, strict=True)])]
+        print(f"| {' | '.join(cells)} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
