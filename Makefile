@@ -19,7 +19,7 @@ setup: $(VENV)/.installed
 $(VENV)/.installed: requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or later is needed, this is " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv $(VENV)
-	@echo "installing about 1.8 GB of packages into $(VENV), one to three minutes"
+	@echo "installing about 2 GB of packages into $(VENV), one to three minutes"
 	$(BIN)/pip install --quiet --no-deps $(PIP_ARGS) -r requirements.lock
 	$(BIN)/pip install --quiet $(PIP_ARGS) -c requirements.lock "$$(grep '^torch==' requirements.lock)"
 	touch $@

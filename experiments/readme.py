@@ -1,6 +1,8 @@
-"""The part of the README that is generated: figures, tables and verdicts of the reference."""
+"""What is generated of the documents: results of the reference, in short and in full."""
 
 from __future__ import annotations
+
+from collections import Counter
 
 from experiments import claims, grid, products, registry
 from experiments.files import write_atomically
@@ -8,17 +10,40 @@ from experiments.spec import Figure, Product, Table, load
 from experiments.store import ROOT
 
 BEGIN, END = "<!-- reference:begin -->", "<!-- reference:end -->"
-README = ROOT / "README.md"
+README, RESULTS = ROOT / "README.md", ROOT / "docs" / "results.md"
+SHOWN = "fig1"  # in the README itself
+VERDICTS = ("holds", "fails", "not judged")
 
 
-def generated() -> str:
-    """Every product that has a committed reference, as Markdown."""
-    there = (
-        _part(product)
+def _there() -> list[Product]:
+    """Every product that has a committed reference."""
+    return [
+        product
         for name, product in sorted(registry.products().items(), key=_place)
         if products.claims_file(name, products.REFERENCE).exists()
+    ]
+
+
+def summary() -> str:
+    """For the README: one figure, and how many claims of each product hold."""
+    parts = [_part(p, "") for p in _there() if p.name == SHOWN]
+    head = ["figure or table", "what it shows", *VERDICTS]
+    rows = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
+    for product in _there():
+        found = claims.read(products.claims_file(product.name, products.REFERENCE))
+        counts = Counter(verdict.verdict for verdict in found)
+        cells = [product.name, product.title, *(str(counts[v] or "") for v in VERDICTS)]
+        rows.append(f"| {' | '.join(cells)} |")
+    return "\n".join([*parts, "Claims by verdict; everything is on [one page](docs/results.md):", "", *rows, ""])
+
+
+def results() -> str:
+    """The page of all figures, tables and verdicts, as Markdown."""
+    head = (
+        "# Results of the reference run\n\n"
+        "Generated from `results/reference` by `python -m experiments reference NAME`.\n"
     )
-    return "\n".join(there)
+    return "\n".join([head, *(_part(product, "../") for product in _there())])
 
 
 def _place(item: tuple[str, Product]) -> tuple[bool, int, str]:
@@ -27,12 +52,15 @@ def _place(item: tuple[str, Product]) -> tuple[bool, int, str]:
     return isinstance(product, Table), int("0" + "".join(filter(str.isdigit, name))), name
 
 
-def _part(product: Product) -> str:
-    """Heading, picture or table, caption, and what there is of setting and verdicts."""
+def _part(product: Product, root: str) -> str:
+    """Heading, picture or table, caption, and what there is of setting and verdicts.
+
+    `root` is the way from the page to the project's root.
+    """
     runs, scale = products.read_runs(product.name, products.REFERENCE)
     parts = [f"### {product.name}: {product.title}"]
     if isinstance(product, Figure):
-        parts.append(f"![{product.name}](figures/reference/{product.name}.png)")
+        parts.append(f"![{product.name}]({root}figures/reference/{product.name}.png)")
     parts.append(f"{product.caption} Source: Tensor Programs V, {product.source}.")
     if isinstance(product, Table):
         parts.append(grid.markdown(load(product.render)(runs)).rstrip())
@@ -49,10 +77,11 @@ def updated(text: str) -> str:
     """`text` with its generated part brought up to date."""
     head, _, rest = text.partition(BEGIN)
     _, _, tail = rest.partition(END)
-    return f"{head}{BEGIN}\n{generated()}{END}{tail}"
+    return f"{head}{BEGIN}\n{summary()}{END}{tail}"
 
 
 def update() -> None:
-    """Rewrite the README's generated part."""
+    """Rewrite the README's generated part and the page of results."""
     text = README.read_text(encoding="utf-8")
     write_atomically(README, updated(text).encode())
+    write_atomically(RESULTS, results().encode())
