@@ -34,7 +34,8 @@ def summary() -> str:
         counts = Counter(verdict.verdict for verdict in found)
         cells = [product.name, product.title, *(str(counts[v] or "") for v in VERDICTS)]
         rows.append(f"| {' | '.join(cells)} |")
-    return "\n".join([*parts, "Claims by verdict; everything is on [one page](docs/results.md):", "", *rows, ""])
+    parts.append("Claims by verdict; everything is on [one page](docs/results.md):\n")
+    return "\n".join([*parts, *rows, ""])
 
 
 def results() -> str:
