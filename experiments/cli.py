@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
+from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,9 +19,11 @@ from rich.table import Table as RichTable
 
 from experiments import registry
 from experiments.errors import UserError, unknown
+from experiments.planning import CORES, known, measured, speed_file
+from experiments.planning import plan as planned
 from experiments.progress import Progress, duration, note
 from experiments.spec import Exhibit, Experiment, Product, check_scale
-from experiments.store import DamagedRunError, Store
+from experiments.store import STALE, Store
 from experiments.sweep import cost, groups, missing, resolve_data, results_dir, train_runs
 
 app = typer.Typer(
@@ -38,7 +43,7 @@ Data = Annotated[
     typer.Option(help="Data source; by default MUPKIT_DATA, the Hub, or a small built-in one."),
 ]
 Jobs = Annotated[int, typer.Option(help="Processes at once, one thread each.", min=1)]
-CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+STORAGE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
 
 
 def main() -> None:
@@ -47,6 +52,12 @@ def main() -> None:
         app()
     except UserError as error:
         note(f"error: {error}")
+        sys.exit(2)
+    except OSError as error:
+        if error.errno not in STORAGE_ERRORS:
+            raise
+        where = f" {error.filename}" if error.filename else ""
+        note(f"error: {error.strerror}:{where}; free space or mend rights, then run it again")
         sys.exit(2)
 
 
@@ -123,7 +134,7 @@ def _show_sweeps(product: Product, scale: Any) -> None:
         for key, values in sweep.axes(scale).items():
             axes.add_row(key, ", ".join(map(str, values)))
         console.print(axes)
-    total = duration(sum(map(cost, runs)))
+    total = duration(sum(map(known().seconds, runs)))
     console.print(f"\n{len(runs)} runs at the scale {scale}, roughly {total} of one CPU core\n")
 
 
@@ -190,7 +201,7 @@ def status(
 ) -> None:
     """Show how many runs are done, diverged, damaged, or made by other code.
 
-    A measurement counts as one; what is drawn by code alone as none.
+    A measurement counts as one; what is drawn by code alone as none. `doctor` looks further.
     """
     checked, sources = check_scale(scale), resolve_data(data)
     products = [registry.product(name)] if name else [*registry.products().values()]
@@ -211,23 +222,18 @@ def status(
 
 
 def _runs_status(product: Product, scale: Any, source: str) -> tuple[str, ...]:
-    from experiments.sweep import parted
-
-    store = Store(results_dir(scale))
+    store, speed = Store(results_dir(scale)), known()
     runs = product.runs(scale, source)
-    records, damaged = [], 0
-    for one in runs:
-        try:
-            records.append(store.read(one.id))
-        except FileNotFoundError:
-            continue
-        except DamagedRunError as error:
-            damaged += 1
-            note(f"damaged: {error}")
-    left = sum(map(cost, missing(runs, store)))
-    diverged = sum(r.diverged for r in records)
-    counts = (len(records), len(runs), diverged, damaged, len(parted(records)))
-    return (*map(str, counts), duration(left))
+    found = [store.look(one.id) for one in runs]
+    for one in found:
+        if one.reason:
+            note(f"{one.state}: {one.reason}")
+    states = Counter(one.state for one in found)
+    records = [one.record for one in found if one.record]
+    left = sum(map(speed.seconds, missing(runs, store)))
+    unread = sum(bool(one.reason) for one in found)
+    counts = (len(records), len(runs), sum(r.diverged for r in records), unread)
+    return (*map(str, counts), str(states["other code"]), duration(left))
 
 
 def _measurement_status(product: Product, scale: Any, source: str) -> tuple[str, ...]:
@@ -324,7 +330,9 @@ def forget(
     name: Annotated[str, typer.Argument(help="A figure or table.")],
     scale: Scale = "small",
     data: Data = None,
-    stale: Annotated[bool, typer.Option("--stale", help="Only runs made by other code.")] = False,
+    stale: Annotated[
+        bool, typer.Option("--stale", help="Only runs made by other code or of other data.")
+    ] = False,
 ) -> None:
     """Drop stored runs or a measurement, so that the next workflow makes them again."""
     checked, product = check_scale(scale), registry.product(name)
@@ -350,20 +358,84 @@ def _forget_measurement(product: Product, scale: Any, stale: bool) -> str:
 
 
 def _forget_runs(runs: Any, store: Store, stale: bool) -> int:
-    from experiments.sweep import parted
+    """Damaged runs are always dropped; with `stale` only those of other code, data or schema."""
+    from experiments.doctor import DataNow
 
-    dropped = 0
-    for one in runs:
+    look = partial(store.look, data_now=DataNow() if stale else None)
+    states = [(run.id, look(run.id).state) for run in runs]
+    drop = [i for i, s in states if (s in ("damaged", *STALE) if stale else s != "missing")]
+    for run_id in drop:
+        store.remove(run_id)
+    return len(drop)
+
+
+@app.command(epilog="Examples: `python -m experiments doctor --mend`; with `--stale`")
+def doctor(
+    scale: Scale = "small",
+    data: Data = None,
+    mend: Annotated[bool, typer.Option("--mend", help="Remove what is named.")] = False,
+    stale: Annotated[
+        bool, typer.Option("--stale", help="With --mend, runs of other code or data too.")
+    ] = False,
+) -> None:
+    """Look for damaged, left-behind and outdated files; exit status 1 if something was found.
+
+    `--mend` removes only what the next workflow makes again or nobody needs.
+    """
+    from experiments import doctor as doctors
+
+    checked = check_scale(scale)
+    if stale and not mend:
+        raise UserError("--stale says what --mend removes; give both")
+    found = doctors.examine(checked, resolve_data(data))
+    done = doctors.mend(found, checked, stale) if mend else {}
+    for finding in found:
+        console.print(finding.line(done.get(finding), mend), soft_wrap=True, markup=False)
+    wrong = sum(not finding.note for finding in found)
+    if not wrong:
+        console.print(f"results/{scale} is in order")
+        return
+    console.print(f"{wrong} found, {sum(done.values())} mended" if mend else f"{wrong} found")
+    raise typer.Exit(1)
+
+
+@app.command(epilog="Examples: `python -m experiments plan fig1`; `plan --scale paper --again`")
+def plan(
+    names: Annotated[list[str] | None, typer.Argument(help="Figures or tables; or all.")] = None,
+    scale: Scale = "small",
+    data: Data = None,
+    jobs: Jobs = CORES,
+    again: Annotated[bool, typer.Option("--again", help="Measure this machine again.")] = False,
+) -> None:
+    """Predict how long training takes, from steps timed on this machine (about ten seconds, once).
+
+    For runs in the store it shows what was predicted for the steps they did, and what they took.
+    """
+    checked, sources = check_scale(scale), resolve_data(data)
+    products = [*map(registry.product, names)] if names else [*registry.products().values()]
+    if again:
+        speed_file(jobs).unlink(missing_ok=True)
+    head = ("target", "runs to train", "stored", f"time on {jobs} cores")
+    columns = (*head, "stored: predicted", "took", "took / predicted")
+    table = RichTable(*columns, box=None, pad_edge=False)
+    for product in filter(lambda p: p.sweeps, products):
         try:
-            keep = stale and not parted([store.read(one.id)])
-        except FileNotFoundError:
+            source = sources[registry.owner(product.name).name]
+        except UserError as error:
+            if names:
+                raise
+            note(f"{product.name}: {error}")
             continue
-        except DamagedRunError:
-            keep = False
-        if not keep:
-            store.remove(one.id)
-            dropped += 1
-    return dropped
+        runs, store = product.runs(checked, source), Store(results_dir(checked))
+        found = planned(runs, store, measured(runs, jobs), jobs)
+        happened = ("", "", "")
+        if found.took:
+            ratio = f"{found.took / found.predicted:.2f}"
+            happened = (duration(found.predicted), duration(found.took), ratio)
+        counts = (str(found.to_train), str(found.stored), duration(found.seconds))
+        table.add_row(product.name, *counts, *happened)
+    console.print(table)
+    console.print("\nTimes of stored runs are of one core, of the steps that were done.")
 
 
 @app.command(hidden=True)
@@ -380,10 +452,13 @@ def train(
     by_id, _ = groups(checked, sources)
     if group not in by_id:
         raise unknown("group", group, by_id)
-    store = Store(results_dir(scale))
+    store = Store(results_dir(checked))
+    if done is not None and not done.resolve().is_relative_to(store.folder.resolve()):
+        raise UserError(f"--done {done} is outside {store.folder}")
     runs = registry.product(product).runs(checked, sources[registry.owner(product).name])
     progress = Progress(product, [(r, cost(r)) for r in runs], store, jobs)
-    train_runs(by_id[group].runs, store, progress)
+    everything = [run for one in by_id.values() for run in one.runs]
+    train_runs(by_id[group].runs, store, progress, known=everything)
     if done is not None:
         from experiments.files import write_atomically
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 import mupkit
+from experiments.checkpoint import Checkpoint, Resumed
 from experiments.process import Machine
 from experiments.schedules import lr_factor
 from experiments.spec import RunConfig
@@ -21,7 +23,12 @@ FINAL_FRACTION = 0.1
 
 
 class Task(Protocol):
-    """What a family gives the training loop."""
+    """What a family gives the training loop.
+
+    A run is resumed, and its beginning taken for a shorter run, so a task draws from torch's
+    generators alone, has no state that its batches and its model do not hold, and never looks at
+    the number of steps.
+    """
 
     fingerprint: str
     """Identifies the training data."""
@@ -30,7 +37,10 @@ class Task(Protocol):
         """A parametrized and initialized model, drawn from torch's global generator."""
 
     def batches(self, device: str) -> Iterator[Any]:
-        """Training batches in an order that depends on the seed alone."""
+        """Training batches in an order that depends on the seed alone.
+
+        A resumed run skips those it has seen, so a batch should cost index work alone.
+        """
 
     def loss(self, model: nn.Module, batch: Any) -> Tensor:
         """The mean training loss of a batch, in nats."""
@@ -44,7 +54,7 @@ class RunResult:
         losses: training loss of each step that was done, in nats, before its update.
         diverged_step: the step at which the run diverged, or None.
         final_loss: mean of the last tenth of the losses; NaN if the run diverged.
-        seconds: of wall time.
+        seconds: of wall time, those before an interruption included.
     """
 
     losses: tuple[float, ...]
@@ -58,11 +68,11 @@ def train(
     task: Task,
     machine: Machine,
     on_step: Callable[[int, float], None] | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> RunResult:
-    """Train one configuration from scratch.
+    """Train one configuration, from scratch or from its checkpoint: the bits are the same.
 
-    A run has diverged when its loss is not finite or exceeds ten times the loss at
-    initialization. It ends there, as a result and not as an error.
+    A run that diverges (`diverged`, `spoiled`) ends there, as a result and not as an error.
     """
     start = time.perf_counter()
     torch.manual_seed(config.seed)
@@ -71,8 +81,11 @@ def train(
     rates = [group["lr"] for group in optimizer.param_groups]
     batches = task.batches(machine.device)
     losses: list[float] = []
+    resumed = checkpoint.restore(model, optimizer) if checkpoint is not None else None
+    if resumed is not None:
+        losses, start = _go_on(resumed, batches, on_step), start - resumed.seconds
     diverged_step = None
-    for step in range(config.steps):
+    for step in range(len(losses), config.steps):
         factor = lr_factor(config.schedule, step, config.steps, config.warmup)
         for group, rate in zip(optimizer.param_groups, rates, strict=True):
             group["lr"] = rate * factor
@@ -80,17 +93,74 @@ def train(
         losses.append(loss.item())
         if on_step is not None:
             on_step(step, losses[-1])
-        if not losses[-1] <= DIVERGENCE_FACTOR * losses[0]:  # true for NaN too
+        if diverged(losses):
             diverged_step = step
             break
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        if config.grad_clip is not None:
-            nn.utils.clip_grad_norm_(model.parameters(), config.grad_clip)
-        optimizer.step()
-    last = losses[-max(1, round(FINAL_FRACTION * config.steps)) :]
-    final_loss = math.nan if diverged_step is not None else math.fsum(last) / len(last)
-    return RunResult(tuple(losses), diverged_step, final_loss, time.perf_counter() - start)
+        _update(model, optimizer, loss, config.grad_clip)
+        if step + 1 == config.steps:
+            diverged_step = step if spoiled(model) else None
+        elif checkpoint is not None:
+            checkpoint.keep(model, optimizer, losses, time.perf_counter() - start)
+    final = math.nan if diverged_step is not None else final_loss(losses)
+    return RunResult(tuple(losses), diverged_step, final, time.perf_counter() - start)
+
+
+def _update(
+    model: nn.Module, optimizer: torch.optim.Optimizer, loss: Tensor, grad_clip: float | None
+) -> None:
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()  # type: ignore[no-untyped-call]
+    if grad_clip is not None:
+        nn.utils.clip_grad_norm_(model.parameters(), grad_clip)
+    optimizer.step()
+
+
+def _go_on(
+    resumed: Resumed, batches: Iterator[Any], on_step: Callable[[int, float], None] | None
+) -> list[float]:
+    """Bring data, generators and whoever watches to where the run was; its losses."""
+    for _ in islice(batches, len(resumed.losses)):
+        pass
+    resumed.restore_generators()
+    for step, loss in enumerate(resumed.losses):
+        if on_step is not None:
+            on_step(step, loss)
+    return resumed.losses
+
+
+def diverged(losses: Sequence[float]) -> bool:
+    """Whether a run has diverged at its newest step.
+
+    It has when the loss is not finite or exceeds ten times the first loss. An update that makes
+    parameters infinite or NaN shows in the next loss; after the last update there is none, and
+    `spoiled` looks at the parameters themselves.
+    """
+    return not math.isfinite(losses[-1]) or losses[-1] > DIVERGENCE_FACTOR * losses[0]
+
+
+def spoiled(model: nn.Module) -> bool:
+    """Whether a gradient or a parameter of the model holds infinity or NaN."""
+    held = [t for p in model.parameters() for t in (p.detach(), p.grad) if t is not None]
+    return not all(bool(t.isfinite().all()) for t in held)
+
+
+def final_loss(losses: Sequence[float]) -> float:
+    """The mean of the last tenth of the losses of a run that did all its steps."""
+    last = losses[-max(1, round(FINAL_FRACTION * len(losses))) :]
+    return math.fsum(last) / len(last)
+
+
+def beginning(losses: Sequence[float], diverged_step: int | None, steps: int) -> RunResult | None:
+    """What a run of `steps` steps gives whose equal of more steps gave these losses.
+
+    The schedule has to be one of `schedules.OPEN_ENDED`. None if the longer run cannot say: it
+    diverged later, so the shorter one's parameters may be spoiled already, or not.
+    """
+    if diverged_step is None:
+        return RunResult(tuple(losses[:steps]), None, final_loss(losses[:steps]), 0.0)
+    if diverged_step < steps:
+        return RunResult(tuple(losses), diverged_step, math.nan, 0.0)
+    return None
 
 
 def make_optimizer(model: nn.Module, config: RunConfig) -> torch.optim.Optimizer:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import re
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -12,6 +14,9 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from experiments.errors import UserError
+
+# A temporary file of `atomic_path`: .name.suffix.12345678.suffix
+TEMPORARY = re.compile(r"\.(?P<name>.+)\.[a-z0-9_]{8}(?P<suffix>\.[A-Za-z0-9]+)?")
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -24,17 +29,19 @@ def write_atomically(path: Path, content: bytes) -> None:
 def atomic_path(path: Path) -> Iterator[Path]:
     """A temporary path beside `path` that becomes `path` when the block ends well.
 
+    The temporary file is locked while its process lives. What a killed process left of the same
+    `path` is removed first, so that doing the work again leaves nothing behind.
+
     Raises:
         UserError: if the disk is full or the folder cannot be written; nothing is left behind.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(
-            prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent
-        )
-        os.close(handle)
+        for left in temporaries(path.parent, path.name):
+            remove_unheld(left)
+        handle, name = _locked_temporary(path)
     except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}; free space or rights") from error
+        raise cannot_write(path, error) from error
     temporary = Path(name)
     try:
         yield temporary
@@ -43,25 +50,104 @@ def atomic_path(path: Path) -> Iterator[Path]:
         temporary.chmod(0o644)
         temporary.replace(path)
     except OSError as error:
-        raise UserError(
-            f"cannot write {path}: {error.strerror or error}; free space, then run it again"
-        ) from error
+        raise cannot_write(path, error) from error
     finally:
-        with suppress(FileNotFoundError):
+        with suppress(OSError):
             temporary.unlink()
+        os.close(handle)
+
+
+def _locked_temporary(path: Path) -> tuple[int, str]:
+    """A new temporary file for `path` with a lock on it that dies with this process."""
+    while True:
+        handle, name = tempfile.mkstemp(
+            prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent
+        )
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        # Between the two lines another process may have taken it for one that is left behind.
+        if os.path.exists(name):
+            return handle, name
+        os.close(handle)
+
+
+def cannot_write(path: Path, error: OSError) -> UserError:
+    """The error for a full disk, a read-only folder and the like: the folder and the mend."""
+    reason = os.strerror(error.errno) if error.errno else str(error)
+    return UserError(
+        f"cannot write {path}: {reason}; free space or mend the rights of {path.parent}, then run "
+        "it again: what is finished is kept"
+    )
+
+
+def temporaries(folder: Path, name: str | None = None) -> list[Path]:
+    """Temporary files of `atomic_path` in a folder, those that are being written included.
+
+    Args:
+        folder: which; its subfolders are not looked at.
+        name: of the file that they would have become; any without it.
+    """
+    if not folder.is_dir():
+        return []
+    found = []
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            match = TEMPORARY.fullmatch(entry.name)
+            if not match or not match["name"].endswith(match["suffix"] or ""):
+                continue
+            if name in (None, match["name"]):
+                found.append(Path(entry.path))
+    return sorted(found)
+
+
+def held(path: Path) -> bool:
+    """Whether a process holds the lock on a file; True where that cannot be known."""
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(handle)
+    return False
+
+
+def remove_unheld(path: Path) -> bool:
+    """Remove a lock or temporary file unless a process holds it; whether it is gone.
+
+    The lock is held while the file goes, so that nobody can take it in between: a process that
+    waits for it sees that the file has no name any more.
+    """
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        path.unlink(missing_ok=True)
+    except OSError:
+        return False
+    finally:
+        os.close(handle)
+    return True
 
 
 def wait_for_lock(lock: FileLock, reason: str) -> None:
     """Take a lock, which ends with this process at the latest; say so if that means waiting."""
-    folder = Path(lock.lock_file).parent
+    path = Path(lock.lock_file)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            sys.stderr.write(f"{reason}; waiting for it to end\n")
+            lock.acquire()
     except OSError as error:
-        raise UserError(f"cannot write {folder}: {error.strerror}; mend its rights") from error
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        sys.stderr.write(f"{reason}; waiting for it to end\n")
-        lock.acquire()
-    except OSError as error:
-        raise UserError(f"cannot lock {lock.lock_file}: {error.strerror}") from error
+        raise cannot_write(path, error) from error

@@ -40,6 +40,11 @@ def _collect_runs(product: Product, scale: Any, source: str, folder: Path) -> No
             f"{product.name}: {len(others)} of {len(records)} runs were made by other code than "
             f"this checkout's; `python -m experiments forget {product.name} --stale` drops them"
         )
+    if len({(r.config["data"], r.provenance.data_fingerprint) for r in records}) > 1:
+        note(
+            f"{product.name}: its runs were not made with the same data; "
+            f"`python -m experiments forget {product.name} --stale` drops those of other data"
+        )
     write_tables(folder, records)
 
 

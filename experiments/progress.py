@@ -71,8 +71,12 @@ class Progress:
     def _due(self) -> bool:
         """Whether the last line of any process is old enough; if so, this one takes its place."""
         stamp = self.store.folder / f".progress-{self.name}"
-        with FileLock(f"{stamp}.lock"):
-            fresh = stamp.exists() and time.time() - stamp.stat().st_mtime < SECONDS_BETWEEN_LINES
-            if not fresh:
-                stamp.touch()
+        try:
+            with FileLock(f"{stamp}.lock"):
+                age = time.time() - stamp.stat().st_mtime if stamp.exists() else -1.0
+                fresh = 0 <= age < SECONDS_BETWEEN_LINES  # less than 0: the clock was set back
+                if not fresh:
+                    stamp.touch()
+        except OSError:  # a full disk is told by what has to be written
+            return False
         return not fresh

@@ -8,6 +8,10 @@ from __future__ import annotations
 
 import math
 
+# Schedules whose factor at a step does not depend on the number of steps: a shorter run is the
+# beginning of a longer one.
+OPEN_ENDED = frozenset({"constant", "inv_sqrt"})
+
 
 def lr_factor(schedule: str, step: int, steps: int, warmup: int = 0) -> float:
     """The factor at `step` (0 is the first) of `steps`; warm-up is linear over `warmup` steps."""

@@ -10,6 +10,7 @@ import hashlib
 import importlib
 import itertools
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -22,6 +23,8 @@ from experiments.errors import UserError, unknown
 Scale = Literal["smoke", "small", "paper"]
 SCALES: tuple[Scale, ...] = get_args(Scale)
 Parametrization = Literal["sp", "mup"]
+FILE_NAME = re.compile(r"[a-z][a-z0-9_]*")  # what may become the name of a file or folder
+NO_PRODUCT = ("runs", "groups", "locks", "checkpoints")  # folders beside those of products
 
 
 class RunConfig(BaseModel):
@@ -236,6 +239,8 @@ class Product:
     kinds: ClassVar[tuple[str, ...]]
 
     def __post_init__(self) -> None:
+        if not FILE_NAME.fullmatch(self.name) or self.name in NO_PRODUCT:
+            raise ValueError(f"{self.name!r}: a name is letters, digits and _, and no folder's")
         if self.sweeps and self.measurement:
             raise ValueError(f"{self.name}: sweeps or a measurement, not both")
         if self.claims and self.schematic:

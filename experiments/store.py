@@ -8,35 +8,50 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import subprocess
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from filelock import FileLock
 
+from experiments.errors import UserError
 from experiments.files import atomic_path, wait_for_lock
 from experiments.spec import Measurement
 
 ROOT = Path(__file__).parents[1]
 METADATA = b"mupkit.run"
 MAGIC = b"PAR1"  # first and last bytes of every Parquet file
+SCHEMA = 1  # of the metadata that is written and read; a file without a number has 1
+RUN_ID = re.compile(r"[0-9a-f]{16}")
 # Code that can change a run's numbers; figures, claims and the command line cannot. Nor can the
 # core's subpackages, which look at models and do not train them.
 NUMERIC_CODE = ("mupkit/*.py", "experiments/models/*.py", "experiments/data/*.py")
-NUMERIC_FILES = ("engine.py", "process.py", "schedules.py")
+NUMERIC_FILES = ("checkpoint.py", "engine.py", "process.py", "schedules.py")
 
 
 class DamagedRunError(Exception):
     """A stored run that cannot be read; names the file and what is wrong with it."""
 
 
+class OtherSchemaError(UserError):
+    """A stored run whose metadata another version of this project wrote; it is not touched."""
+
+    older = False
+
+
 @dataclass(frozen=True)
 class Provenance:
-    """Where a run's numbers come from; not part of its result."""
+    """Where a run's numbers come from; not part of its result.
+
+    Attributes:
+        seconds, flops: spent on it: none on a run that is the beginning of a longer one.
+        derived_from: id of that longer one, or "".
+    """
 
     code_version: str
     git_commit: str
@@ -49,6 +64,7 @@ class Provenance:
     seconds: float
     flops: float
     finished_at: str
+    derived_from: str = ""
 
 
 @dataclass(frozen=True)
@@ -72,6 +88,24 @@ class Record:
     provenance: Provenance
 
 
+# What can be said of a stored run. "other code" and "other data": it can be read, but neither
+# belongs to this checkout or to the data that are there now.
+State = Literal[
+    "missing", "done", "damaged", "newer schema", "older schema", "other code", "other data"
+]
+STALE: tuple[State, ...] = ("older schema", "other code", "other data")  # what --stale drops
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What is in the store under an id: its state, the record if it can be read, or why not."""
+
+    id: str
+    state: State
+    record: Record | None = None
+    reason: str = ""
+
+
 class Store:
     """The runs of one results folder.
 
@@ -83,20 +117,20 @@ class Store:
         self.folder = folder
 
     def path(self, run_id: str) -> Path:
-        """Where the run of this id is or will be."""
-        return self.folder / "runs" / f"{run_id}.parquet"
+        """Where the run of this id is or will be; it cannot be outside the folder.
+
+        Raises:
+            UserError: if it is no id.
+        """
+        return self.folder / "runs" / f"{_checked(run_id)}.parquet"
+
+    def lock(self, run_id: str) -> FileLock:
+        """The lock of a run that is being trained."""
+        return FileLock(self.folder / "locks" / f"{_checked(run_id)}.lock")
 
     def looks_finished(self, run_id: str) -> bool:
         """Whether a whole file is there, by its first and last bytes; costs microseconds."""
-        path = self.path(run_id)
-        try:
-            with path.open("rb") as file:
-                if file.read(4) != MAGIC:
-                    return False
-                file.seek(-4, 2)
-                return file.read(4) == MAGIC
-        except OSError:
-            return False
+        return _has_magic(self.path(run_id))
 
     def read(self, run_id: str) -> Record:
         """The run of this id, every page checked against its checksum.
@@ -104,28 +138,41 @@ class Store:
         Raises:
             FileNotFoundError: if it is not there.
             DamagedRunError: if the file is truncated, altered or of another run.
+            OtherSchemaError: if another version of this project wrote it.
         """
-        import pyarrow.parquet as pq
-
         path = self.path(run_id)
         if not path.exists():
             raise FileNotFoundError(path)
-        try:
-            table = pq.read_table(path, page_checksum_verification=True)
-            meta = json.loads(table.schema.metadata[METADATA])
-            losses = tuple(table["loss"].to_pylist())
-            provenance = Provenance(**meta.pop("provenance"))
-            digest = meta.pop("digest")
-            record = Record(**meta, losses=losses, provenance=provenance)
-        except Exception as error:
-            raise DamagedRunError(
-                f"{path}: {type(error).__name__}: {error}".split("\n")[0]
-            ) from error
+        record = read_file(path)
         if record.id != run_id:
             raise DamagedRunError(f"{path}: holds run {record.id}")
-        if digest != _digest(record):
-            raise DamagedRunError(f"{path}: its content does not match its checksum")
         return record
+
+    def look(self, run_id: str, data_now: Callable[[Record], str | None] | None = None) -> Stored:
+        """What is stored under an id, without an exception: the one place that classifies runs.
+
+        Args:
+            run_id: of the run.
+            data_now: the fingerprint that the data of a run have now, or None if it cannot be
+                known; without it data are not compared.
+        """
+        try:
+            record = self.read(run_id)
+        except FileNotFoundError:
+            return Stored(run_id, "missing")
+        except DamagedRunError as error:
+            return Stored(run_id, "damaged", reason=str(error))
+        except OtherSchemaError as error:
+            age: State = "older schema" if error.older else "newer schema"
+            return Stored(run_id, age, reason=str(error))
+        state: State = "done"
+        if record.provenance.code_version != _code_version_or_none(record.family):
+            state = "other code"
+        elif data_now is not None:
+            now = data_now(record)
+            if now is not None and now != record.provenance.data_fingerprint:
+                state = "other data"
+        return Stored(run_id, state, record)
 
     def write(self, record: Record) -> None:
         """Store a finished run."""
@@ -134,7 +181,8 @@ class Store:
 
         meta = asdict(record)
         losses = meta.pop("losses")
-        meta["digest"] = _digest(record)
+        meta["digest"] = _digest(meta, losses)
+        meta["schema"] = SCHEMA
         table = pa.table(
             {
                 "step": pa.array(range(len(losses)), pa.int32()),
@@ -145,27 +193,96 @@ class Store:
         with atomic_path(self.path(record.id)) as temporary:
             pq.write_table(table, temporary, compression="zstd", write_page_checksum=True)
 
+    def checkpoint(self, run_id: str) -> Path:
+        """Where the run of this id keeps its state while it is trained."""
+        return self.folder / "checkpoints" / f"{_checked(run_id)}.safetensors"
+
     def remove(self, run_id: str) -> None:
-        """Forget a run, if it is there."""
+        """Forget a run, if it is there, and its checkpoint."""
         self.path(run_id).unlink(missing_ok=True)
+        self.checkpoint(run_id).unlink(missing_ok=True)
 
     @contextmanager
     def claim(self, run_id: str) -> Iterator[None]:
         """Hold a run while it is trained, so that two processes never train the same one.
 
-        The lock dies with its process. Its file is empty and stays.
+        The lock dies with its process. Its file is empty, and goes while the lock is held: who
+        waits for it sees that the file has no name any more, and makes a new one.
         """
-        lock = FileLock(self.folder / "locks" / f"{run_id}.lock")
+        lock = self.lock(run_id)
         wait_for_lock(lock, f"run {run_id} is being trained by another process")
         try:
             yield
         finally:
+            with suppress(OSError):
+                Path(lock.lock_file).unlink()
             lock.release()
 
 
-def _digest(record: Record) -> str:
-    content = {**asdict(record), "losses": [float(x).hex() for x in record.losses]}
-    content["final_loss"] = float(record.final_loss).hex()
+def _checked(run_id: str) -> str:
+    if not RUN_ID.fullmatch(run_id):
+        raise UserError(f"{run_id!r} is no id of a run (16 hexadecimal digits)")
+    return run_id
+
+
+def _has_magic(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            if file.read(4) != MAGIC:
+                return False
+            file.seek(-4, 2)
+            return file.read(4) == MAGIC
+    except OSError:
+        return False
+
+
+def read_file(path: Path) -> Record:
+    """The run in a file, whatever the file's name; `Store.read` holds it against the name.
+
+    Raises:
+        DamagedRunError, OtherSchemaError: as `Store.read`.
+    """
+    import pyarrow.parquet as pq
+
+    schema = 1
+    try:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            # Not those of the table, which come from a second copy in the file.
+            table, meta = file.read(), json.loads(file.metadata.metadata[METADATA])
+        if not _has_magic(path):
+            raise ValueError("its header is altered")
+        schema = meta.pop("schema", 1)
+        losses = tuple(table["loss"].to_pylist())
+        # Of what is stored, not of the record: a new field with a default keeps old files.
+        whole = meta.pop("digest") == _digest(meta, losses)
+        provenance = Provenance(**meta.pop("provenance"))
+        record = Record(**meta, losses=losses, provenance=provenance)
+    except Exception as error:
+        if schema != SCHEMA:
+            raise _other_schema(path, schema) from None
+        raise DamagedRunError(f"{path}: {type(error).__name__}: {error}".split("\n")[0]) from error
+    if whole and schema == SCHEMA:
+        return record
+    if not whole and schema != SCHEMA:
+        raise _other_schema(path, schema)
+    raise DamagedRunError(f"{path}: its content does not match its checksum")
+
+
+def _other_schema(path: Path, schema: Any) -> OtherSchemaError:
+    text = f"{path}: written with schema {schema!r}, this checkout reads {SCHEMA}"
+    older = isinstance(schema, int) and schema < SCHEMA
+    mend = "`forget` drops it" if older else "use a newer checkout, or move the file away"
+    error = OtherSchemaError(f"{text}; {mend}")
+    error.older = older
+    return error
+
+
+def _digest(meta: dict[str, Any], losses: Iterable[float]) -> str:
+    content = {**meta, "losses": [float(x).hex() for x in losses]}
+    content["final_loss"] = float(meta["final_loss"]).hex()
+    if not meta["provenance"].get("derived_from"):  # as in files that are older than this key
+        provenance = meta["provenance"].items()
+        content["provenance"] = {k: v for k, v in provenance if k != "derived_from"}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -178,6 +295,13 @@ def code_version(family: str) -> str:
     files += [ROOT / "experiments" / name for name in NUMERIC_FILES]
     files.append(ROOT / "experiments" / family / "task.py")
     return _digest_of_files(files)
+
+
+def _code_version_or_none(family: str) -> str | None:
+    try:
+        return code_version(family)
+    except FileNotFoundError:  # of an experiment that this checkout does not have
+        return None
 
 
 def measuring_code(measurement: Measurement) -> list[Path]:

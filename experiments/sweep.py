@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from experiments import registry
 from experiments.errors import UserError, unknown
 from experiments.progress import note
+from experiments.schedules import OPEN_ENDED
 from experiments.spec import RunConfig, Scale
 from experiments.store import (
     ROOT,
@@ -22,6 +25,10 @@ from experiments.store import (
     code_version,
     git_state,
 )
+
+if TYPE_CHECKING:
+    from experiments.engine import RunResult
+    from experiments.process import Machine
 
 # Seconds that a group should take on one core, and the speed that this assumes: what an AVX-512
 # core reached at widths 32 to 256. Elsewhere groups are longer or shorter, and still alike.
@@ -98,15 +105,21 @@ def groups(scale: Scale, data: dict[str, str]) -> tuple[dict[str, Group], dict[s
 
 
 def pack(runs: Sequence[RunConfig]) -> list[Group]:
-    """Runs in groups of about equal cost, at most `GROUP_SECONDS` or one run each."""
-    total = sum(map(cost, runs))
-    count = max(1, min(len(runs), round(total / GROUP_SECONDS)))
+    """Runs in groups of about equal cost, at most `GROUP_SECONDS` or one run each.
+
+    Runs that are beginnings of another go with it and cost nothing.
+    """
+    units: dict[str, list[RunConfig]] = {}
+    for run in sorted(runs, key=lambda r: (-cost(r), r.id)):
+        units.setdefault(_beginning_of(run) or run.id, []).append(run)
+    total = sum(cost(unit[0]) for unit in units.values())
+    count = max(1, min(len(units), round(total / GROUP_SECONDS)))
     bins: list[list[RunConfig]] = [[] for _ in range(count)]
     load = [0.0] * count
-    for run in sorted(runs, key=lambda r: (-cost(r), r.id)):
+    for unit in units.values():
         lightest = load.index(min(load))
-        bins[lightest].append(run)
-        load[lightest] += cost(run)
+        bins[lightest] += unit
+        load[lightest] += cost(unit[0])
     return [Group(tuple(members)) for members in bins if members]
 
 
@@ -149,34 +162,39 @@ def train_runs(
     store: Store,
     report: Callable[[Record], None] | None = None,
     on_step: Callable[[int, float], None] | None = None,
+    known: Iterable[RunConfig] = (),
 ) -> list[Record]:
     """Train what is not in the store, one after another; every run is stored before the next.
 
     A run that another process is training is waited for, not trained twice. A damaged file is
-    named on stderr and replaced.
+    named on stderr and replaced. A run that is the beginning of a longer one, of `runs` or
+    `known`, reads its losses from it if that is stored; so longer runs are trained first. A run
+    that was interrupted goes on from its checkpoint.
 
     Args:
-        runs: any runs; their order is kept.
+        runs: any runs.
         store: where they are or will be.
         report: called with each record as it is there.
         on_step: called with the number of each step and its loss while a run is training.
+        known: further runs that may be in the store.
 
     Returns:
         The records, in the order of `runs`.
     """
-    records = []
-    for run in runs:
+    runs = list(runs)
+    longer = _longer([*runs, *known])
+    records = {}
+    for run in sorted({r.id: r for r in runs}.values(), key=lambda r: -r.steps):
         record = _stored(store, run)
         if record is None:
             with store.claim(run.id):
                 record = _stored(store, run)
                 if record is None:
-                    record = _train(run, on_step)
-                    store.write(record)
-        records.append(record)
+                    record = _train(run, store, longer(run), on_step)
+        records[run.id] = record
         if report is not None:
             report(record)
-    return records
+    return [records[run.id] for run in runs]
 
 
 def _stored(store: Store, run: RunConfig) -> Record | None:
@@ -190,15 +208,94 @@ def _stored(store: Store, run: RunConfig) -> Record | None:
         return None
 
 
-def _train(run: RunConfig, on_step: Callable[[int, float], None] | None) -> Record:
-    import torch
+def _longer(runs: Iterable[RunConfig]) -> Callable[[RunConfig], list[RunConfig]]:
+    """Which of `runs` begin with a given run, as a function."""
+    alike: dict[str | None, dict[str, RunConfig]] = {}
+    for run in runs:
+        alike.setdefault(_beginning_of(run), {})[run.id] = run
+    alike.pop(None, None)
 
+    def longer(run: RunConfig) -> list[RunConfig]:
+        others = alike.get(_beginning_of(run), {}).values()
+        return [other for other in others if other.steps > run.steps]
+
+    return longer
+
+
+def _beginning_of(run: RunConfig) -> str | None:
+    """What is equal for runs of which the shorter is the beginning of the longer, if any can be."""
+    if run.schedule not in OPEN_ENDED:
+        return None
+    values = run.canonical()
+    values.pop("steps", None)
+    return json.dumps(values, sort_keys=True)
+
+
+def _train(
+    run: RunConfig,
+    store: Store,
+    longer: Iterable[RunConfig],
+    on_step: Callable[[int, float], None] | None,
+) -> Record:
+    """Train a run, or read it from a longer one, and store it; the run is claimed."""
     from experiments import engine, process
+    from experiments.checkpoint import Checkpoint
     from experiments.spec import load
 
     machine = process.set_up()
     task: engine.Task = load(registry.trained(run.family).task)(run)
-    result = engine.train(run, task, machine, on_step)
+    origin = _origin(run, machine, task.fingerprint)
+    checkpoint = Checkpoint(store.checkpoint(run.id), {"id": run.id, **origin})
+    record = _beginning(run, store, longer, origin)
+    if record is None:
+        result = engine.train(run, task, machine, on_step, checkpoint)
+        record = _record(run, result, origin, flops(run))
+    store.write(record)
+    checkpoint.remove()
+    return record
+
+
+def _beginning(
+    run: RunConfig, store: Store, longer: Iterable[RunConfig], origin: dict[str, Any]
+) -> Record | None:
+    """A run as the beginning of a stored one that the same code on a like machine has trained."""
+    from experiments import engine
+
+    for other in longer:
+        whole = store.look(other.id).record
+        if whole is None or _differs(whole, origin):
+            continue
+        result = engine.beginning(whole.losses, whole.diverged_step, run.steps)
+        if result is not None:
+            return _record(run, result, origin, 0.0, derived_from=other.id)
+    return None
+
+
+def _differs(record: Record, origin: dict[str, Any]) -> bool:
+    return any(getattr(record.provenance, key) != value for key, value in origin.items())
+
+
+def _origin(run: RunConfig, machine: Machine, fingerprint: str) -> dict[str, Any]:
+    """What a run's bits depend on beside its configuration, by its name in the provenance."""
+    import torch
+
+    return {
+        "code_version": code_version(run.family),
+        "data_fingerprint": fingerprint,
+        "torch_version": torch.__version__,
+        "device": machine.device,
+        "threads": machine.threads,
+        "matmul": machine.matmul,
+    }
+
+
+def _record(
+    run: RunConfig,
+    result: RunResult,
+    origin: dict[str, Any],
+    flops: float,
+    derived_from: str = "",
+) -> Record:
     commit, dirty = git_state()
     return Record(
         id=run.id,
@@ -209,17 +306,13 @@ def _train(run: RunConfig, on_step: Callable[[int, float], None] | None) -> Reco
         diverged_step=result.diverged_step,
         losses=result.losses,
         provenance=Provenance(
-            code_version=code_version(run.family),
+            **origin,
             git_commit=commit,
             git_dirty=dirty,
-            data_fingerprint=task.fingerprint,
-            torch_version=torch.__version__,
-            device=machine.device,
-            threads=machine.threads,
-            matmul=machine.matmul,
             seconds=result.seconds,
-            flops=flops(run),
+            flops=flops,
             finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
+            derived_from=derived_from,
         ),
     )
 

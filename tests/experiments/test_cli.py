@@ -116,7 +116,9 @@ def test_status_goes_on_where_one_familys_data_are_missing(tmp_path) -> None:
     assert cli("status", "fig1", "--scale", "smoke", MUPKIT_DATA=str(tmp_path)).returncode == 2
 
 
-@pytest.mark.parametrize("command", ["run", "show", "claims", "status", "draw", "tune", "forget"])
+@pytest.mark.parametrize(
+    "command", ["run", "show", "claims", "status", "draw", "tune", "forget", "doctor", "plan"]
+)
 def test_help_has_an_example(command) -> None:
     done = cli(command, "--help")
     assert done.returncode == 0

@@ -1,14 +1,18 @@
 """The training loop: divergence, determinism, schedules, pairing."""
 
+import inspect
 import math
+from typing import get_args
 
 import pytest
 import torch
 from torch import nn
 
-from experiments import engine
+import mupkit
+from experiments import engine, registry
 from experiments.process import Machine
-from experiments.schedules import lr_factor
+from experiments.schedules import OPEN_ENDED, lr_factor
+from experiments.spec import Experiment, RunConfig, load
 from experiments.transformer_wikitext2.task import LanguageModeling
 from tests.tiny_runs import tiny_run
 
@@ -24,8 +28,6 @@ class Scripted:
         self.losses = iter(losses)
 
     def build(self):
-        import mupkit
-
         return mupkit.set_base_shapes(nn.Linear(1, 1), None)
 
     def batches(self, device):
@@ -44,6 +46,10 @@ class Scripted:
         ([2.0, math.inf, 1.0, 1.0, 1.0], 1),
         ([2.0, 19.9, 20.1, 1.0, 1.0], 2),
         ([math.nan, 1.0, 1.0, 1.0, 1.0], 0),
+        ([math.inf, math.inf, 1.0, 1.0, 1.0], 0),
+        ([2.0, -math.inf, 1.0, 1.0, 1.0], 1),
+        ([2.0, 1.0, 1.0, 1.0, math.nan], 4),
+        ([2.0, 1.0, 1.0, 1.0, 20.1], 4),
     ],
 )
 def test_divergence_ends_a_run_and_is_a_result(losses, step) -> None:
@@ -51,6 +57,76 @@ def test_divergence_ends_a_run_and_is_a_result(losses, step) -> None:
     assert result.diverged_step == step
     assert len(result.losses) == step + 1
     assert math.isnan(result.final_loss)
+
+
+class Poisoned:
+    """A regression whose gradient, not its loss, is `value` at one step."""
+
+    fingerprint = "none"
+
+    def __init__(self, at, value):
+        self.at, self.value, self.step = at, value, -1
+
+    def build(self):
+        self.model = mupkit.set_base_shapes(nn.Linear(3, 1), None)
+        return self.model
+
+    def batches(self, device):
+        while True:
+            yield torch.randn(4, 3)
+
+    def loss(self, model, batch):
+        self.step += 1
+        out = model(batch)
+        if self.step == self.at:
+            out.register_hook(lambda grad: grad * self.value)
+        return (out**2).mean() + 1
+
+
+OPTIMIZERS = {
+    "adam": {},
+    "adam, clipped": {"grad_clip": 1.0},
+    "sgd": {"optimizer": "sgd"},
+    "momentum, clipped": {"optimizer": "sgd", "momentum": 0.9, "grad_clip": 1.0},
+}
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_gradient_that_is_not_finite_diverges_at_the_next_loss(optimizer, value) -> None:
+    result = engine.train(tiny_run(**OPTIMIZERS[optimizer]), Poisoned(2, value), MACHINE)
+    assert result.diverged_step == 3
+    assert len(result.losses) == 4
+    assert all(map(math.isfinite, result.losses[:3]))
+    assert math.isnan(result.final_loss)
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_last_update_that_is_not_finite_diverges(optimizer, value) -> None:
+    task = Poisoned(4, value)
+    result = engine.train(tiny_run(**OPTIMIZERS[optimizer]), task, MACHINE)
+    assert result.diverged_step == 4
+    assert len(result.losses) == 5
+    assert all(map(math.isfinite, result.losses))
+    assert math.isnan(result.final_loss)
+
+
+def test_what_spoils_a_model() -> None:
+    model = mupkit.set_base_shapes(nn.Linear(2, 1), None)
+    assert not engine.spoiled(model)
+    model.weight.grad = torch.tensor([[1.0, math.nan]])
+    assert engine.spoiled(model)
+    model.weight.grad = None
+    with torch.no_grad():
+        model.weight[0, 1] = -math.inf
+    assert engine.spoiled(model)
+
+
+def test_a_whole_run_of_finite_numbers_is_fine() -> None:
+    result = engine.train(tiny_run(), Poisoned(-1, 0.0), MACHINE)
+    assert result.diverged_step is None
+    assert math.isfinite(result.final_loss)
 
 
 def test_final_loss_is_the_mean_of_the_last_tenth() -> None:
@@ -145,6 +221,22 @@ def test_warmup_is_linear_and_continuous() -> None:
     assert [lr_factor("constant", s, 100, warmup=4) for s in range(5)] == [0.25, 0.5, 0.75, 1, 1]
     assert lr_factor("inv_sqrt", 16, 100, warmup=16) == 1
     assert lr_factor("inv_sqrt", 64, 100, warmup=16) == 0.5
+
+
+@pytest.mark.parametrize("schedule", get_args(RunConfig.model_fields["schedule"].annotation))
+@pytest.mark.parametrize("warmup", [0, 5])
+def test_open_ended_schedules_do_not_depend_on_the_number_of_steps(schedule, warmup) -> None:
+    short, long = (
+        [lr_factor(schedule, step, steps, warmup) for step in range(20)] for steps in (20, 1000)
+    )
+    assert (short == long) == (schedule in OPEN_ENDED)
+
+
+def test_tasks_do_not_look_at_the_number_of_steps() -> None:
+    for experiment in registry.experiments().values():
+        if isinstance(experiment, Experiment):
+            source = inspect.getsource(inspect.getmodule(load(experiment.task)))
+            assert ".steps" not in source, experiment.name
 
 
 def test_schedule_keeps_the_ratios_of_mup(tiny, monkeypatch) -> None:

@@ -177,3 +177,9 @@ def test_unknown_names_list_what_there_is() -> None:
         registry.product("fig99")
     with pytest.raises(UserError, match=r"unknown experiment 'transformer'.*transformer_wikitext2"):
         registry.experiment("transformer")
+
+
+@pytest.mark.parametrize("name", ["../x", "/etc/x", "a/b", "", "Fig 1", "runs", "checkpoints"])
+def test_a_products_name_is_a_plain_name_and_no_folder_of_the_store(name) -> None:
+    with pytest.raises(ValueError, match="a name is letters"):
+        Figure(name=name, title="", caption="", source="", draw="a:b")

@@ -1,14 +1,15 @@
 """Stored runs: whole or not there, and never silently wrong."""
 
 import dataclasses
+import json
 import math
 
 import pytest
 
-from experiments import files, store
+from experiments import files, store, sweep
 from experiments.errors import UserError
 from experiments.spec import Measurement
-from experiments.store import DamagedRunError, Provenance, Record, Store
+from experiments.store import DamagedRunError, OtherSchemaError, Provenance, Record, Store
 from tests.tiny_runs import tiny_run
 
 PROVENANCE = Provenance(
@@ -94,6 +95,16 @@ def test_a_run_under_another_name_is_detected(tmp_path) -> None:
     folder.path(record().id).rename(folder.path(other))
     with pytest.raises(DamagedRunError, match=f"holds run {record().id}"):
         folder.read(other)
+
+
+def test_digests_of_older_files_still_match() -> None:
+    def digest(one: Record) -> str:
+        meta = dataclasses.asdict(one)
+        return store._digest(meta, meta.pop("losses"))
+
+    assert digest(record()) == "f95cd94e06fe4cd4"  # before `derived_from` was there
+    derived = dataclasses.replace(PROVENANCE, derived_from="a")
+    assert digest(dataclasses.replace(record(), provenance=derived)) != "f95cd94e06fe4cd4"
 
 
 def test_failed_write_leaves_the_old_file_and_nothing_else(tmp_path) -> None:
@@ -194,3 +205,106 @@ def test_measuring_version_follows_the_core_the_measuring_module_and_what_it_rea
     unseen = {"experiments/family/spec.py", "experiments/family/figures.py"}
     assert changes(plain) == files.keys() - unseen
     assert changes(reading) == files.keys() - {"experiments/family/figures.py"}
+
+
+def rewrite(path, change) -> None:
+    """A run's file with other metadata."""
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(path)
+    meta = json.loads(table.schema.metadata[store.METADATA])
+    change(meta)
+    pq.write_table(table.replace_schema_metadata({store.METADATA: json.dumps(meta).encode()}), path)
+
+
+def test_a_file_without_a_schema_number_is_read(tmp_path) -> None:
+    folder = Store(tmp_path)
+    folder.write(record())
+    rewrite(folder.path(record().id), lambda meta: meta.pop("schema"))
+    assert same(folder.read(record().id), record())
+
+
+@pytest.mark.parametrize("change", [{"news": "of another version"}, {"final_loss": 1.0}])
+@pytest.mark.parametrize(("schema", "state"), [(99, "newer schema"), (0, "older schema")])
+def test_a_run_of_another_schema_is_named_and_left_alone(tmp_path, schema, state, change) -> None:
+    folder = Store(tmp_path)
+    folder.write(record())
+    path = folder.path(record().id)
+    rewrite(path, lambda meta: meta.update(schema=schema, **change))
+    before = path.read_bytes()
+    with pytest.raises(OtherSchemaError, match=f"{path.name}: written with schema {schema}"):
+        folder.read(record().id)
+    assert folder.look(record().id).state == state
+    with pytest.raises(UserError, match="written with schema"):
+        sweep.train_runs([tiny_run()], folder)
+    assert path.read_bytes() == before
+
+
+def test_a_field_with_a_default_keeps_older_files(tmp_path, monkeypatch) -> None:
+    folder = Store(tmp_path)
+    folder.write(record())
+    fields = [("news", str, dataclasses.field(default=""))]
+    longer = dataclasses.make_dataclass("Longer", fields, bases=(Provenance,), frozen=True)
+    monkeypatch.setattr(store, "Provenance", longer)
+    assert folder.read(record().id).provenance.news == ""
+
+
+def test_states_of_stored_runs(tmp_path, monkeypatch) -> None:
+    folder = Store(tmp_path)
+    folder.write(record())
+    run_id = record().id
+    assert folder.look("0" * 16).state == "missing"
+    assert folder.look(run_id).state == "other code"
+    monkeypatch.setattr(store, "code_version", lambda family: "c")
+    assert folder.look(run_id).state == "done"
+    assert folder.look(run_id, lambda r: "d").state == "done"
+    assert folder.look(run_id, lambda r: None).state == "done"
+    assert folder.look(run_id, lambda r: "changed").state == "other data"
+    rewrite(folder.path(run_id), lambda meta: meta.update(diverged=True))
+    damaged = folder.look(run_id)
+    assert (damaged.state, damaged.record) == ("damaged", None)
+    assert "does not match its checksum" in damaged.reason
+
+
+def test_a_run_of_an_experiment_that_is_gone_is_of_other_code(tmp_path) -> None:
+    folder = Store(tmp_path)
+    folder.write(dataclasses.replace(record(), family="gone"))
+    assert folder.look(record().id).state == "other code"
+
+
+@pytest.mark.parametrize("run_id", ["../x", "/etc/passwd", "a/b", "..", "", "0" * 15, "G" * 16])
+def test_an_id_cannot_leave_the_folder(tmp_path, run_id) -> None:
+    folder = Store(tmp_path)
+    for call in (folder.path, folder.read, folder.look, folder.remove, folder.looks_finished):
+        with pytest.raises(UserError, match="is no id of a run"):
+            call(run_id)
+    with pytest.raises(UserError, match="is no id of a run"), folder.claim(run_id):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("part", ["header", "page", "metadata", "footer"])
+def test_a_flipped_byte_of_each_part_is_detected(tmp_path, part) -> None:
+    import pyarrow.parquet as pq
+
+    folder = Store(tmp_path)
+    folder.write(record())
+    path = folder.path(record().id)
+    whole = path.read_bytes()
+    column = pq.ParquetFile(path).metadata.row_group(0).column(1)
+    position = {
+        "header": 1,
+        "page": column.data_page_offset + column.total_compressed_size - 2,
+        "metadata": whole.index(b'"final_loss"') + 14,
+        "footer": len(whole) - 6,
+    }[part]
+    path.write_bytes(whole[:position] + bytes([whole[position] ^ 0x04]) + whole[position + 1 :])
+    with pytest.raises(DamagedRunError, match=path.name):
+        folder.read(record().id)
+
+
+def test_the_lock_of_a_finished_run_goes(tmp_path) -> None:
+    folder = Store(tmp_path)
+    with folder.claim("0" * 16):
+        assert files.held(tmp_path / "locks" / f"{'0' * 16}.lock")
+    assert list((tmp_path / "locks").iterdir()) == []

@@ -1,12 +1,14 @@
 """Groups of runs, resuming, damaged files, two processes on one store."""
 
 import dataclasses
+import math
 import multiprocessing
 from pathlib import Path
 
 import pytest
+import torch
 
-from experiments import registry, sweep
+from experiments import engine, registry, sweep
 from experiments.core.spec import EXPERIMENT as CORE
 from experiments.errors import UserError
 from experiments.spec import SCALES
@@ -36,6 +38,18 @@ def test_groups_are_of_like_cost_and_of_useful_length() -> None:
 
 def test_packing_is_deterministic_and_order_does_not_matter() -> None:
     assert [g.id for g in sweep.pack(RUNS)] == [g.id for g in sweep.pack(RUNS[::-1])]
+
+
+def test_a_run_goes_with_the_run_it_is_the_beginning_of(monkeypatch) -> None:
+    long = [tiny_run(steps=30, seed=seed) for seed in range(4)]
+    short = [run.replace(steps=steps) for run in long for steps in (5, 20)]
+    linear = [run.replace(schedule="linear") for run in (*long, *short)]
+    monkeypatch.setattr(sweep, "GROUP_SECONDS", 2 * sweep.cost(long[0]))
+    groups = sweep.pack([*short, *long])
+    assert [[r.steps for r in group.runs] for group in groups] == [[30, 20, 5, 30, 20, 5]] * 2
+    for group in groups:
+        assert len({r.seed for r in group.runs}) == 2
+    assert len(sweep.pack(linear)) > len(groups)  # each of these is trained
 
 
 def test_a_request_for_data_is_for_the_experiments_that_know_it(monkeypatch) -> None:
@@ -84,7 +98,7 @@ def test_a_wider_grid_trains_only_what_is_new(tiny, tmp_path, monkeypatch) -> No
     trained = []
     train = sweep._train
     monkeypatch.setattr(
-        sweep, "_train", lambda run, on: (trained.append(run.id), train(run, on))[1]
+        sweep, "_train", lambda run, *rest: (trained.append(run.id), train(run, *rest))[1]
     )
     store = Store(tmp_path)
     sweep.train_runs(RUNS[:2], store)
@@ -98,10 +112,10 @@ def test_every_run_is_stored_before_the_next_begins(tiny, tmp_path, monkeypatch)
     store = Store(tmp_path)
     train = sweep._train
 
-    def fail_at_third(run, on_step):
+    def fail_at_third(run, *rest):
         if len(list((tmp_path / "runs").glob("*"))) == 2:
             raise KeyboardInterrupt
-        return train(run, on_step)
+        return train(run, *rest)
 
     monkeypatch.setattr(sweep, "_train", fail_at_third)
     with pytest.raises(KeyboardInterrupt):
@@ -119,10 +133,132 @@ def test_damaged_run_is_named_and_trained_again(tiny, tmp_path, capsys) -> None:
     assert path.name in capsys.readouterr().err
 
 
-def test_order_and_company_do_not_change_a_run(tiny, tmp_path) -> None:
-    forth = {r.id: r.losses for r in sweep.train_runs(RUNS, Store(tmp_path / "a"))}
-    back = {r.id: r.losses for r in sweep.train_runs(RUNS[::-1], Store(tmp_path / "b"))}
-    assert forth == back
+def losses_of(runs, folder) -> dict:
+    return {r.id: r.losses for r in sweep.train_runs(runs, Store(folder))}
+
+
+def _losses_of(runs, folder, queue) -> None:
+    queue.put(losses_of(runs, folder))
+
+
+def in_processes(parts, folder) -> dict:
+    """The losses of runs that are trained in as many processes at once as there are parts."""
+    context = multiprocessing.get_context("spawn")
+    queue = context.Queue()
+    workers = [context.Process(target=_losses_of, args=(part, folder, queue)) for part in parts]
+    for worker in workers:
+        worker.start()
+    found = {run_id: losses for _ in workers for run_id, losses in queue.get(timeout=120).items()}
+    for worker in workers:
+        worker.join()
+    return found
+
+
+def test_order_company_and_processes_do_not_change_a_run(tiny, tmp_path) -> None:
+    runs = [*RUNS, tiny_run(optimizer="sgd", momentum=0.9, log2lr=-4), tiny_run(width=64)]
+    forth = losses_of(runs, tmp_path / "forth")
+    assert losses_of(runs[::-1], tmp_path / "back") == forth
+    for i, run in enumerate(runs):  # each by itself, after others in this process
+        torch.rand(i + 1)
+        assert losses_of([run], tmp_path / f"{i}") == {run.id: forth[run.id]}
+    assert in_processes([runs[::-1]], tmp_path / "one") == forth
+    assert in_processes([runs[::2], runs[1::2]], tmp_path / "two") == forth
+    assert in_processes([[runs[-1]]], tmp_path / "alone") == {runs[-1].id: forth[runs[-1].id]}
+
+
+@pytest.mark.parametrize("changes", [{}, {"schedule": "inv_sqrt", "warmup": 2}])
+def test_a_shorter_run_is_read_from_a_longer_one(tiny, tmp_path, monkeypatch, changes) -> None:
+    short, middle, long = (tiny_run(steps=steps, **changes) for steps in (1, 11, 30))
+    direct = [sweep.train_runs([r], Store(tmp_path / r.id))[0] for r in (short, middle, long)]
+    trained = spy(monkeypatch)
+    reported = []
+    found = sweep.train_runs([short, long, middle], Store(tmp_path), reported.append)
+    assert trained == [long.id]
+    assert [r.id for r in found] == [short.id, long.id, middle.id]
+    assert [r.id for r in reported] == [long.id, middle.id, short.id]
+    for one, expected in zip((found[0], found[2], found[1]), direct, strict=True):
+        assert one == dataclasses.replace(expected, provenance=one.provenance)
+        assert Store(tmp_path).read(one.id) == one
+    assert found[1].provenance.derived_from == ""
+    for one in (found[0], found[2]):
+        assert one.provenance.derived_from in {long.id, middle.id}
+        assert one.provenance.seconds == one.provenance.flops == 0
+        assert one.provenance.code_version == found[1].provenance.code_version
+
+
+def spy(monkeypatch) -> list[str]:
+    """Ids of runs that the engine trains from now on."""
+    trained = []
+    train = engine.train
+    monkeypatch.setattr(
+        engine, "train", lambda run, *rest: (trained.append(run.id), train(run, *rest))[1]
+    )
+    return trained
+
+
+def test_a_longer_run_of_another_group_serves_if_it_is_known(tiny, tmp_path, monkeypatch) -> None:
+    short, long = tiny_run(steps=3), tiny_run(steps=6)
+    sweep.train_runs([long], Store(tmp_path))
+    trained = spy(monkeypatch)
+    sweep.train_runs([short], Store(tmp_path), known=[long])
+    assert trained == []
+    sweep.train_runs([short], Store(tmp_path / "elsewhere"), known=[long])
+    assert trained == [short.id]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"schedule": s} for s in ("linear", "cosine", "step_a", "step_b")]
+    + [{"schedule": "inv_sqrt", "warmup": 1}, {"warmup": 2}, {"seed": 1}, {"log2lr": -6}],
+)
+def test_what_is_no_beginning_is_trained(tiny, tmp_path, monkeypatch, changes) -> None:
+    same = {"schedule": changes["schedule"]} if "schedule" in changes else {}
+    short, long = tiny_run(steps=3, **same), tiny_run(steps=6, **changes)
+    trained = spy(monkeypatch)
+    sweep.train_runs([short, long], Store(tmp_path))
+    assert trained == [long.id, short.id]
+
+
+@pytest.mark.parametrize("key", ["code_version", "torch_version", "matmul", "data_fingerprint"])
+def test_a_longer_run_of_other_origin_is_no_source(tiny, tmp_path, monkeypatch, key) -> None:
+    short, long = tiny_run(steps=3), tiny_run(steps=6)
+    store = Store(tmp_path)
+    (record,) = sweep.train_runs([long], store)
+    other = dataclasses.replace(record.provenance, **{key: "other"})
+    store.write(dataclasses.replace(record, provenance=other))
+    trained = spy(monkeypatch)
+    sweep.train_runs([short], store, known=[long])
+    assert trained == [short.id]
+
+
+def test_a_damaged_longer_run_is_no_source(tiny, tmp_path, monkeypatch) -> None:
+    short, long = tiny_run(steps=3), tiny_run(steps=6)
+    store = Store(tmp_path)
+    sweep.train_runs([long], store)
+    store.path(long.id).write_bytes(store.path(long.id).read_bytes()[:-20])
+    trained = spy(monkeypatch)
+    sweep.train_runs([short], store, known=[long])
+    assert trained == [short.id]
+
+
+def test_the_beginning_of_a_run_that_diverged(tiny, tmp_path, monkeypatch) -> None:
+    wild = {"log2lr": 2.0, "zero_readout": False, "output_mult": 8.0}
+    (long,) = sweep.train_runs([tiny_run(steps=20, **wild)], Store(tmp_path))
+    step = long.diverged_step
+    assert step is not None and 0 < step < 19
+    same, later, before = (tiny_run(steps=s, **wild) for s in (step + 1, step + 5, step))
+    direct = [
+        sweep.train_runs([r], Store(tmp_path / "direct" / r.id))[0] for r in (same, later, before)
+    ]
+    trained = spy(monkeypatch)
+    found = sweep.train_runs(
+        [same, later, before], Store(tmp_path), known=[tiny_run(steps=20, **wild)]
+    )
+    assert trained == [before.id]  # whether its last update was finite the longer run cannot say
+    for one, expected in zip(found, direct, strict=True):
+        assert one.losses == expected.losses or math.isnan(one.losses[-1])
+        assert one.losses[:-1] == expected.losses[:-1]
+        assert (one.diverged, one.diverged_step) == (expected.diverged, expected.diverged_step)
 
 
 def test_runs_of_other_code_are_told_apart(tiny, tmp_path, monkeypatch) -> None:
@@ -135,7 +271,7 @@ def test_runs_of_other_code_are_told_apart(tiny, tmp_path, monkeypatch) -> None:
 def _train_and_count(folder: Path, queue) -> None:
     trained = []
     train = sweep._train
-    sweep._train = lambda run, on: (trained.append(run.id), train(run, on))[1]
+    sweep._train = lambda run, *rest: (trained.append(run.id), train(run, *rest))[1]
     sweep.train_runs(RUNS, Store(folder))
     queue.put(trained)
 

@@ -14,7 +14,7 @@ SMOKE = ("--config", "scale=smoke")
 
 
 def stored(project) -> list[Path]:
-    return sorted((project.root / "results" / "smoke" / "runs").glob("*.parquet"))
+    return sorted((project.root / "results" / "smoke" / "runs").glob("[!.]*.parquet"))
 
 
 def table(project, name: str) -> bytes:

@@ -1,0 +1,86 @@
+"""Files that are whole or not there: left-behind temporaries, locks, a full or read-only disk."""
+
+import multiprocessing
+import os
+import signal
+import time
+
+import pytest
+
+from experiments import files
+from experiments.errors import UserError
+
+
+def _write_and_hang(path, ready) -> None:
+    with files.atomic_path(path) as temporary:
+        temporary.write_bytes(b"half")
+        ready.set()
+        time.sleep(60)
+
+
+@pytest.fixture
+def writer(tmp_path):
+    """A process in the middle of writing tmp_path/file.txt."""
+    context = multiprocessing.get_context("spawn")
+    ready = context.Event()
+    process = context.Process(target=_write_and_hang, args=(tmp_path / "file.txt", ready))
+    process.start()
+    assert ready.wait(60)
+    yield process
+    process.kill()
+    process.join()
+
+
+def test_what_a_killed_writer_left_goes_with_the_next_write(tmp_path, writer) -> None:
+    os.kill(writer.pid, signal.SIGKILL)
+    writer.join()
+    (left,) = files.temporaries(tmp_path)
+    assert not files.held(left)
+    other = tmp_path / "other.txt"
+    files.write_atomically(other, b"other")
+    assert left.exists()
+    files.write_atomically(tmp_path / "file.txt", b"whole")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["file.txt", "other.txt"]
+
+
+def test_what_a_living_process_writes_is_not_touched(tmp_path, writer) -> None:
+    (temporary,) = files.temporaries(tmp_path)
+    assert files.held(temporary)
+    assert not files.remove_unheld(temporary)
+    files.write_atomically(tmp_path / "file.txt", b"whole")
+    assert temporary.read_bytes() == b"half"
+
+
+def test_other_hidden_files_are_no_temporaries(tmp_path) -> None:
+    for name in (".workflow.lock", ".progress-fig1", ".progress-fig1.lock", "a.12345678.b", ".x"):
+        (tmp_path / name).write_text("")
+    assert files.temporaries(tmp_path) == []
+    assert files.temporaries(tmp_path / "nowhere") == []
+
+
+@pytest.mark.parametrize("call", ["write", "fsync", "mkstemp"])
+def test_a_full_disk_names_folder_and_mend_and_leaves_nothing(tmp_path, monkeypatch, call) -> None:
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    path = tmp_path / "file.txt"
+    files.write_atomically(path, b"old")
+    if call == "write":
+        monkeypatch.setattr("pathlib.Path.write_bytes", full)
+    elif call == "fsync":
+        monkeypatch.setattr(files.os, "fsync", full)
+    else:
+        monkeypatch.setattr(files.tempfile, "mkstemp", full)
+    with pytest.raises(UserError, match=f"No space left on device; free space.*{tmp_path}"):
+        files.write_atomically(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_the_lock_file_of_a_living_process_stays(tmp_path) -> None:
+    lock = files.FileLock(tmp_path / "a.lock")
+    with lock:
+        assert not files.remove_unheld(tmp_path / "a.lock")
+    assert files.remove_unheld(tmp_path / "a.lock")
+    assert files.remove_unheld(tmp_path / "a.lock")
+    assert list(tmp_path.iterdir()) == []
