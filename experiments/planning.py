@@ -1,11 +1,10 @@
 """How long training takes: predicted from steps timed on this machine, before anything is trained.
 
 A run's shape is what its time depends on: every key that is no real number (rates, multipliers),
-without seed, steps and
-schedule. A few shapes of a product are timed with the engine, as many processes at
-once as will train; shapes that were not timed are interpolated in FLOPs a step. The times only
-predict: which runs make a group follows from fixed constants (`experiments.sweep`), so that groups
-do not change when a machine is measured. Nothing here imports torch but the timing itself.
+without seed, steps and schedule. A few shapes of a product are timed with the engine, as many
+processes at once as will train; others are interpolated in FLOPs a step. The times only predict:
+which runs make a group follows from fixed constants (`experiments.sweep`), so that groups do not
+change when a machine is measured. Nothing here imports torch but the timing itself.
 """
 
 from __future__ import annotations
