@@ -24,7 +24,15 @@ from experiments.planning import plan as planned
 from experiments.progress import Progress, duration, note
 from experiments.spec import Exhibit, Experiment, Product, check_scale
 from experiments.store import STALE, Store
-from experiments.sweep import cost, groups, missing, resolve_data, results_dir, train_runs
+from experiments.sweep import (
+    cost,
+    groups,
+    help_with,
+    missing,
+    resolve_data,
+    results_dir,
+    train_runs,
+)
 
 app = typer.Typer(
     help="Reproduce Tensor Programs V (µTransfer): train sweeps, draw figures, judge claims.",
@@ -463,6 +471,7 @@ def train(
         from experiments.files import write_atomically
 
         write_atomically(done, "".join(f"{r.id}\n" for r in by_id[group].runs).encode())
+    help_with(runs, store, progress, known=everything)
 
 
 @app.command(hidden=True)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, Protocol
 
@@ -45,6 +46,9 @@ class Task(Protocol):
     def loss(self, model: nn.Module, batch: Any) -> Tensor:
         """The mean training loss of a batch, in nats."""
 
+    def evaluate(self, model: nn.Module) -> dict[str, float]:
+        """What is measured of a model at the end, in evaluation mode, by name; may be nothing."""
+
 
 @dataclass(frozen=True)
 class RunResult:
@@ -55,12 +59,14 @@ class RunResult:
         diverged_step: the step at which the run diverged, or None.
         final_loss: mean of the last tenth of the losses; NaN if the run diverged.
         seconds: of wall time, those before an interruption included.
+        metrics: what the task measured at the end; nothing of a run that diverged.
     """
 
     losses: tuple[float, ...]
     diverged_step: int | None
     final_loss: float
     seconds: float
+    metrics: dict[str, float] = field(default_factory=dict)
 
 
 def train(
@@ -89,7 +95,8 @@ def train(
         factor = lr_factor(config.schedule, step, config.steps, config.warmup)
         for group, rate in zip(optimizer.param_groups, rates, strict=True):
             group["lr"] = rate * factor
-        loss = task.loss(model, next(batches))
+        with _precision(config, machine):
+            loss = task.loss(model, next(batches))
         losses.append(loss.item())
         if on_step is not None:
             on_step(step, losses[-1])
@@ -101,8 +108,26 @@ def train(
             diverged_step = step if spoiled(model) else None
         elif checkpoint is not None:
             checkpoint.keep(model, optimizer, losses, time.perf_counter() - start)
-    final = math.nan if diverged_step is not None else final_loss(losses)
-    return RunResult(tuple(losses), diverged_step, final, time.perf_counter() - start)
+    final, metrics = math.nan, {}
+    if diverged_step is None:
+        final, metrics = final_loss(losses), _evaluate(task, model, config, machine)
+    seconds = time.perf_counter() - start
+    return RunResult(tuple(losses), diverged_step, final, seconds, metrics)
+
+
+def _precision(config: RunConfig, machine: Machine) -> AbstractContextManager[Any]:
+    """Autocast where the configuration asks for it; parameters and updates stay float32."""
+    if config.precision == "float32":
+        return nullcontext()
+    return torch.autocast(machine.device, torch.bfloat16)
+
+
+def _evaluate(
+    task: Task, model: nn.Module, config: RunConfig, machine: Machine
+) -> dict[str, float]:
+    model.eval()
+    with torch.no_grad(), _precision(config, machine):
+        return task.evaluate(model)
 
 
 def _update(

@@ -141,13 +141,21 @@ def remove_unheld(path: Path) -> bool:
 
 def wait_for_lock(lock: FileLock, reason: str) -> None:
     """Take a lock, which ends with this process at the latest; say so if that means waiting."""
+    take_lock(lock, reason, wait=True)
+
+
+def take_lock(lock: FileLock, reason: str, wait: bool) -> bool:
+    """Take a lock if it is free or may be waited for, which is then said; whether it is taken."""
     path = Path(lock.lock_file)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             lock.acquire(timeout=0)
         except Timeout:
+            if not wait:
+                return False
             sys.stderr.write(f"{reason}; waiting for it to end\n")
             lock.acquire()
     except OSError as error:
         raise cannot_write(path, error) from error
+    return True

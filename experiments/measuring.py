@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from experiments.spec import Product, Scale, load
-from experiments.store import git_state, measuring_version, write_frame
+from experiments.store import write_frame
+from experiments.versions import git_state, measuring_version
 
 
 def measure(product: Product, scale: Scale, data: str, folder: Path) -> None:

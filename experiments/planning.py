@@ -143,11 +143,11 @@ def interpolate(points: Sequence[tuple[float, float]], flops: float) -> float:
 def plan(runs: Sequence[RunConfig], store: Store, speed: Speed, cores: int) -> Plan:
     """Minutes that a product takes from here on, and what its stored runs took."""
     missing = sweep.missing(runs, store)
-    loads = [0.0] * cores
-    groups = [_group_seconds(group.runs, speed) for group in sweep.pack(missing)]
-    for seconds in sorted(groups, reverse=True) if missing else ():
-        lightest = loads.index(min(loads))
-        loads[lightest] += speed.process + seconds
+    units = _unit_seconds(missing, speed)
+    jobs = len(sweep.pack(missing)) if missing else 0
+    # Jobs help each other, so all cores are busy until the last run is on its way.
+    together = (sum(units) + speed.process * jobs) / cores
+    seconds = max([together, *(speed.process + unit for unit in units)])
     found = {run.id: store.look(run.id).record for run in runs}
     predicted = took = 0.0
     for run in runs:
@@ -156,16 +156,16 @@ def plan(runs: Sequence[RunConfig], store: Store, speed: Speed, cores: int) -> P
             predicted += speed.seconds(run, len(record.losses))
             took += record.provenance.seconds
     stored = len(runs) - len(missing)
-    return Plan(len(missing), stored, max(loads), predicted, took)
+    return Plan(len(missing), stored, seconds, predicted, took)
 
 
-def _group_seconds(runs: Sequence[RunConfig], speed: Speed) -> float:
-    """Seconds of a group's runs; those that are the beginning of another cost nothing."""
+def _unit_seconds(runs: Sequence[RunConfig], speed: Speed) -> list[float]:
+    """Seconds of each run that is trained; those that are the beginning of another are not."""
     longest: dict[str, float] = {}
     for run in runs:
         unit = sweep._beginning_of(run) or run.id
         longest[unit] = max(longest.get(unit, 0.0), speed.seconds(run))
-    return sum(longest.values())
+    return list(longest.values())
 
 
 # Measuring

@@ -7,7 +7,7 @@ from collections import Counter
 from experiments import claims, grid, products, registry
 from experiments.files import write_atomically
 from experiments.spec import Figure, Product, Table, load
-from experiments.store import ROOT
+from experiments.versions import ROOT
 
 BEGIN, END = "<!-- reference:begin -->", "<!-- reference:end -->"
 README, RESULTS = ROOT / "README.md", ROOT / "docs" / "results.md"

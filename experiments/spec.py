@@ -57,6 +57,9 @@ class RunConfig(BaseModel):
         "constant", description="learning rate over steps"
     )
     warmup: int = Field(0, ge=0, description="steps of linear warm-up")
+    precision: Literal["float32", "bfloat16"] = Field(
+        "float32", description="of products; bfloat16 is autocast, with float32 parameters"
+    )
 
     @classmethod
     def make(cls, **values: Any) -> Self:

@@ -9,29 +9,22 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import subprocess
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
-from functools import cache
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from filelock import FileLock
 
 from experiments.errors import UserError
-from experiments.files import atomic_path, wait_for_lock
-from experiments.spec import Measurement
+from experiments.files import atomic_path, take_lock
+from experiments.versions import code_version
 
-ROOT = Path(__file__).parents[1]
 METADATA = b"mupkit.run"
 MAGIC = b"PAR1"  # first and last bytes of every Parquet file
 SCHEMA = 1  # of the metadata that is written and read; a file without a number has 1
 RUN_ID = re.compile(r"[0-9a-f]{16}")
-# Code that can change a run's numbers; figures, claims and the command line cannot. Nor can the
-# core's subpackages, which look at models and do not train them.
-NUMERIC_CODE = ("mupkit/*.py", "experiments/models/*.py", "experiments/data/*.py")
-NUMERIC_FILES = ("checkpoint.py", "engine.py", "process.py", "schedules.py")
 
 
 class DamagedRunError(Exception):
@@ -76,6 +69,7 @@ class Record:
         final_loss: nats, NaN if it diverged.
         diverged, diverged_step: whether and when it did.
         losses: nats, one a step.
+        metrics: what was measured at its end, by name.
     """
 
     id: str
@@ -86,6 +80,7 @@ class Record:
     diverged_step: int | None
     losses: tuple[float, ...]
     provenance: Provenance
+    metrics: dict[str, float] = field(default_factory=dict)
 
 
 # What can be said of a stored run. "other code" and "other data": it can be read, but neither
@@ -203,16 +198,22 @@ class Store:
         self.checkpoint(run_id).unlink(missing_ok=True)
 
     @contextmanager
-    def claim(self, run_id: str) -> Iterator[None]:
+    def claim(self, run_id: str, wait: bool = True) -> Iterator[bool]:
         """Hold a run while it is trained, so that two processes never train the same one.
 
         The lock dies with its process. Its file is empty, and goes while the lock is held: who
         waits for it sees that the file has no name any more, and makes a new one.
+
+        Yields:
+            Whether it is held; without `wait` it is not if another process holds it.
         """
         lock = self.lock(run_id)
-        wait_for_lock(lock, f"run {run_id} is being trained by another process")
+        reason = f"run {run_id} is being trained by another process"
+        if not take_lock(lock, reason, wait):
+            yield False
+            return
         try:
-            yield
+            yield True
         finally:
             with suppress(OSError):
                 Path(lock.lock_file).unlink()
@@ -280,21 +281,12 @@ def _other_schema(path: Path, schema: Any) -> OtherSchemaError:
 def _digest(meta: dict[str, Any], losses: Iterable[float]) -> str:
     content = {**meta, "losses": [float(x).hex() for x in losses]}
     content["final_loss"] = float(meta["final_loss"]).hex()
-    if not meta["provenance"].get("derived_from"):  # as in files that are older than this key
+    if not meta.get("metrics"):  # as in files that are older than this key, and the next
+        content.pop("metrics", None)
+    if not meta["provenance"].get("derived_from"):
         provenance = meta["provenance"].items()
         content["provenance"] = {k: v for k, v in provenance if k != "derived_from"}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
-
-
-@cache
-def code_version(family: str) -> str:
-    """12 digits that change when code changes that can change this family's numbers."""
-    files: list[Path] = []
-    for pattern in NUMERIC_CODE:
-        files += ROOT.glob(pattern)
-    files += [ROOT / "experiments" / name for name in NUMERIC_FILES]
-    files.append(ROOT / "experiments" / family / "task.py")
-    return _digest_of_files(files)
 
 
 def _code_version_or_none(family: str) -> str | None:
@@ -304,48 +296,8 @@ def _code_version_or_none(family: str) -> str | None:
         return None
 
 
-def measuring_code(measurement: Measurement) -> list[Path]:
-    """Files whose change can change a measurement's table, in a fixed order."""
-    files = {ROOT / "experiments" / name for name in NUMERIC_FILES}
-    for pattern in (*NUMERIC_CODE, "mupkit/**/*.py", *measurement.reads):
-        files.update(ROOT.glob(pattern))
-    files.add(module_file(measurement.function))
-    return sorted(files)
-
-
-def measuring_version(measurement: Measurement) -> str:
-    """12 digits that change when code changes that can change a measurement's table."""
-    return _digest_of_files(measuring_code(measurement))
-
-
-def module_file(reference: str) -> Path:
-    """The file of the module that "module:function" names."""
-    return ROOT / f"{reference.partition(':')[0].replace('.', '/')}.py"
-
-
-def _digest_of_files(files: Iterable[Path]) -> str:
-    digest = hashlib.sha256()
-    for file in sorted(files):
-        digest.update(str(file.relative_to(ROOT)).encode() + b"\0" + file.read_bytes() + b"\0")
-    return digest.hexdigest()[:12]
-
-
-@cache
-def git_state() -> tuple[str, bool]:
-    """The commit of the checkout and whether tracked files differ from it; ("", False) outside."""
-
-    def git(*args: str) -> str:
-        done = subprocess.run(("git", "-C", str(ROOT), *args), capture_output=True, text=True)
-        return done.stdout.strip() if done.returncode == 0 else ""
-
-    try:
-        return git("rev-parse", "HEAD"), bool(git("status", "--porcelain", "-uno"))
-    except FileNotFoundError:
-        return "", False
-
-
 def tidy_runs(records: Iterable[Record]) -> Any:
-    """One row a run: id, family, the configuration's columns, the result. A pandas DataFrame."""
+    """One row a run: id, family, the configuration's columns, the result, its metrics."""
     return _frame(
         {
             "id": r.id,
@@ -354,6 +306,7 @@ def tidy_runs(records: Iterable[Record]) -> Any:
             "final_loss": r.final_loss,
             "diverged": r.diverged,
             "diverged_step": r.diverged_step,
+            **r.metrics,
         }
         for r in records
     )

@@ -16,15 +16,8 @@ from experiments.errors import UserError, unknown
 from experiments.progress import note
 from experiments.schedules import OPEN_ENDED
 from experiments.spec import RunConfig, Scale
-from experiments.store import (
-    ROOT,
-    DamagedRunError,
-    Provenance,
-    Record,
-    Store,
-    code_version,
-    git_state,
-)
+from experiments.store import DamagedRunError, Provenance, Record, Store
+from experiments.versions import ROOT, code_version, git_state
 
 if TYPE_CHECKING:
     from experiments.engine import RunResult
@@ -32,7 +25,7 @@ if TYPE_CHECKING:
 
 # Seconds that a group should take on one core, and the speed that this assumes: what an AVX-512
 # core reached at widths 32 to 256. Elsewhere groups are longer or shorter, and still alike.
-GROUP_SECONDS = 75.0
+GROUP_SECONDS = 240.0
 SECONDS_PER_STEP = 0.009
 SECONDS_PER_FLOP = 1 / 1.8e11
 
@@ -166,10 +159,10 @@ def train_runs(
 ) -> list[Record]:
     """Train what is not in the store, one after another; every run is stored before the next.
 
-    A run that another process is training is waited for, not trained twice. A damaged file is
-    named on stderr and replaced. A run that is the beginning of a longer one, of `runs` or
-    `known`, reads its losses from it if that is stored; so longer runs are trained first. A run
-    that was interrupted goes on from its checkpoint.
+    A run that another process is training is put off to the end and then waited for, not trained
+    twice. A damaged file is named on stderr and replaced. A run that is the beginning of a longer
+    one, of `runs` or `known`, reads its losses from it if that is stored; so longer runs are
+    trained first. A run that was interrupted goes on from its checkpoint.
 
     Args:
         runs: any runs.
@@ -183,18 +176,59 @@ def train_runs(
     """
     runs = list(runs)
     longer = _longer([*runs, *known])
-    records = {}
-    for run in sorted({r.id: r for r in runs}.values(), key=lambda r: -r.steps):
-        record = _stored(store, run)
-        if record is None:
-            with store.claim(run.id):
-                record = _stored(store, run)
-                if record is None:
-                    record = _train(run, store, longer(run), on_step)
-        records[run.id] = record
-        if report is not None:
-            report(record)
+    records: dict[str, Record] = {}
+    for wait in (False, True):
+        left = {run.id: run for run in runs if run.id not in records}
+        for run in sorted(left.values(), key=lambda r: -r.steps):
+            record = _finish(run, store, longer(run), on_step, wait)
+            if record is None:
+                continue
+            records[run.id] = record
+            if report is not None:
+                report(record)
     return [records[run.id] for run in runs]
+
+
+def help_with(
+    runs: Iterable[RunConfig],
+    store: Store,
+    report: Callable[[Record], None],
+    known: Iterable[RunConfig],
+) -> None:
+    """Train those of other jobs' runs that nobody has begun, the longest first, until none is left.
+
+    So the jobs of a product end together, however well its groups were packed.
+    """
+    runs = list(runs)
+    longer = _longer([*runs, *known])
+    for run in sorted(runs, key=lambda r: (-cost(r), r.id)):
+        if not store.looks_finished(run.id):
+            record = _finish(run, store, longer(run), None, wait=False)
+            if record is not None:
+                report(record)
+
+
+def _finish(
+    run: RunConfig,
+    store: Store,
+    longer: Sequence[RunConfig],
+    on_step: Callable[[int, float], None] | None,
+    wait: bool,
+) -> Record | None:
+    """The stored run, trained if it is not there.
+
+    None where it would have to be waited for: another process is training it, or a longer run
+    that it can be read from has not been trained yet.
+    """
+    record = _stored(store, run)
+    if record is not None:
+        return record
+    if not wait and missing(longer, store):
+        return None
+    with store.claim(run.id, wait) as held:
+        if not held:
+            return None
+        return _stored(store, run) or _train(run, store, longer, on_step)
 
 
 def _stored(store: Store, run: RunConfig) -> Record | None:
@@ -263,8 +297,8 @@ def _beginning(
 
     for other in longer:
         whole = store.look(other.id).record
-        if whole is None or _differs(whole, origin):
-            continue
+        if whole is None or whole.metrics or _differs(whole, origin):
+            continue  # what is measured at the end is not that of its beginning
         result = engine.beginning(whole.losses, whole.diverged_step, run.steps)
         if result is not None:
             return _record(run, result, origin, 0.0, derived_from=other.id)
@@ -305,6 +339,7 @@ def _record(
         diverged=result.diverged_step is not None,
         diverged_step=result.diverged_step,
         losses=result.losses,
+        metrics=result.metrics,
         provenance=Provenance(
             **origin,
             git_commit=commit,

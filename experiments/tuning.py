@@ -15,8 +15,9 @@ from typing import Any
 from experiments.errors import UserError
 from experiments.files import write_atomically
 from experiments.spec import Override, RunConfig, Scale, Search
-from experiments.store import ROOT, Record, Store
+from experiments.store import Record, Store
 from experiments.sweep import results_dir, train_runs
+from experiments.versions import ROOT
 
 Point = dict[str, Any]
 Losses = Callable[[str, Sequence[RunConfig]], list[float]]

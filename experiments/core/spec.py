@@ -39,7 +39,6 @@ HYPERPARAMETERS = Measurement(
         "experiments/*/spec.py",
         "experiments/spec.py",
         "experiments/registry.py",
-        f"experiments/{NAME}/hyperparameters.py",
     ),
 )
 TABLE1 = Table(
@@ -148,7 +147,6 @@ KILL_MATRIX = Table(
                 "names": ["right: CNN, Table 8, Adam", "forgotten convolutional head"],
             }
         },
-        reads=(f"experiments/{NAME}/bugs.py",),
     ),
     render=f"{CODE}.tables:render_kill_matrix",
     claims=(

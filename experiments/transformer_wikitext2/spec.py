@@ -255,7 +255,7 @@ COORDINATES = Measurement(
             "seeds": 2,
         },
     },
-    reads=(f"experiments/{NAME}/task.py", f"experiments/{NAME}/spec.py", "experiments/engine.py"),
+    reads=(f"experiments/{NAME}/spec.py",),
 )
 FIG5_CODE = f"experiments.{NAME}.fig5"
 FLAT = 0.25  # as in mupkit.coord_check: mistakes are half powers of width, this is the middle

@@ -55,6 +55,9 @@ class LanguageModeling:
         logits_BLV = model(batch[:, :-1])
         return F.cross_entropy(logits_BLV.flatten(0, 1), batch[:, 1:].flatten())
 
+    def evaluate(self, model: nn.Module) -> dict[str, float]:
+        return {}
+
 
 def build(config: TransformerConfig) -> Transformer:
     """The model of a configuration, on torch's default device."""

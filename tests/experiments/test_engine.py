@@ -38,6 +38,10 @@ class Scripted:
         value = next(self.losses)
         return 0.0 * model.weight.sum() + torch.tensor(value)
 
+    def evaluate(self, model):
+        assert not model.training and not torch.is_grad_enabled()
+        return {"accuracy": 0.5}
+
 
 @pytest.mark.parametrize(
     ("losses", "step"),
@@ -82,6 +86,9 @@ class Poisoned:
             out.register_hook(lambda grad: grad * self.value)
         return (out**2).mean() + 1
 
+    def evaluate(self, model):
+        return {}
+
 
 OPTIMIZERS = {
     "adam": {},
@@ -110,6 +117,31 @@ def test_a_last_update_that_is_not_finite_diverges(optimizer, value) -> None:
     assert len(result.losses) == 5
     assert all(map(math.isfinite, result.losses))
     assert math.isnan(result.final_loss)
+
+
+def test_what_is_measured_at_the_end_is_not_of_a_run_that_diverged() -> None:
+    assert engine.train(tiny_run(), Scripted([1.0] * 5), MACHINE).metrics == {"accuracy": 0.5}
+    assert engine.train(tiny_run(), Scripted([1.0, math.nan]), MACHINE).metrics == {}
+    assert engine.train(tiny_run(), Poisoned(4, math.nan), MACHINE).metrics == {}
+
+
+def test_bfloat16_is_of_products_alone_and_by_request(tiny) -> None:
+    exact, rounded = tiny_run(steps=3), tiny_run(steps=3, precision="bfloat16")
+    seen = []
+
+    class Watched(LanguageModeling):
+        def loss(self, model, batch):
+            seen.append(model(batch[:, :-1]).dtype)
+            seen.append({p.dtype for p in model.parameters()})
+            return super().loss(model, batch)
+
+    one = engine.train(exact, Watched(exact), MACHINE).losses
+    assert set(map(str, seen)) == {"torch.float32", "{torch.float32}"}
+    seen.clear()
+    other = engine.train(rounded, Watched(rounded), MACHINE).losses
+    assert set(map(str, seen)) == {"torch.bfloat16", "{torch.float32}"}
+    assert exact.id != rounded.id and exact.id == tiny_run(steps=3, precision="float32").id
+    assert one != other and one == pytest.approx(other, rel=1e-2)
 
 
 def test_what_spoils_a_model() -> None:

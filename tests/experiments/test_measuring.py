@@ -5,7 +5,7 @@ import json
 import pandas as pd
 import pytest
 
-from experiments import measuring, registry, store
+from experiments import measuring, registry, versions
 
 
 @pytest.mark.parametrize("name", ["table3", "table14"])
@@ -23,7 +23,7 @@ def test_provenance_is_one_row_that_says_how(tmp_path) -> None:
     measuring.measure(product, "smoke", "", tmp_path)
     (row,) = pd.read_parquet(tmp_path / "provenance.parquet").to_dict("records")
     assert row["id"] == "table14"
-    assert row["code_version"] == store.measuring_version(product.measurement)
+    assert row["code_version"] == versions.measuring_version(product.measurement)
     assert json.loads(row["settings"]) == product.measurement.at("smoke")
     assert row["seconds"] > 0
     assert {"git_commit", "git_dirty", "torch_version", "device", "finished_at"} <= row.keys()

@@ -81,6 +81,7 @@ def test_two_cores_share_the_groups(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(sweep, "GROUP_SECONDS", sum(map(sweep.cost, runs)) / 4)
     assert planning.plan(runs, Store(tmp_path), speed, 1).seconds == 4 * (1.0 + 10.0)
     assert planning.plan(runs, Store(tmp_path), speed, 2).seconds == 2 * (1.0 + 10.0)
+    assert planning.plan(runs, Store(tmp_path), speed, 9).seconds == 1.0 + 10.0
 
 
 def test_groups_do_not_depend_on_what_was_measured(tmp_path, monkeypatch) -> None:

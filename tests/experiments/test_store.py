@@ -8,7 +8,6 @@ import pytest
 
 from experiments import files, store, sweep
 from experiments.errors import UserError
-from experiments.spec import Measurement
 from experiments.store import DamagedRunError, OtherSchemaError, Provenance, Record, Store
 from tests.tiny_runs import tiny_run
 
@@ -102,9 +101,13 @@ def test_digests_of_older_files_still_match() -> None:
         meta = dataclasses.asdict(one)
         return store._digest(meta, meta.pop("losses"))
 
-    assert digest(record()) == "f95cd94e06fe4cd4"  # before `derived_from` was there
+    later = {"precision"}  # keys of a configuration that came after the file
+    config = {key: value for key, value in record().config.items() if key not in later}
+    old = dataclasses.replace(record(), config=config)
+    assert digest(old) == "f95cd94e06fe4cd4"  # before `derived_from` and `metrics` were there
     derived = dataclasses.replace(PROVENANCE, derived_from="a")
-    assert digest(dataclasses.replace(record(), provenance=derived)) != "f95cd94e06fe4cd4"
+    assert digest(dataclasses.replace(old, provenance=derived)) != "f95cd94e06fe4cd4"
+    assert digest(dataclasses.replace(old, metrics={"a": 1.0})) != "f95cd94e06fe4cd4"
 
 
 def test_failed_write_leaves_the_old_file_and_nothing_else(tmp_path) -> None:
@@ -148,65 +151,6 @@ def test_tidy_tables(tmp_path) -> None:
     )
 
 
-def test_code_version_follows_numeric_code_alone(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(store, "ROOT", tmp_path)
-    (tmp_path / "mupkit").mkdir()
-    (tmp_path / "experiments" / "family").mkdir(parents=True)
-    for name in store.NUMERIC_FILES:
-        (tmp_path / "experiments" / name).write_text("1")
-    (tmp_path / "experiments" / "family" / "task.py").write_text("1")
-
-    def version() -> str:
-        store.code_version.cache_clear()
-        return store.code_version("family")
-
-    first = version()
-    (tmp_path / "experiments" / "family" / "figures.py").write_text("other")
-    assert version() == first
-    (tmp_path / "mupkit" / "coord_check").mkdir()
-    (tmp_path / "mupkit" / "coord_check" / "record.py").write_text("other")
-    assert version() == first
-    (tmp_path / "mupkit" / "rules.py").write_text("other")
-    assert version() != first
-    store.code_version.cache_clear()
-
-
-def test_measuring_version_follows_the_core_the_measuring_module_and_what_it_reads(
-    tmp_path, monkeypatch
-) -> None:
-    monkeypatch.setattr(store, "ROOT", tmp_path)
-    files = {
-        name: tmp_path / name
-        for name in (
-            "mupkit/rules.py",
-            "mupkit/coord_check/record.py",
-            "experiments/models/mlp.py",
-            "experiments/family/measure.py",
-            "experiments/family/spec.py",
-            "experiments/family/figures.py",
-            *(f"experiments/{name}" for name in store.NUMERIC_FILES),
-        )
-    }
-    for file in files.values():
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text("1")
-    plain = Measurement(function="experiments.family.measure:sizes")
-    reading = Measurement(function=plain.function, reads=("experiments/*/spec.py",))
-
-    def changes(measurement) -> set[str]:
-        found = set()
-        for name, file in files.items():
-            before = store.measuring_version(measurement)
-            file.write_text(file.read_text() + "2")
-            if store.measuring_version(measurement) != before:
-                found.add(name)
-        return found
-
-    unseen = {"experiments/family/spec.py", "experiments/family/figures.py"}
-    assert changes(plain) == files.keys() - unseen
-    assert changes(reading) == files.keys() - {"experiments/family/figures.py"}
-
-
 def rewrite(path, change) -> None:
     """A run's file with other metadata."""
     import pyarrow.parquet as pq
@@ -215,6 +159,19 @@ def rewrite(path, change) -> None:
     meta = json.loads(table.schema.metadata[store.METADATA])
     change(meta)
     pq.write_table(table.replace_schema_metadata({store.METADATA: json.dumps(meta).encode()}), path)
+
+
+def test_metrics_are_columns_of_their_own_and_absent_where_there_are_none(tmp_path) -> None:
+    folder = Store(tmp_path)
+    measured = dataclasses.replace(record(), metrics={"valid_accuracy": 0.1 + 0.2})
+    folder.write(measured)
+    assert folder.read(measured.id).metrics == {"valid_accuracy": 0.1 + 0.2}
+    frame = store.tidy_runs([measured, record()])
+    assert frame["valid_accuracy"].isna().tolist() == [False, True]
+    assert "valid_accuracy" not in store.tidy_runs([record()])
+    rewrite(folder.path(measured.id), lambda meta: meta.update(metrics={"valid_accuracy": 0.4}))
+    with pytest.raises(DamagedRunError, match="checksum"):
+        folder.read(measured.id)
 
 
 def test_a_file_without_a_schema_number_is_read(tmp_path) -> None:

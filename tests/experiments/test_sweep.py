@@ -1,5 +1,6 @@
 """Groups of runs, resuming, damaged files, two processes on one store."""
 
+import contextlib
 import dataclasses
 import math
 import multiprocessing
@@ -231,6 +232,16 @@ def test_a_longer_run_of_other_origin_is_no_source(tiny, tmp_path, monkeypatch, 
     assert trained == [short.id]
 
 
+def test_a_longer_run_measured_at_its_end_is_no_source(tiny, tmp_path, monkeypatch) -> None:
+    short, long = tiny_run(steps=3), tiny_run(steps=6)
+    store = Store(tmp_path)
+    (record,) = sweep.train_runs([long], store)
+    store.write(dataclasses.replace(record, metrics={"accuracy": 0.5}))
+    trained = spy(monkeypatch)
+    sweep.train_runs([short], store, known=[long])
+    assert trained == [short.id]
+
+
 def test_a_damaged_longer_run_is_no_source(tiny, tmp_path, monkeypatch) -> None:
     short, long = tiny_run(steps=3), tiny_run(steps=6)
     store = Store(tmp_path)
@@ -266,6 +277,41 @@ def test_runs_of_other_code_are_told_apart(tiny, tmp_path, monkeypatch) -> None:
     assert sweep.parted(records) == []
     monkeypatch.setattr(sweep, "code_version", lambda family: "other")
     assert sweep.parted(records) == [r.id for r in RUNS[:2]]
+
+
+def test_a_run_that_another_process_trains_is_put_off(tiny, tmp_path, monkeypatch) -> None:
+    store, other = Store(tmp_path), contextlib.ExitStack()
+    other.enter_context(Store(tmp_path).claim(RUNS[0].id))
+    trained = []
+    train = sweep._train
+
+    def spied(run, *rest):
+        trained.append(run.id)
+        if len(trained) == 3:
+            other.close()
+        return train(run, *rest)
+
+    monkeypatch.setattr(sweep, "_train", spied)
+    records = sweep.train_runs(RUNS, store)
+    assert trained == [r.id for r in (*RUNS[1:], RUNS[0])]
+    assert [r.id for r in records] == [r.id for r in RUNS]
+
+
+def test_help_leaves_alone_what_others_train_and_what_waits_for_it(
+    tiny, tmp_path, monkeypatch
+) -> None:
+    store, reported = Store(tmp_path), []
+    short, long, done = tiny_run(steps=3, seed=9), tiny_run(steps=6, seed=9), RUNS[1]
+    runs = [short, long, *RUNS]
+    sweep.train_runs([done], store)
+    trained = spy(monkeypatch)
+    with Store(tmp_path).claim(long.id), Store(tmp_path).claim(RUNS[0].id):
+        sweep.help_with(runs, store, reported.append, known=runs)
+    assert trained == [r.id for r in reported] == [RUNS[3].id, RUNS[2].id]  # the wider one first
+    assert {r.id for r in sweep.missing(runs, store)} == {short.id, long.id, RUNS[0].id}
+    sweep.help_with(runs, store, reported.append, known=runs)
+    assert trained[2:] == [long.id, RUNS[0].id]
+    assert sweep.missing(runs, store) == []
 
 
 def _train_and_count(folder: Path, queue) -> None:

@@ -13,8 +13,9 @@ from experiments import registry
 from experiments.errors import UserError
 from experiments.files import wait_for_lock
 from experiments.spec import Figure, check_scale
-from experiments.store import ROOT, Store, measuring_code, module_file
+from experiments.store import Store
 from experiments.sweep import groups, missing, resolve_data
+from experiments.versions import ROOT, measuring_code, module_file
 
 
 def stop(error):
