@@ -1,14 +1,15 @@
 """Our training step beside stock PyTorch, the `mup` package, and the machine's own limit.
 
-    python benchmarks/engine.py                   # widths 32 to 512; about ten minutes
+    python benchmarks/engine.py                   # widths 32 to 512; about 25 minutes
     python benchmarks/engine.py --widths 32 256 --rounds 1
 
 All train the same Transformer (2 layers, 4 heads, 2,000 words, batch 16, length 64, Adam, float32)
-on the same tokens. What is compared is the time of a step on the whole machine: with one thread a
-process and one process a core, the time of a step over the number of cores; with all threads in
-one process, the time of a step. Each variant runs in processes of its own, in turn with the others.
-Median over rounds, with minimum and maximum. The limit is the best float32 matrix product of the
-model's shapes, on all cores at once; model FLOPs are those of `spec.flops`.
+on the same batches of WikiText-2. What is compared is the time of a step on the whole machine: with
+one thread a process and one process a core, the time of a step over the number of cores; with all
+threads in one process, the time of a step. Each variant runs in processes of its own, in turn with
+the others. Median over rounds, with minimum and maximum. The limit is the best float32 matrix
+product of the model's shapes, on all cores at once; model FLOPs are those of `spec.flops`. The last
+columns: how much more all cores do than one alone, and the peak memory of one of our processes.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
 import statistics
 import subprocess
 import sys
@@ -27,6 +29,7 @@ ROOT = Path(__file__).parents[1]
 CORES = os.cpu_count() or 1
 VARIANTS = {
     "ours": ("ours", 1),
+    "ours, one process alone": ("ours", 1),
     "ours, bfloat16": ("bfloat16", 1),
     "ours, compiled": ("compiled", 1),
     "stock, one thread": ("stock", 1),
@@ -37,13 +40,13 @@ VARIANTS = {
 WARM_UP, SECONDS = 5, 6.0
 
 
-def worker(kind: str, width: int, threads: int) -> float:
-    """Median seconds of a step, or of a GFLOP for the limit."""
+def worker(kind: str, width: int, threads: int) -> dict[str, float]:
+    """Median seconds of a step, or of a GFLOP for the limit, and the process's peak memory."""
     sys.path.insert(0, str(ROOT))
     import torch
 
     if kind == "limit":
-        return limit(width)
+        return {"seconds": limit(width), "megabytes": 0.0}
     step = {"ours": ours, "bfloat16": ours, "compiled": ours, "stock": stock, "mup": stock}[kind]
     run = step(width, kind)
     torch.set_num_threads(threads)
@@ -55,46 +58,47 @@ def worker(kind: str, width: int, threads: int) -> float:
         start = time.perf_counter()
         run()
         seconds.append(time.perf_counter() - start)
-    return statistics.median(seconds)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return {"seconds": statistics.median(seconds), "megabytes": peak}
 
 
-def config_of(width: int):
+def config_of(width: int, kind: str = "ours"):
     """The configuration of Fig. 1 at the scale small."""
-    from experiments.transformer_wikitext2.spec import SMALL, TransformerConfig
+    from experiments.data.source import resolve_source
+    from experiments.transformer_wikitext2.spec import SMALL, TransformerConfig, tuned
 
-    return TransformerConfig.make(**{**SMALL, "width": width, "log2lr": -8.0, "data": "wikitext2"})
+    precision = "bfloat16" if kind == "bfloat16" else "float32"
+    return TransformerConfig.make(
+        **{**SMALL, **tuned(), "width": width, "log2lr": -8.0, "data": resolve_source()},
+        precision=precision,
+    )
 
 
-def tokens_of(config):
-    """The same tokens for all."""
-    import torch
+def batches_of(config):
+    """The same batches for all."""
+    from experiments.transformer_wikitext2.task import LanguageModeling
 
-    torch.manual_seed(0)
-    return torch.randint(config.vocab_size, (config.batch_size, config.seq_len + 1))
+    return LanguageModeling(config).batches("cpu")
 
 
 def ours(width: int, kind: str) -> Callable[[], object]:
     """A step as the engine does it."""
     import torch
-    import torch.nn.functional as F
 
     from experiments import engine, process
-    from experiments.transformer_wikitext2.task import build
+    from experiments.transformer_wikitext2.task import LanguageModeling
 
-    process.set_up()
-    config = config_of(width)
-    tokens = tokens_of(config)
-    model = build(config)
+    machine = process.set_up()
+    config = config_of(width, kind)
+    task = LanguageModeling(config)
+    model, batches = task.build(), batches_of(config)
     optimizer = engine.make_optimizer(model, config)
     forward = torch.compile(model) if kind == "compiled" else model
 
     def step() -> float:
-        with torch.autocast("cpu", torch.bfloat16, enabled=kind == "bfloat16"):
-            logits = forward(tokens[:, :-1])
-            loss = F.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten())
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
+        with engine._precision(config, machine):
+            loss = task.loss(forward, next(batches))
+        engine._update(model, optimizer, loss, None)
         return loss.item()
 
     return step
@@ -145,13 +149,14 @@ def stock(width: int, kind: str) -> Callable[[], object]:
             return self.readout(x)
 
     config = config_of(width)
-    tokens = tokens_of(config)
+    batches = batches_of(config)
     model = Model(width)
     if lib:
         lib.set_base_shapes(model, Model(32), delta=Model(64))
     optimizer = (mup.MuAdam if lib else torch.optim.Adam)(model.parameters(), lr=2**-8)
 
     def step() -> float:
+        tokens = next(batches)
         logits = model(tokens[:, :-1])
         loss = F.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten())
         optimizer.zero_grad()
@@ -184,19 +189,20 @@ def limit(width: int) -> float:
     return best
 
 
-def measure(variant: str, width: int) -> float:
-    """Seconds of a step on the whole machine (of a GFLOP a core for the limit)."""
+def measure(variant: str, width: int) -> dict[str, float]:
+    """Seconds of a step on the whole machine (of a GFLOP a core for the limit), and memory."""
     kind, threads = VARIANTS[variant]
-    count = CORES // threads
+    count = 1 if variant.endswith("alone") else CORES // threads
     command = [sys.executable, __file__, "--worker", kind, str(width), str(threads)]
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
     processes = [
         subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
         for _ in range(count)
     ]
-    seconds = [json.loads(p.communicate()[0].splitlines()[-1]) for p in processes]
-    mean = statistics.mean(seconds)
-    return mean if kind == "limit" else mean / count
+    found = [json.loads(p.communicate()[0].splitlines()[-1]) for p in processes]
+    seconds = statistics.mean(one["seconds"] for one in found)
+    peak = max(one["megabytes"] for one in found)
+    return {"seconds": seconds if kind == "limit" else seconds / count, "megabytes": peak}
 
 
 def spread(values: list[float], digits: int = 2) -> str:
@@ -221,19 +227,23 @@ def main() -> None:
     sys.path.insert(0, str(ROOT))
     from experiments.transformer_wikitext2.spec import flops
 
-    others = [v for v in VARIANTS if v not in ("ours", "limit")]
+    others = [v for v in VARIANTS if v not in ("ours", "ours, one process alone", "limit")]
     print(f"{CORES} cores; ours over each, time of a step on the whole machine\n")
     head = ["width", "ours, ms a step", *others, "GFLOP/s a core", "limit", "share of it"]
+    head += [f"{CORES} cores over one", "peak memory, MB"]
     print(f"| {' | '.join(head)} |\n|{'---|' * len(head)}")
     for width in arguments.widths:
         rounds = [{v: measure(v, width) for v in VARIANTS} for _ in range(arguments.rounds)]
+        times = [{v: found["seconds"] for v, found in one.items()} for one in rounds]
         config = config_of(width)
         gflop = 1e-9 * flops(config) / config.steps
-        rate = [gflop / (r["ours"] * CORES) for r in rounds]
-        cells = [str(width), spread([1e3 * r["ours"] for r in rounds])]
-        cells += [spread([r["ours"] / r[v] for r in rounds]) for v in others]
-        cells += [spread(rate, 0), spread([1 / r["limit"] for r in rounds], 0)]
-        cells += [spread([x * r["limit"] for x, r in zip(rate, rounds, strict=True)])]
+        rate = [gflop / (r["ours"] * CORES) for r in times]
+        cells = [str(width), spread([1e3 * r["ours"] for r in times])]
+        cells += [spread([r["ours"] / r[v] for r in times]) for v in others]
+        cells += [spread(rate, 0), spread([1 / r["limit"] for r in times], 0)]
+        cells += [spread([x * r["limit"] for x, r in zip(rate, times, strict=True)])]
+        cells += [spread([r["ours, one process alone"] / r["ours"] for r in times])]
+        cells += [spread([one["ours"]["megabytes"] for one in rounds], 0)]
         print(f"| {' | '.join(cells)} |", flush=True)
 
 

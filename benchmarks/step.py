@@ -1,10 +1,12 @@
 """What the engine's choices are worth: one training step, with each choice undone in turn.
 
-    python benchmarks/step.py                     # widths 32, 128, 256; about a minute
+    python benchmarks/step.py                     # widths 32, 128, 256; about three minutes
+    python benchmarks/step.py --profile 256       # where the time of a step goes
 
 Every variant trains the same model on the same random tokens in a process of its own, in turn with
 the others, one thread each. Shown are seconds a step of ours and, for each variant, the ratio of
-its time to ours: above 1, our choice is faster. Median over rounds, with minimum and maximum.
+its time to ours: above 1, our choice is faster. Median over rounds, with minimum and maximum. A
+stack is several models trained as one by torch.func; its time is that of one member.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -26,12 +29,27 @@ VARIANTS = {
     "fused attention": "F.scaled_dot_product_attention",
     "unfused Adam": "torch.optim.Adam(fused=False)",
     "two threads": "torch.set_num_threads(2)",
+    "chunked loss": "readout and cross-entropy together, 256 tokens at a time",
+    "no denormals": "torch.set_flush_denormal(True)",
+    "stack of 4": "torch.func.vmap over four models",
 }
+STACK, ROWS = 4, 256
 WARM_UP, STEPS = 5, 25
 
 
 def measure(variant: str, width: int) -> float:
     """Median seconds of a step."""
+    step = prepare(variant, width)
+    seconds = []
+    for _ in range(WARM_UP + STEPS):
+        start = time.perf_counter()
+        step()
+        seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds[WARM_UP:]) / (STACK if variant.startswith("stack") else 1)
+
+
+def prepare(variant: str, width: int) -> Callable[[], float]:
+    """A training step of a variant."""
     sys.path.insert(0, str(ROOT))
     import torch
     import torch.nn.functional as F
@@ -48,6 +66,8 @@ def measure(variant: str, width: int) -> float:
         torch.set_float32_matmul_precision("highest")
     if variant == "two threads":
         torch.set_num_threads(2)
+    if variant == "no denormals":
+        torch.set_flush_denormal(True)
     if variant == "fused attention":
 
         def forward(self, x_BLD, mask_LL):
@@ -67,17 +87,104 @@ def measure(variant: str, width: int) -> float:
         for group in optimizer.param_groups:
             group["fused"] = False
     tokens = torch.randint(config.vocab_size, (config.batch_size, config.seq_len + 1))
-    seconds = []
-    for _ in range(WARM_UP + STEPS):
-        start = time.perf_counter()
-        logits = model(tokens[:, :-1])
-        loss = F.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten())
+    inputs, targets = tokens[:, :-1], tokens[:, 1:].flatten()
+
+    def loss_of(model):
+        return F.cross_entropy(model(inputs).flatten(0, 1), targets)
+
+    if variant == "chunked loss":
+        loss_of = chunked(inputs, targets)
+    if variant == "stack of 4":
+        return stacked([build(config) for _ in range(STACK)], inputs, targets)
+
+    def step() -> float:
+        loss = loss_of(model)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
-        loss.item()
-        seconds.append(time.perf_counter() - start)
-    return statistics.median(seconds[WARM_UP:])
+        return loss.item()
+
+    return step
+
+
+def chunked(inputs, targets):
+    """The loss without the logits of all tokens at once: their gradients are made on the way."""
+    import torch
+
+    class ReadoutLoss(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x_ND, weight_VD):
+            grad_ND, grad_VD = torch.empty_like(x_ND), torch.zeros_like(weight_VD)
+            total, minus = x_ND.new_zeros(()), x_ND.new_full((ROWS, 1), -1.0)
+            for first in range(0, len(x_ND), ROWS):
+                rows = slice(first, first + ROWS)
+                p_RV = (x_ND[rows] @ weight_VD.t()).softmax(-1)
+                total -= p_RV.gather(1, targets[rows, None]).log().sum()
+                p_RV.scatter_add_(1, targets[rows, None], minus)
+                torch.mm(p_RV, weight_VD, out=grad_ND[rows])
+                grad_VD.addmm_(p_RV.t(), x_ND[rows])
+            ctx.grads = grad_ND.div_(len(x_ND)), grad_VD.div_(len(x_ND))
+            return total / len(x_ND)
+
+        @staticmethod
+        def backward(ctx, grad):
+            return tuple(grad * one for one in ctx.grads)
+
+    def loss_of(model):
+        readout, model.readout = model.readout, torch.nn.Identity()
+        x_ND = model(inputs).flatten(0, 1)
+        model.readout = readout
+        return ReadoutLoss.apply(x_ND, readout.weight)
+
+    return loss_of
+
+
+def stacked(models, inputs, targets):
+    """A step of several models as one, with Adam on the stacked parameters."""
+    import torch
+    import torch.nn.functional as F
+    from torch.func import functional_call, stack_module_state
+
+    params, buffers = stack_module_state(models)
+    optimizer = torch.optim.Adam(params.values(), lr=2**-8, fused=True)
+
+    def loss_of(params, buffers):
+        logits = functional_call(models[0], (params, buffers), (inputs,))
+        return F.cross_entropy(logits.flatten(0, 1), targets)
+
+    def step() -> float:
+        loss = torch.vmap(loss_of)(params, buffers).sum()
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        return loss.item()
+
+    return step
+
+
+def profile(width: int) -> None:
+    """Milliseconds of one step by kind of operator, as Markdown."""
+    import torch
+    from torch.profiler import ProfilerActivity
+
+    step = prepare("ours", width)
+    for _ in range(WARM_UP):
+        step()
+    start = time.perf_counter()
+    for _ in range(STEPS):
+        step()
+    plain = (time.perf_counter() - start) / STEPS
+    with torch.profiler.profile(activities=[ProfilerActivity.CPU]) as found:
+        for _ in range(STEPS):
+            step()
+    print(f"width {width}: {1e3 * plain:.1f} ms a step without the profiler\n")
+    print("| operator | ms a step | calls |\n|---|---|---|")
+    events = sorted(found.key_averages(), key=lambda e: -e.self_cpu_time_total)
+    for event in events[:16]:
+        milliseconds = event.self_cpu_time_total / STEPS / 1e3
+        print(f"| {event.key} | {milliseconds:.2f} | {event.count / STEPS:.0f} |")
+    rest = sum(event.self_cpu_time_total for event in events[16:]) / STEPS / 1e3
+    print(f"| all others | {rest:.2f} | |")
 
 
 def main() -> None:
@@ -88,7 +195,11 @@ def main() -> None:
     parser.add_argument("--widths", type=int, nargs="+", default=[32, 128, 256])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--one", nargs=2, metavar=("VARIANT", "WIDTH"), help=argparse.SUPPRESS)
+    parser.add_argument("--profile", type=int, metavar="WIDTH", help="of our step")
     args = parser.parse_args()
+    if args.profile:
+        profile(args.profile)
+        return
     if args.one:
         print(json.dumps(measure(args.one[0], int(args.one[1]))))
         return

@@ -116,7 +116,7 @@ def _show_experiment(experiment: Exhibit) -> None:
 
 
 def _show_product(product: Product, scale: Any) -> None:
-    console.print(f"{product.name}: {product.title}\n{product.source}\n\n{product.caption}\n")
+    console.print(f"{product.name}: {product.title}\n{product.cited}\n\n{product.caption}\n")
     if product.sweeps:
         _show_sweeps(product, scale)
     elif product.measurement:

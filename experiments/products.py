@@ -91,11 +91,10 @@ def _write_table(table: Table, runs: Any, foot: str, folder: Path) -> None:
     made: grid.Grid = load(table.render)(runs)
     if foot:
         made = replace(made, notes=(*made.notes, f"Here: {foot}."))
-    source = f"Source: Tensor Programs V, {table.source}."
     texts = {
-        "md": f"# {table.title}\n\n{table.caption} {source}\n\n{grid.markdown(made)}",
-        "tex": grid.latex(made, table.title, f"{table.caption} {source}"),
-        "html": grid.html_page(made, table.title, f"{table.caption} {source}"),
+        "md": f"# {table.title}\n\n{table.caption} {table.cited}\n\n{grid.markdown(made)}",
+        "tex": grid.latex(made, table.title, f"{table.caption} {table.cited}"),
+        "html": grid.html_page(made, table.title, f"{table.caption} {table.cited}"),
     }
     for kind in table.kinds:
         write_atomically(folder / f"{table.name}.{kind}", texts[kind].encode())

@@ -62,7 +62,7 @@ def _part(product: Product, root: str) -> str:
     parts = [f"### {product.name}: {product.title}"]
     if isinstance(product, Figure):
         parts.append(f"![{product.name}]({root}figures/reference/{product.name}.png)")
-    parts.append(f"{product.caption} Source: Tensor Programs V, {product.source}.")
+    parts.append(f"{product.caption} {product.cited}")
     if isinstance(product, Table):
         parts.append(grid.markdown(load(product.render)(runs)).rstrip())
     if product.scaled:

@@ -225,7 +225,8 @@ class Product:
 
     Args:
         name: target of the workflow, such as "fig1".
-        title, caption, source: for readers; the source says where it stands in the paper.
+        title, caption, source: for readers; the source says where it stands in `work`.
+        work: what is reproduced; empty for what goes beyond it.
         sweeps: what has to be trained.
         measurement: what has to be measured.
         claims: judged at the scales `small` and `paper`.
@@ -235,6 +236,7 @@ class Product:
     title: str
     caption: str
     source: str
+    work: Literal["Tensor Programs V", "the announcement post", ""] = "Tensor Programs V"
     sweeps: tuple[Sweep, ...] = ()
     measurement: Measurement | None = None
     claims: tuple[Claim, ...] = ()
@@ -248,6 +250,11 @@ class Product:
             raise ValueError(f"{self.name}: sweeps or a measurement, not both")
         if self.claims and self.schematic:
             raise ValueError(f"{self.name}: a schematic has no numbers to claim anything of")
+
+    @property
+    def cited(self) -> str:
+        """Where it comes from, as a sentence."""
+        return f"Source: {self.work}, {self.source}." if self.work else f"Ours: {self.source}."
 
     @property
     def schematic(self) -> bool:

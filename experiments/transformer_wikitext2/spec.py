@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -225,6 +226,21 @@ FIG1 = Figure(
     ),
 )
 
+# Beyond the paper: what the option `precision` does to the claims.
+FIG1_BFLOAT16 = replace(
+    FIG1,
+    name="fig1_bfloat16",
+    title="Learning rate across width, with matrix products in bfloat16",
+    caption=f"As Figure 1, with autocast to bfloat16. {FIG1.caption}",
+    source="beyond the paper, in the set-up of its Figure 1",
+    work="",
+    sweeps=(
+        replace(
+            WIDTH_LR, name="width_lr_bfloat16", base={**WIDTH_LR.base, "precision": "bfloat16"}
+        ),
+    ),
+)
+
 COORDINATES = Measurement(
     function=f"experiments.{NAME}.coordinates:measure",
     settings={
@@ -320,7 +336,8 @@ POST_FIG1 = Figure(
         "Root mean square of the change of the network's output on a fixed input after t steps of "
         "Adam, against the width. Bands: range over seeds."
     ),
-    source="the announcement post, Figure 1",
+    source="Figure 1",
+    work="the announcement post",
     measurement=COORDINATES,
     draw=f"{FIG5_CODE}:draw_post_fig1",
 )
@@ -351,6 +368,6 @@ EXPERIMENT = Experiment(
     sources=SOURCES,
     source=resolve_source,
     cost=flops,
-    figures=(FIG1, FIG5, POST_FIG1),
+    figures=(FIG1, FIG1_BFLOAT16, FIG5, POST_FIG1),
     search=SEARCH,
 )

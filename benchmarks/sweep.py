@@ -1,0 +1,65 @@
+"""The whole Fig. 1 sweep: what the workflow adds to the training, and stock PyTorch beside it.
+
+    python benchmarks/sweep.py                    # about a quarter of an hour on two cores
+
+A copy of the checkout runs `snakemake fig1` at the scale small, Snakemake, store and pictures
+included. Before and after it stock PyTorch (as in `engine.py`) does steps of every width, one
+thread a process on every core; what the steps of the same sweep would take it is the number of
+steps that were trained times its step, with nothing added for its start, its data or its results.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import engine
+import kills
+
+SCALE, FIGURE = "small", "fig1"
+
+
+def stock_steps(widths: list[int]) -> dict[int, float]:
+    """Seconds of a stock step on the whole machine by width, of its better variant."""
+    variants = ("stock, one thread", "stock, all threads")
+    return {w: min(engine.measure(v, w)["seconds"] for v in variants) for w in widths}
+
+
+def main() -> None:
+    """Run both and print what was measured."""
+    sys.path.insert(0, str(engine.ROOT))
+    from experiments import registry, sweep
+
+    source = sweep.resolve_data()[registry.owner(FIGURE).name]
+    runs = registry.product(FIGURE).runs(SCALE, source)
+    widths = sorted({run.width for run in runs})
+    before = stock_steps(widths)
+    with tempfile.TemporaryDirectory() as folder:
+        project = kills.copy_of_the_project(Path(folder))
+        command = (sys.executable, "-m", "snakemake", FIGURE, "--config", f"scale={SCALE}")
+        start = time.perf_counter()
+        subprocess.run(command, cwd=project, check=True, env=os.environ)
+        wall = time.perf_counter() - start
+        import pandas as pd
+
+        tables = project / "results" / SCALE / FIGURE
+        training = pd.read_parquet(tables / "provenance.parquet")["seconds"].sum()
+        steps = pd.read_parquet(tables / "curves.parquet").groupby("id").size()
+        by_width = pd.read_parquet(tables / "runs.parquet").set_index("id")["width"]
+    after = stock_steps(widths)
+    done = steps.groupby(by_width).sum()
+    stock = [sum(done[w] * times[w] for w in widths) for times in (before, after)]
+    print(f"ours: {wall:.0f} s for {len(runs)} runs, {done.sum()} steps on {engine.CORES} cores")
+    print(f"of which training {training / engine.CORES:.0f} s a core, so workflow and store add")
+    print(f"{wall * engine.CORES / training - 1:.1%} of it")
+    print(f"stock: {stock[0]:.0f} s before, {stock[1]:.0f} s after, for the steps alone;")
+    print(f"our throughput is {statistics.mean(stock) / wall:.2f} times that")
+
+
+if __name__ == "__main__":
+    main()
