@@ -27,16 +27,21 @@ class Landscape:
     Attributes:
         losses: (S, W, R), nats, infinity where a run diverged.
         widths: (W,), ascending.
-        log2lr: (R,), ascending.
+        grid: (R,), ascending: log2 of the learning rate, or of another hyperparameter.
     """
 
     losses: np.ndarray
     widths: np.ndarray
-    log2lr: np.ndarray
+    grid: np.ndarray
 
 
-def landscape(runs: pd.DataFrame, parametrization: str) -> Landscape:
+def landscape(runs: pd.DataFrame, parametrization: str, key: str = "log2lr") -> Landscape:
     """The landscape of one parametrization from a tidy table of runs.
+
+    Args:
+        runs: with columns parametrization, seed, width, final_loss, diverged and `key`.
+        parametrization: whose runs.
+        key: column of the hyperparameter, as a logarithm if its name begins with log2.
 
     Raises:
         ValueError: if the table is not a full grid of seeds, widths and rates, or if a run without
@@ -44,14 +49,15 @@ def landscape(runs: pd.DataFrame, parametrization: str) -> Landscape:
     """
     part = runs[runs["parametrization"] == parametrization]
     loss = part["final_loss"].where(~part["diverged"], np.inf)
-    table = loss.groupby([part["seed"], part["width"], part["log2lr"]]).agg(["mean", "size"])
-    levels = [np.unique(part[key]) for key in ("seed", "width", "log2lr")]
+    table = loss.groupby([part["seed"], part["width"], part[key]]).agg(["mean", "size"])
+    levels = [np.unique(part[column]) for column in ("seed", "width", key)]
     if part.empty or len(table) != np.prod([len(v) for v in levels]) or (table["size"] != 1).any():
         raise ValueError(f"{parametrization}: not one run for each seed, width and rate")
     losses = table["mean"].to_numpy().reshape([len(v) for v in levels])
     if np.isnan(losses).any():
         raise ValueError(f"{parametrization}: a run has no loss and did not diverge")
-    return Landscape(losses, levels[1], levels[2].astype(float))
+    values = levels[2].astype(float)
+    return Landscape(losses, levels[1], values if key.startswith("log2") else np.log2(values))
 
 
 def grid_optimum(mean_loss: np.ndarray) -> np.ndarray:
@@ -97,7 +103,7 @@ def drift_per_doubling(scape: Landscape, losses: np.ndarray | None = None) -> fl
     than two widths.
     """
     mean = (scape.losses if losses is None else losses).mean(axis=0)
-    optima = [fitted_optimum(scape.log2lr, row) for row in mean]
+    optima = [fitted_optimum(scape.grid, row) for row in mean]
     if len(optima) < 2 or not np.all(np.isfinite(optima)):
         return float("nan")
     return float(np.polyfit(np.log2(scape.widths), optima, 1)[0])

@@ -141,7 +141,8 @@ WIDTH_LR = Sweep(
     },
 )
 
-CLAIMS = "experiments.transformer_wikitext2.figures"
+FIGURES = f"experiments.{NAME}.figures"
+CLAIMS = "experiments.landscapes"
 FIG1 = Figure(
     name="fig1",
     title="Learning rate across width: standard parametrization against µP",
@@ -153,7 +154,7 @@ FIG1 = Figure(
     ),
     source="Figure 1; set-up in Sections 3 and 4",
     sweeps=(WIDTH_LR,),
-    draw=f"{CLAIMS}:draw_fig1",
+    draw=f"{FIGURES}:draw_fig1",
     claims=(
         Claim(
             id="mup-optimum-stays",

@@ -65,7 +65,7 @@ def table() -> pd.DataFrame:
 def test_landscape_does_not_depend_on_the_order_of_rows(order) -> None:
     scape = transfer.landscape(table().iloc[order], "mup")
     assert scape.widths.tolist() == [32, 128]
-    assert scape.log2lr.tolist() == [-8, -7, -6]
+    assert scape.grid.tolist() == [-8, -7, -6]
     seed, width, rate = np.meshgrid([0, 1], [32, 128], [-8, -7, -6], indexing="ij")
     np.testing.assert_allclose(scape.losses, 10 + seed + width / 1000 - rate / 10)
 

@@ -97,7 +97,7 @@ def drawing_code(name):
     """Files whose change redraws a product."""
     own = {relative(module_file(function)) for function in registry.product(name).functions}
     own.add(f"experiments/{registry.owner(name).name}/spec.py")
-    shared = ("claims.py", "grid.py", "plotting.py", "transfer.py", "products.py")
+    shared = ("claims.py", "grid.py", "plotting.py", "transfer.py", "landscapes.py", "products.py")
     return sorted(own) + [f"experiments/{file}" for file in shared]
 
 

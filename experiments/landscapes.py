@@ -1,0 +1,194 @@
+"""Loss over one hyperparameter, a curve a width, SP beside µP: pictures and claims of sweeps.
+
+Pure functions of the tidy table of runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from experiments import plotting, transfer
+from experiments.spec import Measured
+
+
+def draw_pairs(
+    pairs: Mapping[str, pd.DataFrame], ylabels: Mapping[str, str], width: str = "width"
+) -> Figure:
+    """Panels of SP and µP side by side, a pair for each table; a pair shares its loss axis.
+
+    Args:
+        pairs: tables by heading; an only one may have the heading "".
+        ylabels: by heading.
+        width: what the width is called in the legend.
+    """
+    count = len(pairs)
+    fig, axes = plotting.subplots(
+        1, 2 * count, figsize=(8.6 if count == 1 else 1.2 + 5.2 * count, 3.9), squeeze=False
+    )
+    for i, (heading, runs) in enumerate(pairs.items()):
+        left, right = axes[0, 2 * i : 2 * i + 2]
+        right.sharex(left)
+        right.sharey(left)
+        right.tick_params(labelleft=False)
+        _pair(left, right, runs, short=count > 1, heading=heading)
+        left.set_ylabel(ylabels[heading])
+    handles, labels = axes[0, -1].get_legend_handles_labels()
+    fig.legend(
+        handles, labels, title=width, loc="outside right center", fontsize=8, title_fontsize=8
+    )
+    return fig
+
+
+def _pair(left: Axes, right: Axes, runs: pd.DataFrame, short: bool, heading: str) -> None:
+    scapes = {p: transfer.landscape(runs, p) for p in ("sp", "mup")}
+    best_mup = scapes["mup"].losses.mean(axis=0).min()  # infinite if every rate diverged
+    for ax, (parametrization, scape) in zip((left, right), scapes.items(), strict=True):
+        curves(ax, scape)
+        if np.isfinite(best_mup):
+            ax.axhline(best_mup, color="#444444", linestyle="--", linewidth=1, zorder=1)
+        name = {"sp": "SP", "mup": "µP"}[parametrization]
+        title = f"{heading}, {name}" if short else plotting.NAME[parametrization]
+        ax.set_title(title, color=plotting.COLOR[parametrization])
+        plotting.log2_axis(ax, "log2 learning rate")
+    left.set_ylim(*limits(scapes))
+    if np.isfinite(best_mup):
+        left.annotate(
+            "best µP model",
+            (scapes["sp"].grid[-1], best_mup),
+            xytext=(0, -3),
+            textcoords="offset points",
+            ha="right",
+            va="top",
+            fontsize=7.5,
+            color="#444444",
+        )
+
+
+def curves(ax: Axes, scape: transfer.Landscape) -> None:
+    """A curve with the range over seeds for each width; its minimum and divergences marked."""
+    colors = plotting.width_colors(list(scape.widths))
+    for width, losses in zip(scape.widths, np.moveaxis(scape.losses, 1, 0), strict=True):
+        mean = np.where(np.isfinite(losses), losses, np.nan).mean(axis=0)
+        color = colors[width]
+        ax.plot(scape.grid, mean, color=color, label=f"{width}", zorder=2)
+        ax.fill_between(
+            scape.grid, losses.min(axis=0), losses.max(axis=0), color=color, alpha=0.2, lw=0
+        )
+        lost = np.isnan(mean)
+        ax.plot(
+            scape.grid[lost],
+            np.full(lost.sum(), 0.98),
+            "x",
+            ms=5,
+            color=color,
+            transform=ax.get_xaxis_transform(),
+        )
+        if not lost.all():
+            best = np.nanargmin(mean)
+            ax.plot(scape.grid[best], mean[best], "o", ms=6, color=color, mec="white", zorder=3)
+
+
+def limits(scapes: dict[str, transfer.Landscape]) -> tuple[float, float]:
+    """From below the lowest loss to what most curves reach; a blow-up may leave the panel."""
+    finite = np.concatenate([s.losses[np.isfinite(s.losses)] for s in scapes.values()])
+    if not len(finite):
+        return 0.0, 1.0
+    low, high = finite.min(), np.quantile(finite, 0.97)
+    margin = 0.06 * (high - low) or 0.5
+    return low - margin, high + 2 * margin  # room for the marks of divergence
+
+
+def _seed_interval(
+    scape: transfer.Landscape, statistic: Callable[[np.ndarray], float]
+) -> tuple[float | None, float | None]:
+    return transfer.bootstrap(statistic, scape.losses.shape[0]) or (None, None)
+
+
+def _best_rates(scape: transfer.Landscape) -> tuple[str, bool]:
+    """A note of the best grid point of each width, and whether all of them are inside the grid."""
+    mean = scape.losses.mean(axis=0)
+    best, lost = transfer.grid_optimum(mean), transfer.diverged_widths(mean)
+    rates = [
+        f"{width}: {'diverged' if gone else format(rate, 'g')}"
+        for width, rate, gone in zip(scape.widths, scape.grid[best], lost, strict=True)
+    ]
+    note = "best log2 rate by width " + ", ".join(rates)
+    edge = np.isin(best, (0, len(scape.grid) - 1)) & ~lost
+    if edge.any():
+        note += "; an optimum is at the edge of the grid"
+    return note, not (edge | lost).any()
+
+
+def mup_optimum_range(runs: pd.DataFrame) -> Measured:
+    """How far apart the best grid points of µP lie over the widths, in grid steps.
+
+    With an optimum at the edge of the grid the range is a lower bound: it is given beyond one step
+    and NaN otherwise. NaN if a width diverged at every rate.
+    """
+    scape = transfer.landscape(runs, "mup")
+    mean = scape.losses.mean(axis=0)
+    best = transfer.grid_optimum(mean)
+    note, inside = _best_rates(scape)
+    steps = float(best.max() - best.min())
+    known = inside or (steps > 1 and not transfer.diverged_widths(mean).any())
+    return Measured(steps if known else float("nan"), note=note)
+
+
+def sp_optimum_drift(runs: pd.DataFrame) -> Measured:
+    """Octaves by which the fitted optimum of SP moves for each doubling of the width."""
+    scape = transfer.landscape(runs, "sp")
+    low, high = _seed_interval(
+        scape, lambda index: transfer.drift_per_doubling(scape, scape.losses[index])
+    )
+    fitted = [transfer.fitted_optimum(scape.grid, row) for row in scape.losses.mean(axis=0)]
+    steps = ", ".join(f"{step:.2f}" for step in np.diff(fitted))
+    note = f"{_best_rates(scape)[0]}; octaves at each step to the next width {steps}"
+    return Measured(transfer.drift_per_doubling(scape), low, high, note)
+
+
+def mup_worst_widening(runs: pd.DataFrame) -> Measured:
+    """The largest loss increase to the next width up to the narrowest model's best rate."""
+    scape = transfer.landscape(runs, "mup")
+    up_to = int(transfer.grid_optimum(scape.losses.mean(axis=0))[0])
+    value = transfer.worst_widening(scape, up_to)
+    note = "relative to the Bonferroni bound of the pooled seed noise; below 0: always better"
+    return Measured(value, note="needs two seeds and two widths" if np.isnan(value) else note)
+
+
+def mup_minus_sp(runs: pd.DataFrame) -> Measured:
+    """Best loss of the widest µP model minus that of the widest SP model."""
+    mup, sp = transfer.landscape(runs, "mup"), transfer.landscape(runs, "sp")
+    low, high = _seed_interval(
+        mup, lambda index: transfer.best_difference(mup.losses[index], sp.losses[index])
+    )
+    return Measured(transfer.best_difference(mup.losses, sp.losses), low, high)
+
+
+def mup_regret(runs: pd.DataFrame) -> Measured:
+    """What the narrowest µP model's best rate costs the widest."""
+    return _regret(runs, "mup")
+
+
+def sp_regret(runs: pd.DataFrame) -> Measured:
+    """What the narrowest SP model's best rate costs the widest."""
+    return _regret(runs, "sp")
+
+
+def _regret(runs: pd.DataFrame, parametrization: str) -> Measured:
+    """Where the widest model diverged at the rate, the interval ends at infinity.
+
+    It then starts at infinity too if the model diverged with every seed alone.
+    """
+    scape = transfer.landscape(runs, parametrization)
+    value = transfer.regret(scape)
+    if np.isinf(value):
+        alone = [transfer.regret(scape, losses[None]) for losses in scape.losses]
+        return Measured(value, min(alone) if np.all(np.isinf(alone)) else None, value)
+    low, high = _seed_interval(scape, lambda index: transfer.regret(scape, scape.losses[index]))
+    note = "" if low is not None else "no interval: one seed, or a diverged run"
+    return Measured(value, low, high, note)
