@@ -479,12 +479,13 @@ def collect(
     name: Annotated[str, typer.Argument(help="A figure or table.")],
     scale: Scale = "small",
     data: Data = None,
+    jobs: Jobs = 1,
 ) -> None:
     """Gather a product's runs into tidy tables, or measure them; a job of the workflow."""
     from experiments import products
 
     registry.product(name)
-    products.collect(name, check_scale(scale), resolve_data(data))
+    products.collect(name, check_scale(scale), resolve_data(data), jobs)
 
 
 @app.command(epilog="Example: `python -m experiments reference fig1`")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import os
 import re
 import sys
@@ -159,3 +160,9 @@ def take_lock(lock: FileLock, reason: str, wait: bool) -> bool:
     except OSError as error:
         raise cannot_write(path, error) from error
     return True
+
+
+def sha256(path: Path) -> str:
+    """Hexadecimal digest of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

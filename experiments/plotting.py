@@ -14,10 +14,11 @@ import matplotlib.lines
 import matplotlib.pyplot as plt
 import matplotlib.ticker
 import numpy as np
+from matplotlib.animation import FuncAnimation, PillowWriter
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from experiments.files import atomic_path
+from experiments.files import atomic_path, write_atomically
 
 STYLE: dict[str, Any] = {
     "font.family": "DejaVu Sans",
@@ -34,6 +35,7 @@ STYLE: dict[str, Any] = {
     "svg.fonttype": "none",
     "figure.constrained_layout.use": True,
 }
+SLOW = 1.5  # frames a second
 COLOR = {"sp": "#c44e52", "mup": "#2a7f62"}
 ROLE_COLOR = {"input": "#4c72b0", "hidden": "#2a7f62", "output": "#c8853d"}
 NAME = {"sp": "Standard parametrization (SP)", "mup": "Maximal update parametrization (µP)"}
@@ -177,3 +179,16 @@ def save(fig: Figure, path: Path) -> None:
     metadata = {"Date": None} if kind == "svg" else {"Software": None}
     with atomic_path(path) as temporary:
         fig.savefig(temporary, format=kind, dpi=200, metadata=metadata)
+
+
+def save_animation(animation: FuncAnimation, title: str, path: Path) -> None:
+    """Write an animation as path.gif and as path.html, a page of its own with a slider."""
+    with atomic_path(path.with_suffix(".gif")) as temporary:
+        animation.save(temporary, writer=PillowWriter(fps=SLOW), dpi=100)
+    with matplotlib.rc_context({"svg.fonttype": "path", "animation.embed_limit": 50}):
+        player = animation.to_jshtml(fps=SLOW, default_mode="reflect")
+    page = (
+        f'<!DOCTYPE html><html lang="en"><meta charset="utf-8"><title>{title}</title>'
+        f"<h1>{title}</h1>{player}</html>"
+    )
+    write_atomically(path.with_suffix(".html"), page.encode())

@@ -13,28 +13,37 @@ from experiments.data.source import label
 from experiments.errors import UserError
 from experiments.files import atomic_path, write_atomically
 from experiments.progress import note
-from experiments.spec import Figure, Product, Table, load
-from experiments.store import Store, write_tables
-from experiments.sweep import figures_dir, parted, results_dir, train_runs
+from experiments.spec import Animation, Figure, Product, Table, load
+from experiments.store import Store, tidy_runs, write_tables
+from experiments.sweep import figures_dir, parted, results_dir, train_runs, train_together
 
 REFERENCE = "reference"
 
 
-def collect(name: str, scale: Any, data: dict[str, str]) -> None:
-    """Write a product's tidy tables and scale.json to results/<scale>/<name>."""
+def collect(name: str, scale: Any, data: dict[str, str], jobs: int = 1) -> None:
+    """Write a product's tidy tables and scale.json to results/<scale>/<name>.
+
+    Args:
+        jobs: processes for runs that follow from what was found.
+    """
     product = registry.product(name)
     folder = results_dir(scale) / name
     source = data[registry.owner(name).name]
     if product.sweeps:
-        _collect_runs(product, scale, source, folder)
+        _collect_runs(product, scale, source, folder, jobs)
     else:
         measuring.measure(product, scale, source, folder)
     write_atomically(folder / "scale.json", json.dumps({"scale": scale}).encode())
 
 
-def _collect_runs(product: Product, scale: Any, source: str, folder: Path) -> None:
+def _collect_runs(product: Product, scale: Any, source: str, folder: Path, jobs: int) -> None:
     """A run that was lost or damaged since its group finished is trained again, and named."""
-    records = train_runs(product.runs(scale, source), Store(results_dir(scale)))
+    store = Store(results_dir(scale))
+    records = train_runs(product.runs(scale, source), store)
+    if product.follow_up:
+        chosen = load(product.follow_up)(tidy_runs(records))
+        note(f"{product.name}: {len(chosen)} runs follow from the {len(records)} done")
+        records += train_together(chosen, store, jobs)
     if others := parted(records):
         note(
             f"{product.name}: {len(others)} of {len(records)} runs were made by other code than "
@@ -82,9 +91,11 @@ def _draw_figure(figure: Figure, runs: Any, foot: str, folder: Path) -> None:
     picture = load(figure.draw)(runs)
     if foot:
         plotting.footer(picture, foot)
-    for kind in figure.kinds:
+    for kind in Figure.kinds:
         plotting.save(picture, folder / f"{figure.name}.{kind}")
-    plt.close(picture)
+    if isinstance(figure, Animation):
+        plotting.save_animation(load(figure.animate)(runs), figure.title, folder / figure.name)
+    plt.close("all")
 
 
 def _write_table(table: Table, runs: Any, foot: str, folder: Path) -> None:

@@ -228,6 +228,9 @@ class Product:
         title, caption, source: for readers; the source says where it stands in `work`.
         work: what is reproduced; empty for what goes beyond it.
         sweeps: what has to be trained.
+        follow_up: "module:function" of the tidy table of the sweeps' runs to further runs, which
+            are chosen by what was found: a search's winner at a larger width. Trained when its
+            tables are made.
         measurement: what has to be measured.
         claims: judged at the scales `small` and `paper`.
     """
@@ -238,6 +241,7 @@ class Product:
     source: str
     work: Literal["Tensor Programs V", "the announcement post", ""] = "Tensor Programs V"
     sweeps: tuple[Sweep, ...] = ()
+    follow_up: str = ""
     measurement: Measurement | None = None
     claims: tuple[Claim, ...] = ()
 
@@ -248,6 +252,8 @@ class Product:
             raise ValueError(f"{self.name!r}: a name is letters, digits and _, and no folder's")
         if self.sweeps and self.measurement:
             raise ValueError(f"{self.name}: sweeps or a measurement, not both")
+        if self.follow_up and not self.sweeps:
+            raise ValueError(f"{self.name}: what follows up needs sweeps")
         if self.claims and self.schematic:
             raise ValueError(f"{self.name}: a schematic has no numbers to claim anything of")
 
@@ -278,8 +284,9 @@ class Product:
 
     @property
     def functions(self) -> tuple[str, ...]:
-        """References of the functions that draw and judge it."""
-        return tuple(claim.measure for claim in self.claims)
+        """References of the functions that draw and judge it, and that choose its last runs."""
+        chosen = (self.follow_up,) if self.follow_up else ()
+        return (*chosen, *(claim.measure for claim in self.claims))
 
     def runs(self, scale: Scale, data: str) -> tuple[RunConfig, ...]:
         """The runs of all its sweeps, each once."""
@@ -297,6 +304,21 @@ class Figure(Product):
     @property
     def functions(self) -> tuple[str, ...]:
         return (self.draw, *super().functions)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Animation(Figure):
+    """A figure that moves, too, as a GIF and as a page with a slider that needs nothing else.
+
+    `animate` is "module:function" of the tidy table to a `matplotlib.animation.FuncAnimation`.
+    """
+
+    kinds: ClassVar[tuple[str, ...]] = ("svg", "png", "gif", "html")
+    animate: str
+
+    @property
+    def functions(self) -> tuple[str, ...]:
+        return (self.animate, *super().functions)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,8 +6,10 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -206,6 +208,20 @@ def help_with(
             record = _finish(run, store, longer(run), None, wait=False)
             if record is not None:
                 report(record)
+
+
+def train_together(runs: Iterable[RunConfig], store: Store, jobs: int) -> list[Record]:
+    """Train what is not in the store in `jobs` processes, the costliest first; in `runs`' order."""
+    unique = {run.id: run for run in runs}
+    order = sorted(unique.values(), key=lambda r: (-cost(r), r.id))
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+        found = list(pool.map(_train_one, order, [store] * len(order)))
+    by_id = {record.id: record for record in found}
+    return [by_id[run_id] for run_id in unique]
+
+
+def _train_one(run: RunConfig, store: Store) -> Record:
+    return train_runs([run], store)[0]
 
 
 def _finish(

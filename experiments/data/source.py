@@ -1,4 +1,4 @@
-"""Which text a language model trains on, and the lines of WikiText-2.
+"""Names of all data, which text a language model trains on, and the lines of WikiText-2.
 
 The workflow imports this module at every parse, so what is slow to import is imported inside
 functions.
@@ -19,8 +19,12 @@ from experiments.errors import UserError, unknown
 LABELS = {
     "wikitext2": "WikiText-2",
     "wikipedia_sample": "106 English Wikipedia articles (gensim's sample)",
+    "cifar10": "CIFAR-10",
+    "digits": "scikit-learn's digits",
+    "tiny_imagenet": "100 classes of Tiny-ImageNet",
+    "imagenet": "ImageNet",
 }
-SOURCES = tuple(LABELS)
+SOURCES = ("wikitext2", "wikipedia_sample")
 SPLITS = ("train", "validation", "test")
 
 # Tokens of WikiText-2, word level, with one <eos> a line.
@@ -32,7 +36,7 @@ HUB = ("huggingface.co", 443)
 def label(source: str) -> str:
     """The name of a source in a figure's subtitle."""
     if source not in LABELS:
-        raise unknown("data", source, SOURCES)
+        raise unknown("data", source, LABELS)
     return LABELS[source]
 
 

@@ -24,6 +24,7 @@ from experiments.data import source as sources
 from experiments.data import wikipedia
 from experiments.data.source import SPLITS
 from experiments.errors import UserError, unknown
+from experiments.files import sha256
 
 EOS, UNK = "<eos>", "<unk>"
 Words = dict[str, list[list[str]]]  # by split and line
@@ -101,15 +102,10 @@ def _origin(source: str) -> tuple[Path, str, Callable[[], Words]]:
 def _key(paths: Iterable[Path], *more: str) -> str:
     """16 hexadecimal digits of the files' bytes and of what else decides the words."""
     try:
-        parts = [RULES, *more, *map(_sha256, paths)]
+        parts = [RULES, *more, *map(sha256, paths)]
     except OSError as error:
         raise UserError(f"{error.filename}: cannot be read ({error.strerror})") from error
     return hashlib.sha256(" ".join(parts).encode()).hexdigest()[:16]
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 # Words
@@ -204,7 +200,7 @@ def _read(folder: Path) -> Corpus | None:
     try:
         meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
         for name in ("vocab.json", *(f"{split}.npy" for split in SPLITS)):
-            if _sha256(folder / name) != meta["sha256"][name]:
+            if sha256(folder / name) != meta["sha256"][name]:
                 return None
         vocab = json.loads((folder / "vocab.json").read_text(encoding="utf-8"))
         tokens = {
@@ -230,7 +226,7 @@ def _write(folder: Path, corpus: Corpus) -> None:
             "source": corpus.source,
             "fingerprint": corpus.fingerprint,
             "counts": {split: len(ids) for split, ids in corpus.tokens.items()},
-            "sha256": {path.name: _sha256(path) for path in new.iterdir()},
+            "sha256": {path.name: sha256(path) for path in new.iterdir()},
         }
         (new / "meta.json").write_text(json.dumps(meta, indent=1), encoding="utf-8")
         shutil.rmtree(folder, ignore_errors=True)

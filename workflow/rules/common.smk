@@ -64,6 +64,11 @@ def tables(name):
     return [f"{RESULTS}/{name}/{file}" for file in names]
 
 
+def processes(name):
+    """How many processes collect needs: more than one where it trains what follows."""
+    return JOBS if registry.product(name).follow_up else 1
+
+
 def measurement(name):
     """The code of a product's measurement and its settings; nothing for trainings."""
     found = registry.product(name).measurement

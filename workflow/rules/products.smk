@@ -13,12 +13,14 @@ for name in PRODUCTS:
             f"{LOGS}/collect/{name}.log",
         conda:
             "../../environment.yml"
+        threads: processes(name)
         params:
             name=name,
             data=data_option(name),
             settings=measurement(name)[1],
         shell:
             f"{EXPERIMENTS} collect {{params.name}} --scale {SCALE} {{params.data}}"
+            " --jobs {threads}"
             " 2> >(tee {log} >&2)"
 
     rule:

@@ -1,0 +1,83 @@
+"""Random changes of images: drawn as a few numbers, applied later to a whole batch at once.
+
+A resumed run skips batches it has seen, and then draws and does not apply.
+
+Axes: B batch, C channels, H height, W width, S side of a square image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class CropFlip:
+    """What is done to each image of a batch.
+
+    Attributes:
+        pad: reflected pixels on each side before the crop.
+        corner: (B, 2) of the crop in the padded image.
+        flip: (B,) whether it is mirrored.
+        cutout: side of the square that is set to the mean; 0 for none.
+        hole: (B, 2) corner of that square.
+    """
+
+    pad: int
+    corner: Tensor
+    flip: Tensor
+    cutout: int
+    hole: Tensor
+
+
+def draw_crop_flip(
+    generator: torch.Generator, batch: int, size: int, pad: int, cutout: int = 0
+) -> CropFlip:
+    """Draw crops of the images' own size, mirrorings and holes for a batch of square images."""
+    corner = torch.randint(2 * pad + 1, (batch, 2), generator=generator)
+    flip = torch.randint(2, (batch,), generator=generator).bool()
+    hole = torch.randint(size - cutout + 1, (batch, 2), generator=generator)
+    return CropFlip(pad, corner, flip, cutout, hole)
+
+
+def apply(images: Tensor, changes: CropFlip, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """Images (B, C, S, S) of bytes, changed and normalized, with channels last in memory.
+
+    Source: the augmentation of github.com/davidcpage/cifar10-fast: reflected padding of 4, random
+    crop, mirroring, a hole of 8 x 8.
+    """
+    size, pad = images.shape[-1], changes.pad
+    device = images.device
+    corner, flip = changes.corner.to(device), changes.flip.to(device)
+    padded = F.pad(images.float(), (pad,) * 4, mode="reflect") if pad else images.float()
+    offsets = torch.arange(size, device=device)
+    rows_BS = corner[:, :1] + offsets
+    columns_BS = corner[:, 1:] + torch.where(flip[:, None], offsets.flip(0), offsets)
+    each = torch.arange(len(images), device=device)
+    # The channels go last by the indexing itself.
+    x_BSSC = padded.permute(0, 2, 3, 1)[
+        each[:, None, None], rows_BS[:, :, None], columns_BS[:, None]
+    ]
+    x_BCSS = _scaled(x_BSSC.permute(0, 3, 1, 2), mean, std)
+    if changes.cutout:
+        hole = changes.hole.to(device)
+        inside = [
+            (offsets >= hole[:, i, None]) & (offsets < hole[:, i, None] + changes.cutout)
+            for i in (0, 1)
+        ]
+        x_BCSS.masked_fill_((inside[0][:, :, None] & inside[1][:, None])[:, None], 0.0)
+    return x_BCSS
+
+
+def normalize(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """Images (B, C, H, W) of bytes with mean 0 and std 1 a channel, channels last in memory."""
+    return _scaled(images.float().contiguous(memory_format=torch.channels_last), mean, std)
+
+
+def _scaled(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    shift, scale = (torch.tensor(v, device=images.device)[:, None, None] for v in (mean, std))
+    return (images / 255 - shift) / scale

@@ -1,0 +1,62 @@
+"""Batches of images for training, and accuracy on those that are held out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+
+from experiments.data.images import Images
+from experiments.errors import UserError
+
+EVALUATED = 500  # images at once
+
+
+def subset(images: Images, count: int | None) -> int:
+    """How many images to train on: the first `count`, or all of them.
+
+    Raises:
+        UserError: if there are fewer.
+    """
+    if count is None:
+        return len(images.train)
+    if count > len(images.train):
+        raise UserError(f"images: {count} are asked for, there are {len(images.train)}")
+    return count
+
+
+def index_batches(count: int, batch_size: int, seed: int) -> Iterator[Tensor]:
+    """Indices (B,) of images, without end; each epoch in a new order, without its last few.
+
+    Raises:
+        UserError: if there are fewer images than a batch.
+    """
+    if count < batch_size:
+        raise UserError(f"batch_size: {batch_size} is more than the {count} images")
+    generator = torch.Generator().manual_seed(seed)
+    while True:
+        yield from torch.randperm(count, generator=generator).split(batch_size)[
+            : count // batch_size
+        ]
+
+
+def accuracy(
+    forward: Callable[[slice], Tensor],
+    labels: Tensor,
+    loss: Callable[[Tensor, Tensor], Tensor],
+) -> dict[str, float]:
+    """Accuracy (0 to 1) and mean loss on all held-out images.
+
+    Args:
+        forward: from a slice of the images to outputs (B, K).
+        labels: (N,) of all of them.
+        loss: mean loss of outputs (B, K) and labels (B,).
+    """
+    correct, total = 0, 0.0
+    for start in range(0, len(labels), EVALUATED):
+        part = slice(start, min(start + EVALUATED, len(labels)))
+        outputs_BK, labels_B = forward(part), labels[part]
+        correct += int((outputs_BK.argmax(1).cpu() == labels_B).sum())
+        total += loss(outputs_BK, labels_B).item() * len(labels_B)
+    return {"valid_accuracy": correct / len(labels), "valid_loss": total / len(labels)}

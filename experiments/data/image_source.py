@@ -1,0 +1,110 @@
+"""Which images a model trains on, and where they are.
+
+The workflow imports this module at every parse, so nothing slow is imported here.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+from experiments.data.source import cache_dir, hub_reachable
+from experiments.errors import UserError, unknown
+
+CIFAR10_SOURCES = ("cifar10", "digits")
+IMAGENET_SOURCES = ("imagenet", "tiny_imagenet")
+# Numbers in an image as it is trained on, and classes.
+SHAPES = {
+    "cifar10": (3 * 32 * 32, 10),
+    "digits": (8 * 8, 10),
+    "tiny_imagenet": (3 * 64 * 64, 100),
+    "imagenet": (3 * 224 * 224, 1000),
+}
+# Images of the canonical sets; other files of the same name are another set.
+PUBLISHED = {
+    "cifar10": {"train": 50_000, "valid": 10_000},
+    "tiny_imagenet": {"train": 20_000, "valid": 5_000},
+}
+# Where MUPKIT_DATA has them, and the columns of image and label.
+LAYOUT = {
+    "cifar10": ("cifar10/plain_text", {"train": "train", "valid": "test"}, "img"),
+    "tiny_imagenet": ("tiny_imagenet_100/data", {"train": "train", "valid": "valid"}, "image"),
+    "imagenet": ("imagenet-1k/data", {"train": "train", "valid": "validation"}, "image"),
+}
+
+
+def resolve_cifar10(requested: str | None = None) -> str:
+    """The source of small images: CIFAR-10 if it can be had, else scikit-learn's digits.
+
+    CIFAR-10 comes from `MUPKIT_DATA`, the cache, or the Hub if it answers.
+
+    Raises:
+        UserError: an unknown source, or `MUPKIT_DATA` without the files of CIFAR-10.
+    """
+    if requested is not None and requested not in CIFAR10_SOURCES:
+        raise unknown("data", requested, CIFAR10_SOURCES)
+    if requested:
+        return requested
+    if files("cifar10") or prepared("cifar10") or hub_reachable():
+        return "cifar10"
+    return "digits"
+
+
+def resolve_imagenet(requested: str | None = None) -> str:
+    """The source of larger images: ImageNet if its files are there, else 100 classes of Tiny.
+
+    Raises:
+        UserError: an unknown source, or neither can be had.
+    """
+    if requested is not None and requested not in IMAGENET_SOURCES:
+        raise unknown("data", requested, IMAGENET_SOURCES)
+    if requested:
+        return requested
+    if os.environ.get("MUPKIT_DATA") and _found("imagenet"):
+        return "imagenet"
+    if prepared("tiny_imagenet") or files("tiny_imagenet"):
+        return "tiny_imagenet"
+    raise UserError(
+        "neither ImageNet nor Tiny-ImageNet can be had; set MUPKIT_DATA to the folder that holds "
+        "imagenet-1k/data or tiny_imagenet_100/data"
+    )
+
+
+def files(source: str) -> dict[str, list[Path]] | None:
+    """The Parquet files of each split in `MUPKIT_DATA`, or None if the variable is not set.
+
+    Raises:
+        UserError: the folder or the files are missing.
+    """
+    if not os.environ.get("MUPKIT_DATA"):
+        return None
+    found = _found(source)
+    if found is None:
+        folder, splits, _ = LAYOUT[source]
+        root = Path(os.environ["MUPKIT_DATA"]).expanduser() / folder
+        names = ", ".join(f"{name}-*.parquet" for name in splits.values())
+        raise UserError(
+            f"MUPKIT_DATA: {root} does not hold {names}; set MUPKIT_DATA to the folder that holds "
+            f"{folder}, or unset it"
+        )
+    return found
+
+
+def _found(source: str) -> dict[str, list[Path]] | None:
+    folder, splits, _ = LAYOUT[source]
+    root = Path(os.environ["MUPKIT_DATA"]).expanduser() / folder
+    found = {split: sorted(root.glob(f"{name}-*.parquet")) for split, name in splits.items()}
+    return found if all(found.values()) else None
+
+
+def prepared(source: str) -> Path | None:
+    """The cache folder of a whole canonical set, if an earlier run prepared it."""
+    for meta in sorted(cache_dir().glob(f"{source}-images-*/meta.json")):
+        try:
+            counts = json.loads(meta.read_text(encoding="utf-8"))["counts"]
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+        if counts == PUBLISHED.get(source):
+            return meta.parent
+    return None

@@ -1,0 +1,237 @@
+"""Images as memory-mapped arrays of bytes, decoded once and shared by all processes."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from filelock import FileLock
+from numpy.typing import NDArray
+from torch import Tensor
+
+from experiments.data import image_source
+from experiments.data.source import cache_dir, label
+from experiments.errors import UserError, unknown
+from experiments.files import sha256
+from experiments.progress import note
+
+RULES = "1"  # raise it when the same files give other arrays
+SPLITS = ("train", "valid")
+Arrays = dict[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Images:
+    """A data set.
+
+    Attributes:
+        train, valid: (N, C, H, W) bytes, memory-mapped.
+        train_labels, valid_labels: (N,).
+        classes: how many.
+        mean, std: of each channel of the training images, of pixels in 0 to 1.
+        fingerprint: 16 digits of the content.
+    """
+
+    train: Tensor
+    train_labels: Tensor
+    valid: Tensor
+    valid_labels: Tensor
+    classes: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    fingerprint: str
+
+
+def load_images(source: str) -> Images:
+    """The images of a source, prepared in the cache at the first call.
+
+    Raises:
+        UserError: unknown source, missing or damaged files, no room in the cache.
+    """
+    if source not in image_source.SHAPES or source == "imagenet":
+        known = set(image_source.SHAPES) - {"imagenet"}
+        raise unknown("data", source, known)
+    folder, read = _origin(source)
+    images = _read(folder)
+    if images is not None:
+        return images
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{folder}.lock"):
+            images = _read(folder)  # another process may have written it meanwhile
+            if images is None:
+                note(f"decoding {label(source)} (once)")
+                _write(folder, read())
+                images = _read(folder)
+    except OSError as error:
+        raise UserError(
+            f"MUPKIT_CACHE: cannot write {folder} ({error}); set it to a folder with room"
+        ) from error
+    assert images is not None
+    return images
+
+
+def _origin(source: str) -> tuple[Path, Callable[[], Arrays]]:
+    """Cache folder of a source, and how to read it."""
+    if source == "digits":
+        return cache_dir() / f"digits-images-{RULES}", _digits
+    files = image_source.files(source)
+    if files is None:
+        whole = image_source.prepared(source)
+        return whole or cache_dir() / f"{source}-images-hub-{RULES}", lambda: _of_hub(source)
+    try:
+        content = " ".join(sha256(path) for split in SPLITS for path in files[split])
+    except OSError as error:
+        raise UserError(f"{error.filename}: cannot be read ({error.strerror})") from error
+    key = hashlib.sha256(f"{RULES} {content}".encode()).hexdigest()[:16]
+    column = image_source.LAYOUT[source][2]
+
+    def read() -> Arrays:
+        return _decoded(source, {s: _rows(files[s], column) for s in SPLITS})
+
+    return cache_dir() / f"{source}-images-{key}", read
+
+
+# Reading
+
+
+def _digits() -> Arrays:
+    """scikit-learn's digits, a fifth of them held out."""
+    from sklearn.datasets import load_digits
+
+    data = load_digits()
+    pixels = np.round(data.images * (255 / 16)).astype(np.uint8)[:, None]
+    order = np.random.default_rng(0).permutation(len(pixels))
+    parts = dict(zip(SPLITS, np.split(order, [len(order) * 4 // 5]), strict=True))
+    arrays: Arrays = {split: pixels[index] for split, index in parts.items()}
+    return arrays | {f"{s}_labels": data.target[i].astype(np.int64) for s, i in parts.items()}
+
+
+def _rows(paths: list[Path], column: str) -> Iterator[tuple[str, bytes, int]]:
+    """Name, encoded image and label of each row of some Parquet files."""
+    import pyarrow
+    import pyarrow.parquet as pq
+
+    for path in paths:
+        try:
+            table = pq.read_table(path, columns=[column, "label"])
+            images = table[column].combine_chunks().field("bytes").to_pylist()
+            labels = table["label"].to_pylist()
+        except (pyarrow.ArrowException, OSError, KeyError) as error:
+            raise UserError(
+                f"{path}: cannot be read as Parquet with columns `{column}` and `label` "
+                f"({str(error).partition(chr(10))[0]}); copy the file again"
+            ) from error
+        for i, (image, number) in enumerate(zip(images, labels, strict=True)):
+            yield f"{path}, row {i}", image, number
+
+
+def _of_hub(source: str) -> Arrays:
+    """CIFAR-10 from the Hugging Face Hub. Not tried: written offline."""
+    try:
+        from datasets import Image, load_dataset
+
+        data = load_dataset("uoft-cs/cifar10").cast_column("img", Image(decode=False))
+        rows = {
+            split: (
+                (f"{name} {i}", row["img"]["bytes"], row["label"])
+                for i, row in enumerate(data[name])
+            )
+            for split, name in zip(SPLITS, ("train", "test"), strict=True)
+        }
+    except Exception as error:  # the library raises many kinds
+        raise UserError(
+            f"data={source}: cannot be had from the Hugging Face Hub ({type(error).__name__}); "
+            "set MUPKIT_DATA to a folder that holds it"
+        ) from error
+    return _decoded(source, rows)
+
+
+def _decoded(source: str, rows: dict[str, Iterator[tuple[str, bytes, int]]]) -> Arrays:
+    """Images as (N, 3, H, W) and their labels, numbered from 0 in the order of the originals."""
+    from PIL import Image
+
+    size = round((image_source.SHAPES[source][0] / 3) ** 0.5)
+    arrays: Arrays = {}
+    for split in SPLITS:
+        pixels, labels = [], []
+        for name, encoded, number in rows[split]:
+            try:
+                image = np.asarray(Image.open(io.BytesIO(encoded)).convert("RGB"))
+            except Exception as error:  # whatever a damaged image makes the decoder raise
+                raise UserError(
+                    f"{name}: cannot be decoded ({error}); copy the file again"
+                ) from error
+            if image.shape != (size, size, 3):
+                raise UserError(f"{name}: {image.shape[:2]} pixels, not {size} x {size}")
+            pixels.append(image.transpose(2, 0, 1))
+            labels.append(number)
+        arrays[split], arrays[f"{split}_labels"] = np.stack(pixels), np.array(labels, np.int64)
+    known = np.unique(arrays["train_labels"])
+    for split in SPLITS:
+        arrays[f"{split}_labels"] = np.searchsorted(known, arrays[f"{split}_labels"])
+    return arrays
+
+
+# Cache
+
+
+def _write(folder: Path, arrays: Arrays) -> None:
+    """Put arrays where damaged ones or none are; a killed process leaves no half of them."""
+    new = Path(f"{folder}.new")
+    shutil.rmtree(new, ignore_errors=True)  # of a process that was killed
+    new.mkdir()
+    try:
+        digest = hashlib.sha256()
+        for name in sorted(arrays):
+            array = np.ascontiguousarray(arrays[name])
+            digest.update(f"{name} {array.shape}".encode() + array.tobytes())
+            np.save(new / f"{name}.npy", array, allow_pickle=False)
+        train = arrays["train"].reshape(*arrays["train"].shape[:2], -1)
+        levels = np.stack([np.bincount(c.reshape(-1), minlength=256) for c in train.swapaxes(0, 1)])
+        shares, values = levels / levels.sum(1, keepdims=True), np.arange(256) / 255
+        mean = shares @ values
+        meta = {
+            "counts": {split: len(arrays[split]) for split in SPLITS},
+            "classes": int(arrays["train_labels"].max()) + 1,
+            "mean": mean.tolist(),
+            "std": np.sqrt(shares @ values**2 - mean**2).tolist(),
+            "fingerprint": digest.hexdigest()[:16],
+            "bytes": {path.name: path.stat().st_size for path in new.iterdir()},
+        }
+        (new / "meta.json").write_text(json.dumps(meta, indent=1), encoding="utf-8")
+        shutil.rmtree(folder, ignore_errors=True)
+        new.rename(folder)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+
+
+def _read(folder: Path) -> Images | None:
+    """The images in a cache folder; None if a file is missing or has lost its end."""
+    try:
+        meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
+        if any((folder / name).stat().st_size != size for name, size in meta["bytes"].items()):
+            return None
+        # Copy on write: torch wants memory that it may write to, and never does.
+        arrays = {
+            name: torch.from_numpy(np.load(folder / f"{name}.npy", mmap_mode="c"))
+            for split in SPLITS
+            for name in (split, f"{split}_labels")
+        }
+        return Images(
+            **arrays,
+            classes=meta["classes"],
+            mean=tuple(meta["mean"]),
+            std=tuple(meta["std"]),
+            fingerprint=meta["fingerprint"],
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
