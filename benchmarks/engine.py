@@ -37,7 +37,7 @@ VARIANTS = {
     "mup, one thread": ("mup", 1),
     "limit": ("limit", 1),
 }
-WARM_UP, SECONDS = 5, 6.0
+WARM_UP, SECONDS = 5, 4.0
 
 
 def worker(kind: str, width: int, threads: int) -> dict[str, float]:

@@ -62,6 +62,7 @@ def ones_(tensor: Tensor) -> Tensor:
 
 def zeros_(tensor: Tensor) -> Tensor:
     """Zeros: allowed for any role (paper, Appendix B, "Zero Initialization Variance")."""
+    infshape_of(tensor)  # raises for what is no parameter, such as a weight times its multiplier
     return nn.init.zeros_(tensor)
 
 
