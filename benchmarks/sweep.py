@@ -2,10 +2,11 @@
 
     python benchmarks/sweep.py                    # about a quarter of an hour on two cores
 
-A copy of the checkout runs `snakemake fig1` at the scale small, Snakemake, store and pictures
-included. Before and after it stock PyTorch (as in `engine.py`) does steps of every width, one
-thread a process on every core; what the steps of the same sweep would take it is the number of
-steps that were trained times its step, with nothing added for its start, its data or its results.
+`snakemake fig1` at the scale small, Snakemake, store and pictures included, in this checkout, which
+must have no runs yet (use a fresh clone). Before and after it stock PyTorch (as in `engine.py`)
+does steps of every width, one thread a process on every core or all threads in one, whichever is
+faster; what the same sweep would take it is the number of steps that were trained times its step,
+with nothing added for its start, its data or its results.
 """
 
 from __future__ import annotations
@@ -14,12 +15,9 @@ import os
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
-from pathlib import Path
 
 import engine
-import kills
 
 SCALE, FIGURE = "small", "fig1"
 
@@ -33,24 +31,25 @@ def stock_steps(widths: list[int]) -> dict[int, float]:
 def main() -> None:
     """Run both and print what was measured."""
     sys.path.insert(0, str(engine.ROOT))
+    import pandas as pd
+
     from experiments import registry, sweep
 
+    folder = sweep.results_dir(SCALE)
+    if (folder / "runs").exists():
+        sys.exit(f"{folder} holds runs; run this in a fresh clone")
     source = sweep.resolve_data()[registry.owner(FIGURE).name]
     runs = registry.product(FIGURE).runs(SCALE, source)
     widths = sorted({run.width for run in runs})
     before = stock_steps(widths)
-    with tempfile.TemporaryDirectory() as folder:
-        project = kills.copy_of_the_project(Path(folder))
-        command = (sys.executable, "-m", "snakemake", FIGURE, "--config", f"scale={SCALE}")
-        start = time.perf_counter()
-        subprocess.run(command, cwd=project, check=True, env=os.environ)
-        wall = time.perf_counter() - start
-        import pandas as pd
-
-        tables = project / "results" / SCALE / FIGURE
-        training = pd.read_parquet(tables / "provenance.parquet")["seconds"].sum()
-        steps = pd.read_parquet(tables / "curves.parquet").groupby("id").size()
-        by_width = pd.read_parquet(tables / "runs.parquet").set_index("id")["width"]
+    command = (sys.executable, "-m", "snakemake", FIGURE, "--config", f"scale={SCALE}")
+    start = time.perf_counter()
+    subprocess.run(command, cwd=engine.ROOT, check=True, env=os.environ)
+    wall = time.perf_counter() - start
+    tables = folder / FIGURE
+    training = pd.read_parquet(tables / "provenance.parquet")["seconds"].sum()
+    steps = pd.read_parquet(tables / "curves.parquet").groupby("id").size()
+    by_width = pd.read_parquet(tables / "runs.parquet").set_index("id")["width"]
     after = stock_steps(widths)
     done = steps.groupby(by_width).sum()
     stock = [sum(done[w] * times[w] for w in widths) for times in (before, after)]

@@ -69,16 +69,21 @@ def _pair(left: Axes, right: Axes, runs: pd.DataFrame, short: bool, heading: str
         )
 
 
-def curves(ax: Axes, scape: transfer.Landscape) -> None:
-    """A curve with the range over seeds for each width; its minimum and divergences marked."""
+def curves(
+    ax: Axes, scape: transfer.Landscape, show: Callable[[np.ndarray], np.ndarray] = np.asarray
+) -> None:
+    """A curve with the range over seeds for each width; its best and divergences marked.
+
+    Args:
+        show: what is drawn of a loss, such as the accuracy of an error rate.
+    """
     colors = plotting.width_colors(list(scape.widths))
     for width, losses in zip(scape.widths, np.moveaxis(scape.losses, 1, 0), strict=True):
         mean = np.where(np.isfinite(losses), losses, np.nan).mean(axis=0)
         color = colors[width]
-        ax.plot(scape.grid, mean, color=color, label=f"{width}", zorder=2)
-        ax.fill_between(
-            scape.grid, losses.min(axis=0), losses.max(axis=0), color=color, alpha=0.2, lw=0
-        )
+        ax.plot(scape.grid, show(mean), color=color, label=f"{width}", zorder=2)
+        band = show(losses.min(axis=0)), show(losses.max(axis=0))
+        ax.fill_between(scape.grid, *band, color=color, alpha=0.2, lw=0)
         lost = np.isnan(mean)
         ax.plot(
             scape.grid[lost],
@@ -90,7 +95,9 @@ def curves(ax: Axes, scape: transfer.Landscape) -> None:
         )
         if not lost.all():
             best = np.nanargmin(mean)
-            ax.plot(scape.grid[best], mean[best], "o", ms=6, color=color, mec="white", zorder=3)
+            ax.plot(
+                scape.grid[best], show(mean[best]), "o", ms=6, color=color, mec="white", zorder=3
+            )
 
 
 def limits(scapes: dict[str, transfer.Landscape]) -> tuple[float, float]:
@@ -117,7 +124,7 @@ def _best_rates(scape: transfer.Landscape) -> tuple[str, bool]:
         f"{width}: {'diverged' if gone else format(rate, 'g')}"
         for width, rate, gone in zip(scape.widths, scape.grid[best], lost, strict=True)
     ]
-    note = "best log2 rate by width " + ", ".join(rates)
+    note = "best log2 value by width " + ", ".join(rates)
     edge = np.isin(best, (0, len(scape.grid) - 1)) & ~lost
     if edge.any():
         note += "; an optimum is at the edge of the grid"
@@ -125,12 +132,16 @@ def _best_rates(scape: transfer.Landscape) -> tuple[str, bool]:
 
 
 def mup_optimum_range(runs: pd.DataFrame) -> Measured:
-    """How far apart the best grid points of µP lie over the widths, in grid steps.
+    """How far apart the best learning rates of µP lie over the widths, in grid steps."""
+    return optimum_range(transfer.landscape(runs, "mup"))
+
+
+def optimum_range(scape: transfer.Landscape) -> Measured:
+    """How far apart the best grid points lie over the widths, in grid steps.
 
     With an optimum at the edge of the grid the range is a lower bound: it is given beyond one step
     and NaN otherwise. NaN if a width diverged at every rate.
     """
-    scape = transfer.landscape(runs, "mup")
     mean = scape.losses.mean(axis=0)
     best = transfer.grid_optimum(mean)
     note, inside = _best_rates(scape)
@@ -152,8 +163,12 @@ def sp_optimum_drift(runs: pd.DataFrame) -> Measured:
 
 
 def mup_worst_widening(runs: pd.DataFrame) -> Measured:
+    """The largest loss increase of µP to the next width up to the narrowest's best rate."""
+    return largest_widening(transfer.landscape(runs, "mup"))
+
+
+def largest_widening(scape: transfer.Landscape) -> Measured:
     """The largest loss increase to the next width up to the narrowest model's best rate."""
-    scape = transfer.landscape(runs, "mup")
     up_to = int(transfer.grid_optimum(scape.losses.mean(axis=0))[0])
     value = transfer.worst_widening(scape, up_to)
     note = "relative to the Bonferroni bound of the pooled seed noise; below 0: always better"

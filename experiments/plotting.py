@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,17 @@ STYLE: dict[str, Any] = {
     "figure.constrained_layout.use": True,
 }
 SLOW = 1.5  # frames a second
+ICONS = {
+    "minus": "&minus;",
+    "fast-backward": "&#9198;",
+    "step-backward": "&#9664;&#9664;",
+    "play fa-flip-horizontal": "&#9664;",
+    "pause": "&#9208;",
+    "play": "&#9654;",
+    "step-forward": "&#9654;&#9654;",
+    "fast-forward": "&#9197;",
+    "plus": "+",
+}
 COLOR = {"sp": "#c44e52", "mup": "#2a7f62"}
 ROLE_COLOR = {"input": "#4c72b0", "hidden": "#2a7f62", "output": "#c8853d"}
 NAME = {"sp": "Standard parametrization (SP)", "mup": "Maximal update parametrization (µP)"}
@@ -187,6 +199,9 @@ def save_animation(animation: FuncAnimation, title: str, path: Path) -> None:
         animation.save(temporary, writer=PillowWriter(fps=SLOW), dpi=100)
     with matplotlib.rc_context({"svg.fonttype": "path", "animation.embed_limit": 50}):
         player = animation.to_jshtml(fps=SLOW, default_mode="reflect")
+    player = re.sub(r"<link[^>]*>", "", player)  # a font of icons from the net: signs instead
+    for icon, sign in ICONS.items():
+        player = player.replace(f'<i class="fa fa-{icon}"></i>', sign)
     page = (
         f'<!DOCTYPE html><html lang="en"><meta charset="utf-8"><title>{title}</title>'
         f"<h1>{title}</h1>{player}</html>"

@@ -39,9 +39,10 @@ def collect(name: str, scale: Any, data: dict[str, str], jobs: int = 1) -> None:
 def _collect_runs(product: Product, scale: Any, source: str, folder: Path, jobs: int) -> None:
     """A run that was lost or damaged since its group finished is trained again, and named."""
     store = Store(results_dir(scale))
-    records = train_runs(product.runs(scale, source), store)
+    runs = product.runs(scale, source)
+    records = train_runs(runs, store)
     if product.follow_up:
-        chosen = load(product.follow_up)(tidy_runs(records))
+        chosen = load(product.follow_up)(runs, tidy_runs(records), scale)
         note(f"{product.name}: {len(chosen)} runs follow from the {len(records)} done")
         records += train_together(chosen, store, jobs)
     if others := parted(records):
@@ -123,6 +124,7 @@ def setting(runs: Any, scale: str) -> str:
     one("steps", "{:,} steps")
     one("batch_size", "batch {}")
     one("seq_len", "length {}")
+    one("images", "{:,.0f} training images")
     if "seed" in runs:
         seeds = runs["seed"].nunique()
         parts.append(f"{seeds} seeds" if seeds > 1 else "1 seed")

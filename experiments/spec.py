@@ -10,6 +10,7 @@ import hashlib
 import importlib
 import itertools
 import json
+import random
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -112,7 +113,14 @@ class Override:
 
     base: Mapping[str, Any] = field(default_factory=dict)
     grid: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    points: Sequence[Mapping[str, Any]] | None = None
     seeds: int | None = None
+
+
+def draw_points(space: Mapping[str, Sequence[Any]], count: int, seed: int) -> list[dict[str, Any]]:
+    """Points of a random search: each value drawn uniformly and by itself."""
+    draw = random.Random(seed)
+    return [{k: draw.choice(values) for k, values in space.items()} for _ in range(count)]
 
 
 @dataclass(frozen=True)
@@ -126,6 +134,7 @@ class Sweep:
         grid: values by key; the sweep is their product.
         seeds: number of seeds, 0 to seeds - 1.
         scales: overrides by scale.
+        points: values that go together, such as those of a random search; at each the whole grid.
     """
 
     name: str
@@ -134,6 +143,7 @@ class Sweep:
     grid: Mapping[str, Sequence[Any]]
     seeds: int
     scales: Mapping[Scale, Override] = field(default_factory=dict)
+    points: Sequence[Mapping[str, Any]] = ({},)
 
     def axes(self, scale: Scale) -> dict[str, Sequence[Any]]:
         """The grid at a scale, seeds last."""
@@ -144,10 +154,12 @@ class Sweep:
 
     def runs(self, scale: Scale, data: str) -> tuple[RunConfig, ...]:
         """Every run of the sweep at a scale, on the data source `data`."""
-        axes = self.axes(scale)
-        base = {**self.base, **self.scales.get(scale, Override()).base, "data": data}
+        axes, override = self.axes(scale), self.scales.get(scale, Override())
+        base = {**self.base, **override.base, "data": data}
+        points = self.points if override.points is None else override.points
         return tuple(
-            self.config.make(**{**base, **dict(zip(axes, values, strict=True))})
+            self.config.make(**{**base, **point, **dict(zip(axes, values, strict=True))})
+            for point in points
             for values in itertools.product(*axes.values())
         )
 
@@ -228,9 +240,9 @@ class Product:
         title, caption, source: for readers; the source says where it stands in `work`.
         work: what is reproduced; empty for what goes beyond it.
         sweeps: what has to be trained.
-        follow_up: "module:function" of the tidy table of the sweeps' runs to further runs, which
-            are chosen by what was found: a search's winner at a larger width. Trained when its
-            tables are made.
+        follow_up: "module:function" of the sweeps' runs, their tidy table and the scale to further
+            runs, which are chosen by what was found: a search's winner at a larger width. They
+            are trained when its tables are made.
         measurement: what has to be measured.
         claims: judged at the scales `small` and `paper`.
     """
@@ -401,6 +413,7 @@ class Experiment(Exhibit):
         task: "module:function" that returns the `experiments.engine.Task` of a configuration.
         example: values of a typical run, the defaults of `python -m experiments run`.
         cost: function of a configuration to training FLOPs, for grouping and estimates.
+        overhead: seconds of a step beside its FLOPs on one core, roughly, for grouping.
         search: of base hyperparameters.
     """
 
@@ -408,6 +421,7 @@ class Experiment(Exhibit):
     task: str
     example: Mapping[str, Any]
     cost: Callable[[Any], float]
+    overhead: float
     search: Search | None = None
 
 

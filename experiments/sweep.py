@@ -25,10 +25,9 @@ if TYPE_CHECKING:
     from experiments.engine import RunResult
     from experiments.process import Machine
 
-# Seconds that a group should take on one core, and the speed that this assumes: what an AVX-512
-# core reached at widths 32 to 256. Elsewhere groups are longer or shorter, and still alike.
+# Seconds that a group should take on one core, and the speed that this assumes beside a family's
+# overhead: what an AVX-512 core reached. Elsewhere groups are longer or shorter, and still alike.
 GROUP_SECONDS = 240.0
-SECONDS_PER_STEP = 0.009
 SECONDS_PER_FLOP = 1 / 1.8e11
 
 
@@ -49,7 +48,7 @@ def flops(run: RunConfig) -> float:
 
 def cost(run: RunConfig) -> float:
     """Rough seconds on one core: what groups are balanced and time left is estimated by."""
-    return SECONDS_PER_STEP * run.steps + SECONDS_PER_FLOP * flops(run)
+    return registry.trained(run.family).overhead * run.steps + SECONDS_PER_FLOP * flops(run)
 
 
 @dataclass(frozen=True)

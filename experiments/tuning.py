@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import random
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
@@ -14,7 +13,7 @@ from typing import Any
 
 from experiments.errors import UserError
 from experiments.files import write_atomically
-from experiments.spec import Override, RunConfig, Scale, Search
+from experiments.spec import Override, RunConfig, Scale, Search, draw_points
 from experiments.store import Record, Store
 from experiments.sweep import results_dir, train_runs
 from experiments.versions import ROOT
@@ -65,11 +64,7 @@ def tune(
 
 def rank_trials(search: Search, base: Point, losses: Losses) -> list[Point]:
     """Random points with their `loss`, best first, without those that diverged."""
-    draw = random.Random(search.draws)
-    points = [
-        {key: draw.choice(values) for key, values in search.space.items()}
-        for _ in range(search.trials)
-    ]
+    points = draw_points(search.space, search.trials, search.draws)
     runs = [search.config.make(**{**base, **point}) for point in points]
     rows = [
         {**point, "loss": loss} for point, loss in zip(points, losses("random", runs), strict=True)

@@ -7,23 +7,20 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from experiments.data.images import Images
 from experiments.errors import UserError
 
 EVALUATED = 500  # images at once
 
 
-def subset(images: Images, count: int | None) -> int:
-    """How many images to train on: the first `count`, or all of them.
+def subset(labels: Tensor, count: int | None) -> int:
+    """How many images to train on: the first `count`, or all that have one of the labels (N,).
 
     Raises:
         UserError: if there are fewer.
     """
-    if count is None:
-        return len(images.train)
-    if count > len(images.train):
-        raise UserError(f"images: {count} are asked for, there are {len(images.train)}")
-    return count
+    if count is not None and count > len(labels):
+        raise UserError(f"images: {count} are asked for, there are {len(labels)}")
+    return len(labels) if count is None else count
 
 
 def index_batches(count: int, batch_size: int, seed: int) -> Iterator[Tensor]:

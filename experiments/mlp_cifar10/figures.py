@@ -122,7 +122,7 @@ def animate(runs: pd.DataFrame) -> FuncAnimation:
 def _frame(ax: Axes, t: float, scape: transfer.Landscape) -> None:
     landscapes.curves(ax, scape)
     name = f" ({ANCHORS[t]})" if t in ANCHORS else ""
-    color = {"SP": plotting.COLOR["sp"], "µP": plotting.COLOR["mup"]}.get(ANCHORS.get(t, ""))
+    color = {0.0: plotting.COLOR["sp"], 1.0: plotting.COLOR["mup"]}.get(t, "black")
     ax.set_title(f"t = {t:g}{name}", color=color)
     plotting.log2_axis(ax, "log2 learning rate")
 

@@ -296,5 +296,6 @@ EXPERIMENT = Experiment(
     sources=CIFAR10_SOURCES,
     source=resolve_cifar10,
     cost=flops,
+    overhead=0.0005,
     figures=(FIG3, FIG9, POST_ANIMATION, POST_INTERPOLATION),
 )

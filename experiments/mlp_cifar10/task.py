@@ -27,7 +27,7 @@ class ImageRegression:
         self.config = config
         self.images = load_images(config.data)
         self.fingerprint = self.images.fingerprint
-        self.count = subset(self.images, config.images)
+        self.count = subset(self.images.train_labels, config.images)
 
     def build(self) -> nn.Module:
         return build(self.config, self.images.train[0].numel(), self.images.classes)

@@ -369,6 +369,7 @@ EXPERIMENT = Experiment(
     sources=SOURCES,
     source=resolve_source,
     cost=flops,
+    overhead=0.009,
     figures=(FIG1, FIG1_BFLOAT16, FIG5, POST_FIG1),
     search=SEARCH,
 )

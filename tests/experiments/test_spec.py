@@ -117,7 +117,8 @@ def test_every_product_expands_to_unique_runs(scale) -> None:
 def test_runs_of_a_sweep_share_what_is_not_swept() -> None:
     for product in registry.products().values():
         for sweep in product.sweeps:
-            swept = set(sweep.axes("small"))
+            points = sweep.scales["small"].points or sweep.points
+            swept = {*sweep.axes("small"), *(key for point in points for key in point)}
             first, *others = (r.model_dump() for r in sweep.runs("small", "wikitext2"))
             for other in others:
                 assert {k for k in first if first[k] != other[k]} <= swept

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 import mupkit
-from experiments.models.mlp import DEMO_MULTIPLIERS, Mlp, MlpOptions, MlpShape, build_mlp
+from experiments.mlp_cifar10.spec import RELU, TANH, TANH_MSE
+from experiments.models.mlp import Mlp, MlpOptions, MlpShape, build_mlp
 from mupkit import SP, TABLE_3, TABLE_8, TABLE_9
 from tests.experiments.models.images import (
     CLASSES,
@@ -182,10 +183,9 @@ def test_the_input_multiplier_is_one_of_the_first_layers_rate(double) -> None:
     assert train(scaled, SIZE, steps=10, lr=lr) == pytest.approx(expected, rel=1e-10)
 
 
-@pytest.mark.parametrize(("activation", "loss"), DEMO_MULTIPLIERS)
-def test_the_examples_multipliers_train(activation, loss) -> None:
-    input_mult, output_mult = DEMO_MULTIPLIERS[activation, loss]
-    options = MlpOptions(48, CLASSES, activation, input_mult=input_mult, output_mult=output_mult)
+@pytest.mark.parametrize("preset", [RELU, TANH, TANH_MSE])
+def test_the_examples_multipliers_train(preset) -> None:
+    options = MlpOptions(48, CLASSES, **{k: v for k, v in preset.items() if k != "loss"})
     losses = train(seeded(lambda: build(64, options)), SIZE, steps=20, lr=0.01)
     assert losses[-1] < losses[0] == pytest.approx(torch.tensor(float(CLASSES)).log().item())
 

@@ -289,10 +289,10 @@ def test_verdicts(options, expected) -> None:
 def test_measured_values() -> None:
     found = {c.id: claims.judge(c, table(), "small") for c in FIG1.claims}
     assert found["mup-optimum-stays"].value == 0
-    assert found["mup-optimum-stays"].note == "best log2 rate by width 32: -6, 64: -6, 128: -6"
+    assert found["mup-optimum-stays"].note == "best log2 value by width 32: -6, 64: -6, 128: -6"
     assert found["sp-optimum-falls"].value == pytest.approx(-1, abs=0.05)
     note = found["sp-optimum-falls"].note
-    assert note.startswith("best log2 rate by width 32: -6, 64: -7, 128: -8; octaves at each step")
+    assert note.startswith("best log2 value by width 32: -6, 64: -7, 128: -8; octaves at each step")
     assert [float(x) for x in note.split("width ")[-1].split(", ")] == pytest.approx(
         [-1, -1], abs=0.1
     )
@@ -309,7 +309,7 @@ def test_notes_name_what_could_not_be_measured() -> None:
     runs = table(rates=RATES[:-1], diverged=[("mup", 64)])
     verdict = claims.judge(FIG1.claims[0], runs, "small")
     assert verdict.note == (
-        "best log2 rate by width 32: -6, 64: diverged, 128: -6; "
+        "best log2 value by width 32: -6, 64: diverged, 128: -6; "
         "an optimum is at the edge of the grid"
     )
 

@@ -1,0 +1,1 @@
+"""ResNet-9 ("Davidnet") on CIFAR-10."""

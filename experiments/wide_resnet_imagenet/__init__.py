@@ -1,0 +1,1 @@
+"""Wide ResNet (WRN-50-2-bottleneck) on ImageNet."""
