@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -53,16 +52,15 @@ def apply(images: Tensor, changes: CropFlip, mean: Sequence[float], std: Sequenc
     size, pad = images.shape[-1], changes.pad
     device = images.device
     corner, flip = changes.corner.to(device), changes.flip.to(device)
-    padded = F.pad(images.float(), (pad,) * 4, mode="reflect") if pad else images.float()
     offsets = torch.arange(size, device=device)
-    rows_BS = corner[:, :1] + offsets
-    columns_BS = corner[:, 1:] + torch.where(flip[:, None], offsets.flip(0), offsets)
-    each = torch.arange(len(images), device=device)
-    # The channels go last by the indexing itself.
-    x_BSSC = padded.permute(0, 2, 3, 1)[
-        each[:, None, None], rows_BS[:, :, None], columns_BS[:, None]
-    ]
-    x_BCSS = _scaled(x_BSSC.permute(0, 3, 1, 2), mean, std)
+    rows_BS = _reflected(corner[:, :1] + offsets - pad, size)
+    mirrored_BS = torch.where(flip[:, None], offsets.flip(0), offsets)
+    columns_BS = _reflected(corner[:, 1:] + mirrored_BS - pad, size)
+    # Bytes are moved, a quarter of what numbers would be, and nothing is padded.
+    pixels_BP = (rows_BS[:, :, None] * size + columns_BS[:, None]).flatten(1)
+    bytes_BCP = images.flatten(2)
+    index_BCP = pixels_BP[:, None].expand(-1, images.shape[1], -1)
+    x_BCSS = normalize(bytes_BCP.gather(2, index_BCP).view_as(images), mean, std)
     if changes.cutout:
         hole = changes.hole.to(device)
         inside = [
@@ -75,9 +73,11 @@ def apply(images: Tensor, changes: CropFlip, mean: Sequence[float], std: Sequenc
 
 def normalize(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
     """Images (B, C, H, W) of bytes with mean 0 and std 1 a channel, channels last in memory."""
-    return _scaled(images.float().contiguous(memory_format=torch.channels_last), mean, std)
-
-
-def _scaled(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
     shift, scale = (torch.tensor(v, device=images.device)[:, None, None] for v in (mean, std))
-    return (images / 255 - shift) / scale
+    x_BCHW = images.to(torch.float32, memory_format=torch.channels_last)
+    return x_BCHW.div_(255).sub_(shift).div_(scale)
+
+
+def _reflected(places: Tensor, size: int) -> Tensor:
+    """Places outside 0 to `size` - 1 as those inside that a mirror on the edge pixel shows."""
+    return size - 1 - (size - 1 - places.abs()).abs()

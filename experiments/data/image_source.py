@@ -63,7 +63,7 @@ def resolve_imagenet(requested: str | None = None) -> str:
         return requested
     if os.environ.get("MUPKIT_DATA") and _found("imagenet"):
         return "imagenet"
-    if prepared("tiny_imagenet") or files("tiny_imagenet"):
+    if files("tiny_imagenet") or prepared("tiny_imagenet"):
         return "tiny_imagenet"
     raise UserError(
         "neither ImageNet nor Tiny-ImageNet can be had; set MUPKIT_DATA to the folder that holds "

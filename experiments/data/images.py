@@ -86,6 +86,11 @@ def _origin(source: str) -> tuple[Path, Callable[[], Arrays]]:
     files = image_source.files(source)
     if files is None:
         whole = image_source.prepared(source)
+        if whole is None and source != "cifar10":
+            folder, _, _ = image_source.LAYOUT[source]
+            raise UserError(
+                f"data={source}: MUPKIT_DATA is not set; set it to the folder that holds {folder}"
+            )
         return whole or cache_dir() / f"{source}-images-hub-{RULES}", lambda: _of_hub(source)
     try:
         content = " ".join(sha256(path) for split in SPLITS for path in files[split])
@@ -124,8 +129,8 @@ def _rows(paths: list[Path], column: str) -> Iterator[tuple[str, bytes, int]]:
         try:
             table = pq.read_table(path, columns=[column, "label"])
             images = table[column].combine_chunks().field("bytes").to_pylist()
-            labels = table["label"].to_pylist()
-        except (pyarrow.ArrowException, OSError, KeyError) as error:
+            labels = table["label"].cast("int64").to_pylist()
+        except (pyarrow.ArrowException, OSError, KeyError, AttributeError) as error:
             raise UserError(
                 f"{path}: cannot be read as Parquet with columns `{column}` and `label` "
                 f"({str(error).partition(chr(10))[0]}); copy the file again"
@@ -172,10 +177,17 @@ def _decoded(source: str, rows: dict[str, Iterator[tuple[str, bytes, int]]]) -> 
                 ) from error
             if image.shape != (size, size, 3):
                 raise UserError(f"{name}: {image.shape[:2]} pixels, not {size} x {size}")
+            if number is None:
+                raise UserError(f"{name}: no label; copy the file again")
             pixels.append(image.transpose(2, 0, 1))
             labels.append(number)
+        if not pixels:
+            raise UserError(f"data={source}: no images in {split}; copy its files again")
         arrays[split], arrays[f"{split}_labels"] = np.stack(pixels), np.array(labels, np.int64)
     known = np.unique(arrays["train_labels"])
+    strange = np.setdiff1d(arrays["valid_labels"], known)
+    if len(strange):
+        raise UserError(f"data={source}: label {strange[0]} is in valid and not in train")
     for split in SPLITS:
         arrays[f"{split}_labels"] = np.searchsorted(known, arrays[f"{split}_labels"])
     return arrays

@@ -55,7 +55,7 @@ def rows(split: str, size: int) -> tuple[list[bytes], list[int], np.ndarray]:
     return [png(p) for p in pixels], [i % 10 for i in range(len(pixels))], pixels
 
 
-def write(path: Path, column: str, images: list[Any], labels: list[Any]) -> None:
+def write(path: Path, column: str, images: list[Any], labels: Any) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     encoded = [{"bytes": image, "path": None} for image in images]
     kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
@@ -378,6 +378,53 @@ def test_undecodable_image_is_named_with_its_row(tiny: dict[str, Path], damage: 
     with user_error(f"{tiny['train']}, row 7: cannot be decoded.*copy the file again"):
         load_images("cifar10")
     assert not list(source.cache_dir().glob("*/meta.json"))
+
+
+@pytest.mark.parametrize(
+    ("labels", "pattern"),
+    [
+        ([0, 1, None, 3], r"test-.*, row 2: no label"),
+        (["0", "cat", "2", "3"], "test-.*cannot be read"),
+        ([0, 1, 11, 3], "label 11 is in valid and not in train"),
+        ([], "no images in valid"),
+    ],
+)
+def test_impossible_labels_are_named(
+    tiny: dict[str, Path], labels: list[Any], pattern: str
+) -> None:
+    table = pa.array(labels, None if labels else pa.int64())
+    write(tiny["valid"], "img", rows("valid", 32)[0][: len(labels)], table)
+    with user_error(pattern):
+        load_images("cifar10")
+    assert not list(source.cache_dir().glob("*/meta.json"))
+
+
+def test_column_without_images_is_named(tiny: dict[str, Path]) -> None:
+    encoded, labels, _ = rows("valid", 32)
+    pq.write_table(pa.table({"img": encoded, "label": labels}), tiny["valid"])
+    with user_error(f"{tiny['valid']}.*`img`"):
+        load_images("cifar10")
+
+
+def test_only_cifar10_is_asked_of_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "datasets", SimpleNamespace())
+    with user_error("tiny_imagenet.*MUPKIT_DATA is not set.*tiny_imagenet_100/data"):
+        load_images("tiny_imagenet")
+
+
+def test_what_is_resolved_can_be_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(image_source.PUBLISHED, "tiny_imagenet", COUNTS)
+    monkeypatch.setenv("MUPKIT_DATA", str(tmp_path / "data"))
+    write_tiny(tmp_path / "data", "tiny_imagenet")
+    load_images("tiny_imagenet")
+    (tmp_path / "other").mkdir()
+    monkeypatch.setenv("MUPKIT_DATA", str(tmp_path / "other"))
+    for function in (image_source.resolve_imagenet, lambda: load_images("tiny_imagenet")):
+        with user_error("MUPKIT_DATA: .*other/tiny_imagenet_100"):
+            function()
+    monkeypatch.delenv("MUPKIT_DATA")
+    assert image_source.resolve_imagenet() == "tiny_imagenet"
+    assert load_images("tiny_imagenet").classes == 10
 
 
 def test_image_of_another_size_is_named_with_its_row(tiny: dict[str, Path]) -> None:
