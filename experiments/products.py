@@ -101,6 +101,7 @@ def _draw_figure(figure: Figure, runs: Any, foot: str, folder: Path) -> None:
 
 def _write_table(table: Table, runs: Any, foot: str, folder: Path) -> None:
     made: grid.Grid = load(table.render)(runs)
+    foot = foot.replace(", band = range", "")  # there is none in a table
     if foot:
         made = replace(made, notes=(*made.notes, f"Here: {foot}."))
     texts = {

@@ -154,9 +154,16 @@ def _over_t(
     scapes: dict[float, transfer.Landscape],
     statistic: Callable[[transfer.Landscape, np.ndarray], float],
 ) -> None:
-    """A statistic against t, with its interval over seeds; SP and µP are marked."""
-    known = {t: statistic(s, s.losses) for t, s in scapes.items()}
-    known = {t: value for t, value in known.items() if np.isfinite(value)}
+    """A statistic against t, with its interval over seeds; SP and µP are marked.
+
+    Crosses at the top: infinite, the widest model diverged at that rate.
+    """
+    values = {t: statistic(s, s.losses) for t, s in scapes.items()}
+    lost = [t for t, value in values.items() if np.isposinf(value)]
+    known = {t: value for t, value in values.items() if np.isfinite(value)}
+    ax.plot(
+        lost, [0.96] * len(lost), "x", ms=6, color="#444444", transform=ax.get_xaxis_transform()
+    )
     ax.plot(list(known), list(known.values()), "o-", color="#444444", ms=4)
     for t in known:
         scape = scapes[t]
