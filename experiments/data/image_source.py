@@ -6,10 +6,9 @@ The workflow imports this module at every parse, so nothing slow is imported her
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
-from experiments.data.source import cache_dir, hub_reachable
+from experiments.data.source import cache_dir, data_mend, data_root, hub_reachable
 from experiments.errors import UserError, unknown
 
 CIFAR10_SOURCES = ("cifar10", "digits")
@@ -61,7 +60,8 @@ def resolve_imagenet(requested: str | None = None) -> str:
         raise unknown("data", requested, IMAGENET_SOURCES)
     if requested:
         return requested
-    if os.environ.get("MUPKIT_DATA") and _found("imagenet"):
+    root = data_root("imagenet-1k/data or tiny_imagenet_100/data")
+    if root and all(_found(root, "imagenet").values()):
         return "imagenet"
     if files("tiny_imagenet") or prepared("tiny_imagenet"):
         return "tiny_imagenet"
@@ -77,25 +77,22 @@ def files(source: str) -> dict[str, list[Path]] | None:
     Raises:
         UserError: the folder or the files are missing.
     """
-    if not os.environ.get("MUPKIT_DATA"):
+    folder, splits, _ = LAYOUT[source]
+    root = data_root(folder)
+    if root is None:
         return None
-    found = _found(source)
-    if found is None:
-        folder, splits, _ = LAYOUT[source]
-        root = Path(os.environ["MUPKIT_DATA"]).expanduser() / folder
+    found = _found(root, source)
+    if not all(found.values()):
         names = ", ".join(f"{name}-*.parquet" for name in splits.values())
-        raise UserError(
-            f"MUPKIT_DATA: {root} does not hold {names}; set MUPKIT_DATA to the folder that holds "
-            f"{folder}, or unset it"
-        )
+        raise UserError(f"MUPKIT_DATA: {root / folder} does not hold {names}; {data_mend(folder)}")
     return found
 
 
-def _found(source: str) -> dict[str, list[Path]] | None:
+def _found(root: Path, source: str) -> dict[str, list[Path]]:
     folder, splits, _ = LAYOUT[source]
-    root = Path(os.environ["MUPKIT_DATA"]).expanduser() / folder
-    found = {split: sorted(root.glob(f"{name}-*.parquet")) for split, name in splits.items()}
-    return found if all(found.values()) else None
+    return {
+        split: sorted((root / folder).glob(f"{name}-*.parquet")) for split, name in splits.items()
+    }
 
 
 def prepared(source: str) -> Path | None:

@@ -234,7 +234,9 @@ def _read(folder: Path) -> Images | None:
             return None
         # Copy on write: torch wants memory that it may write to, and never does.
         arrays = {
-            name: torch.from_numpy(np.load(folder / f"{name}.npy", mmap_mode="c"))
+            name: torch.from_numpy(
+                np.load(folder / f"{name}.npy", mmap_mode="c", allow_pickle=False)
+            )
             for split in SPLITS
             for name in (split, f"{split}_labels")
         }

@@ -64,24 +64,44 @@ def resolve_source(requested: str | None = None) -> str:
     return "wikipedia_sample"
 
 
+def data_root(holds: str) -> Path | None:
+    """The folder that `MUPKIT_DATA` names, or None if the variable is not set.
+
+    Raises:
+        UserError: it does not exist; the message says what it should hold.
+    """
+    given = os.environ.get("MUPKIT_DATA")
+    if not given:
+        return None
+    root = Path(given).expanduser()
+    if not root.exists():
+        raise UserError(f"MUPKIT_DATA: {root} does not exist; {data_mend(holds)}")
+    return root
+
+
+def data_mend(holds: str) -> str:
+    """What to do about `MUPKIT_DATA` without some data, for the end of an error."""
+    return (
+        f"set MUPKIT_DATA to the folder that holds {holds}, or unset it, or run with what is built "
+        "in: data=wikipedia_sample for text, data=digits for CIFAR-10"
+    )
+
+
 def wikitext2_files() -> dict[str, Path] | None:
     """The Parquet file of each split in `MUPKIT_DATA`, or None if the variable is not set.
 
     Raises:
         UserError: the folder or a file is missing.
     """
-    given = os.environ.get("MUPKIT_DATA")
-    if not given:
+    holds = "wikitext/wikitext-2-v1"
+    root = data_root(holds)
+    if root is None:
         return None
-    root = Path(given).expanduser()
-    folder = root / "wikitext" / "wikitext-2-v1"
+    folder = root / holds
     files = {split: folder / f"{split}-00000-of-00001.parquet" for split in SPLITS}
-    for path in (root, *files.values()):
+    for path in files.values():
         if not path.exists():
-            raise UserError(
-                f"MUPKIT_DATA: {path} does not exist; set MUPKIT_DATA to the folder that holds "
-                "wikitext/wikitext-2-v1, or unset it, or run with data=wikipedia_sample"
-            )
+            raise UserError(f"MUPKIT_DATA: {path} does not exist; {data_mend(holds)}")
     return files
 
 

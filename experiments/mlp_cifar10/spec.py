@@ -57,7 +57,8 @@ PAPER: dict[str, Any] = {
     "batch_size": 64,
     "optimizer": "sgd",
 }
-SMALL: dict[str, Any] = {"base_width": 64, "steps": 1562}
+SMALL: dict[str, Any] = {"base_width": 64}
+EPOCH = 781  # steps
 SMOKE: dict[str, Any] = {"base_width": 8, "steps": 6, "batch_size": 16, "images": 64}
 RELU = {"activation": "relu", "loss": "xent", "input_mult": 2.0**-8, "output_mult": 2.0**5}
 TANH = {"activation": "tanh", "loss": "xent", "input_mult": 2.0**-3, "output_mult": 2.0**5}
@@ -68,8 +69,13 @@ SMALL_WIDTHS, SMOKE_WIDTHS = (64, 256, 1024), (8, 16)
 SEEDS = {"paper": 5, "small": 2, "smoke": 2}
 
 
-def sweep(name: str, options: dict[str, Any], rates: dict[str, Any], **grid: Any) -> Sweep:
-    """Learning rates over widths, with options of the model, at all scales."""
+def sweep(
+    name: str, options: dict[str, Any], rates: dict[str, Any], epochs: int = 1, **grid: Any
+) -> Sweep:
+    """Learning rates over widths, with options of the model, at all scales.
+
+    `epochs` are those at the scale `small`.
+    """
     return Sweep(
         name=name,
         config=MlpConfig,
@@ -78,7 +84,7 @@ def sweep(name: str, options: dict[str, Any], rates: dict[str, Any], **grid: Any
         seeds=SEEDS["paper"],
         scales={
             "small": Override(
-                base=SMALL,
+                base={**SMALL, "steps": epochs * EPOCH},
                 grid={"width": SMALL_WIDTHS, "log2lr": rates["small"]},
                 seeds=SEEDS["small"],
             ),
@@ -107,7 +113,9 @@ def rates(highest: int, octaves: int = 8) -> dict[str, Any]:
 
 
 RELU_RATES, TANH_RATES, TANH_MSE_RATES = rates(-2), rates(-5), rates(2)
-WIDTH_LR = sweep("mlp_width_lr", RELU, rates(-2, octaves=12), parametrization=BOTH)
+WIDTH_LR = sweep("mlp_width_lr", RELU, rates(-2, octaves=12), epochs=2, parametrization=BOTH)
+# At `small` one epoch of the same runs, read from those of two.
+WIDTH_LR_SHORT = sweep("mlp_width_lr_short", RELU, rates(-2, octaves=12), parametrization=BOTH)
 TANH_XENT = sweep("mlp_tanh_xent", TANH, TANH_RATES, parametrization=BOTH)
 TANH_SQUARED = sweep("mlp_tanh_mse", TANH_MSE, TANH_MSE_RATES, parametrization=BOTH)
 BETWEEN = (0.25, 0.5, 0.75, 1.25, 1.5)
@@ -205,7 +213,7 @@ FIG9 = Figure(
         "right, SP beside µP."
     ),
     source="Figure 9; Appendix D.3",
-    sweeps=(TANH_XENT, TANH_SQUARED, WIDTH_LR),
+    sweeps=(TANH_XENT, TANH_SQUARED, WIDTH_LR_SHORT),
     draw=f"{FIGURES}:draw_fig9",
     claims=(
         Claim(
@@ -242,7 +250,7 @@ FIG9 = Figure(
 )
 
 MOVING = {
-    "sweeps": (WIDTH_LR, INTERPOLATION),
+    "sweeps": (WIDTH_LR_SHORT, INTERPOLATION),
     "source": "the animation",
     "work": "the announcement post",
 }
@@ -296,7 +304,7 @@ EXPERIMENT = Experiment(
     title="MLP on CIFAR-10",
     config=MlpConfig,
     task=f"experiments.{NAME}.task:ImageRegression",
-    example={**PAPER, **SMALL, **RELU, "width": 256, "log2lr": -5.0},
+    example={**PAPER, **SMALL, **RELU, "steps": EPOCH, "width": 256, "log2lr": -5.0},
     sources=CIFAR10_SOURCES,
     source=resolve_cifar10,
     cost=flops,

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from experiments.data.classification import accuracy, index_batches, subset
+from experiments.data.classification import index_batches, subset
 from experiments.data.images import load_images
 from experiments.mlp_cifar10.spec import MlpConfig
 from experiments.models.mlp import Mlp, MlpOptions, MlpShape, build_mlp
@@ -21,6 +21,8 @@ class ImageRegression:
 
     Batches are indices of images, in an order that the seed alone decides, a new one each epoch.
     Pixels are scaled to -1 to 1. The squared error is against one-hot targets less their mean.
+    Nothing is measured at the end, as the paper judges MLPs by their training loss: so a short run
+    is the beginning of a longer one.
     """
 
     def __init__(self, config: MlpConfig):
@@ -40,8 +42,7 @@ class ImageRegression:
         return self._loss(model(self._inputs(model, self.images.train[batch])), labels_B)
 
     def evaluate(self, model: nn.Module) -> dict[str, float]:
-        images, labels = self.images.valid, self.images.valid_labels
-        return accuracy(lambda i: model(self._inputs(model, images[i])), labels, self._loss)
+        return {}
 
     def _inputs(self, model: nn.Module, images_BCHW: Tensor) -> Tensor:
         device = next(model.parameters()).device

@@ -32,8 +32,11 @@ def test_a_few_steps_on_digits(run) -> None:
     result = engine.train(run, task, MACHINE)
     assert result.losses[0] == pytest.approx(math.log(10), rel=1e-5)  # the readout is zero
     assert result.losses[-1] != result.losses[0]
-    assert 0 < result.metrics["valid_accuracy"] < 1
-    assert math.isfinite(result.metrics["valid_loss"])
+    if run is MLP:  # judged by its training loss alone
+        assert result.metrics == {}
+    else:
+        assert 0 < result.metrics["valid_accuracy"] < 1
+        assert math.isfinite(result.metrics["valid_loss"])
 
 
 @pytest.mark.parametrize("run", FAMILIES.values(), ids=FAMILIES)
