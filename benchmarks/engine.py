@@ -65,7 +65,7 @@ def worker(kind: str, width: int, threads: int) -> dict[str, float]:
 def config_of(width: int, kind: str = "ours"):
     """The configuration of Fig. 1 at the scale small."""
     from experiments.data.source import resolve_source
-    from experiments.transformer_wikitext2.spec import SMALL, TransformerConfig, tuned
+    from experiments.transformer_wikitext2.config import SMALL, TransformerConfig, tuned
 
     precision = "bfloat16" if kind == "bfloat16" else "float32"
     return TransformerConfig.make(
@@ -225,7 +225,7 @@ def main() -> None:
         print(json.dumps(worker(kind, int(width), int(threads))))
         return
     sys.path.insert(0, str(ROOT))
-    from experiments.transformer_wikitext2.spec import flops
+    from experiments.transformer_wikitext2.config import flops
 
     others = [v for v in VARIANTS if v not in ("ours", "ours, one process alone", "limit")]
     print(f"{CORES} cores; ours over each, time of a step on the whole machine\n")

@@ -6,6 +6,8 @@ import errno
 import os
 import sys
 from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -22,7 +24,7 @@ from experiments.errors import UserError, unknown
 from experiments.planning import CORES, known, measured, speed_file
 from experiments.planning import plan as planned
 from experiments.progress import Progress, duration, note
-from experiments.spec import Exhibit, Experiment, Product, check_scale
+from experiments.spec import Exhibit, Experiment, Product, RunConfig, check_scale
 from experiments.store import STALE, Store
 from experiments.sweep import (
     cost,
@@ -51,6 +53,8 @@ Data = Annotated[
     typer.Option(help="Data source; by default MUPKIT_DATA, the Hub, or a small built-in one."),
 ]
 Jobs = Annotated[int, typer.Option(help="Processes at once, one thread each.", min=1)]
+RECORDINGS = 100  # of a replayed run, about
+BLOW_UP_ROWS = 15
 STORAGE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
 
 
@@ -158,12 +162,28 @@ def run(
     data: Data = None,
 ) -> None:
     """Train one configuration. Every key that `show FAMILY` lists is an option: `--key value`."""
-    experiment = registry.trained(family)
     store = Store(results_dir(check_scale(scale)))
-    values = {**experiment.example, **_options(context.args, experiment)}
-    config = experiment.config.make(**{**values, "data": experiment.source(data)})
+    config = _configured(registry.trained(family), context.args, data)
     if store.looks_finished(config.id):
         note(f"run {config.id} is in the store already")
+    with _bar(config) as on_step:
+        record = train_runs([config], store, on_step=on_step)[0]
+    outcome = f"diverged at step {record.diverged_step}"
+    if not record.diverged:
+        outcome = f"final training loss {record.final_loss:.4f} nats"
+    console.print(f"{config.describe()}: {outcome} ({duration(record.provenance.seconds)})")
+    console.print(str(store.path(config.id)), soft_wrap=True)
+
+
+def _configured(experiment: Experiment, args: list[str], data: str | None) -> RunConfig:
+    """The family's example with the given options."""
+    values = {**experiment.example, **_options(args, experiment)}
+    return experiment.config.make(**{**values, "data": experiment.source(data)})
+
+
+@contextmanager
+def _bar(config: RunConfig) -> Iterator[Callable[[int, float], None]]:
+    """A progress bar of a run: a function of each step and its loss."""
     from tqdm import tqdm
 
     with tqdm(total=config.steps, unit="step", desc=config.describe(), leave=False) as bar:
@@ -173,12 +193,7 @@ def run(
             if step % 10 == 0:
                 bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
 
-        record = train_runs([config], store, on_step=on_step)[0]
-    outcome = f"diverged at step {record.diverged_step}"
-    if not record.diverged:
-        outcome = f"final training loss {record.final_loss:.4f} nats"
-    console.print(f"{config.describe()}: {outcome} ({duration(record.provenance.seconds)})")
-    console.print(str(store.path(config.id)), soft_wrap=True)
+        yield on_step
 
 
 def _options(args: list[str], experiment: Experiment) -> dict[str, str]:
@@ -199,6 +214,64 @@ def _options(args: list[str], experiment: Experiment) -> dict[str, str]:
             value = rest.pop(0)
         options[key] = value
     return options
+
+
+@app.command(
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+    epilog="Example: `python -m experiments reverse transformer_wikitext2 --width 8192 "
+    "--narrow 32 --parametrization sp --log2lr -6`",
+)
+def reverse(
+    context: typer.Context,
+    family: Annotated[str, typer.Argument(help="An experiment of `list`.")],
+    narrow: Annotated[
+        int | None, typer.Option(help="Width of the model that is trained.", min=1)
+    ] = None,
+    every: Annotated[
+        int | None, typer.Option(help="Steps between recordings (steps / 100).", min=1)
+    ] = None,
+    scale: Annotated[str, typer.Option(help="Folder of results/ that keeps the record.")] = "small",
+    data: Data = None,
+) -> None:
+    """Replay a wide run in a narrow model, and show which activation blows up first.
+
+    Every key that `show FAMILY` lists is an option and describes the wide run, which is not
+    trained. The narrow width is the family's base width without `--narrow`.
+    """
+    experiment, folder = registry.trained(family), results_dir(check_scale(scale)) / "reverse"
+    wide = _configured(experiment, context.args, data)
+    config = wide.narrowed(narrow or experiment.example["base_width"])
+    from experiments import instability, plotting
+    from experiments.reverse import replay
+    from experiments.store import write_frame
+
+    with _bar(config) as on_step:
+        found = replay(config, every or max(1, config.steps // RECORDINGS), on_step)
+    path = folder / f"{config.id}.parquet"
+    write_frame(path, found.trace)
+    picture = instability.draw(found.trace, found.result.diverged_step)
+    replayed = f"{wide.describe()}, replayed at width {config.width}"
+    plotting.footer(picture, replayed)
+    plotting.save(picture, path.with_suffix(".png"))
+    outcome = instability.outcome(found.result.losses, found.result.diverged_step)
+    console.print(f"{replayed}: {outcome} ({duration(found.result.seconds)})", soft_wrap=True)
+    _print_blow_ups(instability.blow_ups(found.trace))
+    console.print(f"{path}\n{path.with_suffix('.png')}", soft_wrap=True)
+
+
+def _print_blow_ups(found: Any) -> None:
+    from experiments.instability import BLOW_UP, label
+
+    table = RichTable("activation", "blew up at step", "growth", box=None, pad_edge=False)
+    for tensor, step, growth in found.head(BLOW_UP_ROWS).itertuples(index=False):
+        when = "-" if step != step else f"{step:.0f}"
+        table.add_row(label(tensor), when, "-" if growth != growth else f"{growth:.3g}")
+    console.print(table)
+    console.print(
+        f"blew up: more than {BLOW_UP:g} times its median so far, or not finite; growth: largest "
+        f"over that median; {len(found)} activations",
+        soft_wrap=True,
+    )
 
 
 @app.command(epilog="Example: `python -m experiments status fig1`")

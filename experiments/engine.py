@@ -191,7 +191,8 @@ def beginning(losses: Sequence[float], diverged_step: int | None, steps: int) ->
 def make_optimizer(model: nn.Module, config: RunConfig) -> torch.optim.Optimizer:
     """The optimizer of a configuration with the rates of the model's parametrization.
 
-    In SP every dimension of the model is finite, so the same call gives the plain optimizer.
+    In SP every dimension of the model is finite, so the same call gives the plain optimizer. A
+    model may have factors of its own for Adam's rates, by name (`adam_factor`).
     """
     lr = 2.0**config.log2lr
     if config.optimizer == "sgd":
@@ -203,10 +204,21 @@ def make_optimizer(model: nn.Module, config: RunConfig) -> torch.optim.Optimizer
             fused=True,
         )
     return mupkit.MuAdam(
-        model,
+        _by_factor(model, lr),
         lr=lr,
         betas=(config.beta1, config.beta2),
         eps=config.eps,
         weight_decay=config.weight_decay,
         fused=True,
     )
+
+
+def _by_factor(model: nn.Module, lr: float) -> nn.Module | list[dict[str, Any]]:
+    """The model's parameters in a group for each of its own factors; the model itself without."""
+    factor: Callable[[str], float] = getattr(model, "adam_factor", lambda name: 1.0)
+    groups: dict[float, list[tuple[str, nn.Parameter]]] = {}
+    for name, p in model.named_parameters():
+        groups.setdefault(factor(name), []).append((name, p))
+    if set(groups) == {1.0}:
+        return model
+    return [{"params": members, "lr": lr * f} for f, members in groups.items()]

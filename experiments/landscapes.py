@@ -6,6 +6,7 @@ Pure functions of the tidy table of runs.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -77,8 +78,8 @@ def curves(
     Args:
         show: what is drawn of a loss, such as the accuracy of an error rate.
     """
-    colors = plotting.width_colors(list(scape.widths))
-    for width, losses in zip(scape.widths, np.moveaxis(scape.losses, 1, 0), strict=True):
+    colors = plotting.width_colors(list(scape.sizes))
+    for width, losses in zip(scape.sizes, np.moveaxis(scape.losses, 1, 0), strict=True):
         mean = np.where(np.isfinite(losses), losses, np.nan).mean(axis=0)
         color = colors[width]
         ax.plot(scape.grid, show(mean), color=color, label=f"{width}", zorder=2)
@@ -100,7 +101,7 @@ def curves(
             )
 
 
-def limits(scapes: dict[str, transfer.Landscape]) -> tuple[float, float]:
+def limits(scapes: Mapping[Any, transfer.Landscape]) -> tuple[float, float]:
     """From below the lowest loss to what most curves reach; a blow-up may leave the panel."""
     finite = np.concatenate([s.losses[np.isfinite(s.losses)] for s in scapes.values()])
     if not len(finite):
@@ -110,19 +111,28 @@ def limits(scapes: dict[str, transfer.Landscape]) -> tuple[float, float]:
     return low - margin, high + 2 * margin  # room for the marks of divergence
 
 
-def _seed_interval(
-    scape: transfer.Landscape, statistic: Callable[[np.ndarray], float]
-) -> tuple[float | None, float | None]:
-    return transfer.bootstrap(statistic, scape.losses.shape[0]) or (None, None)
+def over_seeds(statistic: Callable[[np.ndarray], float], seeds: int, note: str = "") -> Measured:
+    """A statistic of seed indices for all seeds, with its bootstrap interval.
+
+    Where it is infinite, as with a model that diverged, so is the end of the interval on that side;
+    the other end is too if it is infinite for every seed alone.
+    """
+    value = statistic(np.arange(seeds))
+    if np.isinf(value):
+        other = value if all(statistic(np.array([i])) == value for i in range(seeds)) else None
+        return Measured(value, *((other, value) if value > 0 else (value, other)), note)
+    low, high = transfer.bootstrap(statistic, seeds) or (None, None)
+    missing = "" if low is not None else "no interval: one seed, or a diverged run"
+    return Measured(value, low, high, "; ".join(filter(None, (note, missing))))
 
 
 def _best_rates(scape: transfer.Landscape) -> tuple[str, bool]:
     """A note of the best grid point of each width, and whether all of them are inside the grid."""
     mean = scape.losses.mean(axis=0)
-    best, lost = transfer.grid_optimum(mean), transfer.diverged_widths(mean)
+    best, lost = transfer.grid_optimum(mean), transfer.diverged_sizes(mean)
     rates = [
         f"{width}: {'diverged' if gone else format(rate, 'g')}"
-        for width, rate, gone in zip(scape.widths, scape.grid[best], lost, strict=True)
+        for width, rate, gone in zip(scape.sizes, scape.grid[best], lost, strict=True)
     ]
     note = "best log2 value by width " + ", ".join(rates)
     edge = np.isin(best, (0, len(scape.grid) - 1)) & ~lost
@@ -146,20 +156,20 @@ def optimum_range(scape: transfer.Landscape) -> Measured:
     best = transfer.grid_optimum(mean)
     note, inside = _best_rates(scape)
     steps = float(best.max() - best.min())
-    known = inside or (steps > 1 and not transfer.diverged_widths(mean).any())
+    known = inside or (steps > 1 and not transfer.diverged_sizes(mean).any())
     return Measured(steps if known else float("nan"), note=note)
 
 
 def sp_optimum_drift(runs: pd.DataFrame) -> Measured:
     """Octaves by which the fitted optimum of SP moves for each doubling of the width."""
     scape = transfer.landscape(runs, "sp")
-    low, high = _seed_interval(
-        scape, lambda index: transfer.drift_per_doubling(scape, scape.losses[index])
-    )
     fitted = [transfer.fitted_optimum(scape.grid, row) for row in scape.losses.mean(axis=0)]
     steps = ", ".join(f"{step:.2f}" for step in np.diff(fitted))
-    note = f"{_best_rates(scape)[0]}; octaves at each step to the next width {steps}"
-    return Measured(transfer.drift_per_doubling(scape), low, high, note)
+    return over_seeds(
+        lambda index: transfer.drift_per_doubling(scape, scape.losses[index]),
+        len(scape.losses),
+        f"{_best_rates(scape)[0]}; octaves at each step to the next width {steps}",
+    )
 
 
 def mup_worst_widening(runs: pd.DataFrame) -> Measured:
@@ -178,10 +188,10 @@ def largest_widening(scape: transfer.Landscape) -> Measured:
 def mup_minus_sp(runs: pd.DataFrame) -> Measured:
     """Best loss of the widest µP model minus that of the widest SP model."""
     mup, sp = transfer.landscape(runs, "mup"), transfer.landscape(runs, "sp")
-    low, high = _seed_interval(
-        mup, lambda index: transfer.best_difference(mup.losses[index], sp.losses[index])
+    return over_seeds(
+        lambda index: transfer.best_difference(mup.losses[index], sp.losses[index]),
+        len(mup.losses),
     )
-    return Measured(transfer.best_difference(mup.losses, sp.losses), low, high)
 
 
 def mup_regret(runs: pd.DataFrame) -> Measured:
@@ -195,15 +205,5 @@ def sp_regret(runs: pd.DataFrame) -> Measured:
 
 
 def _regret(runs: pd.DataFrame, parametrization: str) -> Measured:
-    """Where the widest model diverged at the rate, the interval ends at infinity.
-
-    It then starts at infinity too if the model diverged with every seed alone.
-    """
     scape = transfer.landscape(runs, parametrization)
-    value = transfer.regret(scape)
-    if np.isinf(value):
-        alone = [transfer.regret(scape, losses[None]) for losses in scape.losses]
-        return Measured(value, min(alone) if np.all(np.isinf(alone)) else None, value)
-    low, high = _seed_interval(scape, lambda index: transfer.regret(scape, scape.losses[index]))
-    note = "" if low is not None else "no interval: one seed, or a diverged run"
-    return Measured(value, low, high, note)
+    return over_seeds(lambda index: transfer.regret(scape, scape.losses[index]), len(scape.losses))

@@ -39,13 +39,13 @@ STYLE: dict[str, Any] = {
 SLOW = 1.5  # frames a second
 ICONS = {
     "minus": "&minus;",
-    "fast-backward": "&#9198;",
+    "fast-backward": "|&#9664;",
     "step-backward": "&#9664;&#9664;",
     "play fa-flip-horizontal": "&#9664;",
-    "pause": "&#9208;",
+    "pause": "||",
     "play": "&#9654;",
     "step-forward": "&#9654;&#9654;",
-    "fast-forward": "&#9197;",
+    "fast-forward": "&#9654;|",
     "plus": "+",
 }
 COLOR = {"sp": "#c44e52", "mup": "#2a7f62"}
@@ -180,9 +180,9 @@ def footer(fig: Figure, text: str) -> None:
 
 
 def log2_axis(ax: Axes, label: str) -> None:
-    """Whole powers of two as ticks of the x axis."""
+    """Whole powers of two as ticks of the x axis, as many as there is room for."""
     ax.set_xlabel(label)
-    ax.xaxis.set_major_locator(matplotlib.ticker.MultipleLocator(1))
+    ax.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(8, integer=True))
 
 
 def save(fig: Figure, path: Path) -> None:
@@ -193,7 +193,7 @@ def save(fig: Figure, path: Path) -> None:
         fig.savefig(temporary, format=kind, dpi=200, metadata=metadata)
 
 
-def save_animation(animation: FuncAnimation, title: str, path: Path) -> None:
+def save_animation(animation: FuncAnimation, title: str, caption: str, path: Path) -> None:
     """Write an animation as path.gif and as path.html, a page of its own with a slider."""
     with atomic_path(path.with_suffix(".gif")) as temporary:
         animation.save(temporary, writer=PillowWriter(fps=SLOW), dpi=100)
@@ -204,6 +204,6 @@ def save_animation(animation: FuncAnimation, title: str, path: Path) -> None:
         player = player.replace(f'<i class="fa fa-{icon}"></i>', sign)
     page = (
         f'<!DOCTYPE html><html lang="en"><meta charset="utf-8"><title>{title}</title>'
-        f"<h1>{title}</h1>{player}</html>"
+        f"<h1>{title}</h1><p>{caption}</p>{player}</html>"
     )
     write_atomically(path.with_suffix(".html"), page.encode())

@@ -72,16 +72,25 @@ def draw(name: str, results: str) -> list[claims.Verdict]:
     runs, scale = read_runs(name, results)
     folder = figures_dir(results)
     foot = setting(runs, scale) if product.scaled else ""
+    table = seen(product, runs, results)
     if isinstance(product, Figure):
-        _draw_figure(product, runs, foot, folder)
+        _draw_figure(product, table, foot, folder)
     elif isinstance(product, Table):
-        _write_table(product, runs, foot, folder)
+        _write_table(product, table, foot, folder)
     if not product.schematic:
         with atomic_path(folder / f"{name}.csv") as temporary:
             runs.to_csv(temporary, index=False)
-    verdicts = [claims.judge(claim, runs, scale) for claim in product.claims]
+    verdicts = [claims.judge(claim, table, scale) for claim in product.claims]
     claims.save(claims_file(name, results), verdicts)
     return verdicts
+
+
+def seen(product: Product, runs: Any, results: str) -> Any:
+    """What a product is drawn and judged from: its runs, or the losses of their steps."""
+    if not product.over_steps:
+        return runs
+    curves = _read_table(product.name, results, "curves")
+    return curves.merge(runs, on="id", validate="many_to_one")
 
 
 def _draw_figure(figure: Figure, runs: Any, foot: str, folder: Path) -> None:
@@ -95,7 +104,10 @@ def _draw_figure(figure: Figure, runs: Any, foot: str, folder: Path) -> None:
     for kind in Figure.kinds:
         plotting.save(picture, folder / f"{figure.name}.{kind}")
     if isinstance(figure, Animation):
-        plotting.save_animation(load(figure.animate)(runs), figure.title, folder / figure.name)
+        animation = load(figure.animate)(runs)
+        plotting.footer(plt.gcf(), foot)
+        caption = f"{figure.caption} {figure.cited}"
+        plotting.save_animation(animation, figure.title, caption, folder / figure.name)
     plt.close("all")
 
 
@@ -141,19 +153,33 @@ def read_runs(name: str, results: str) -> tuple[Any, str]:
     Raises:
         UserError: naming the file that is missing or damaged.
     """
+    runs = _read_table(name, results, "runs")
+    path = results_dir(results) / name / "scale.json"
+    try:
+        return runs, json.loads(path.read_text())["scale"]
+    except (OSError, ValueError, KeyError) as error:
+        raise _damaged(path, error, name, results) from None
+
+
+def _read_table(name: str, results: str, table: str) -> Any:
     import pandas as pd
 
-    folder = results_dir(results) / name
-    path = folder / "runs.parquet"
-    mend = f"run `snakemake {name}`" if results != REFERENCE else "see `git status`"
+    path = results_dir(results) / name / f"{table}.parquet"
     if not path.exists():
-        raise UserError(f"no runs of {name} at {path}; {mend}")
+        raise UserError(f"no {table} of {name} at {path}; {_mend(name, results)}")
     try:
-        runs = pd.read_parquet(path)
-        scale = json.loads((folder / "scale.json").read_text())["scale"]
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"{path} is damaged ({type(error).__name__}); delete it, {mend}") from None
-    return runs, scale
+        return pd.read_parquet(path)
+    except (OSError, ValueError) as error:
+        raise _damaged(path, error, name, results) from None
+
+
+def _mend(name: str, results: str) -> str:
+    return f"run `snakemake {name}`" if results != REFERENCE else "see `git status`"
+
+
+def _damaged(path: Path, error: Exception, name: str, results: str) -> UserError:
+    mend = _mend(name, results)
+    return UserError(f"{path} is damaged ({type(error).__name__}); delete it, {mend}")
 
 
 def claims_file(name: str, results: str) -> Path:
@@ -162,9 +188,14 @@ def claims_file(name: str, results: str) -> Path:
 
 
 def make_reference(name: str, scale: str) -> None:
-    """Copy a product's tables to results/reference and draw figures/reference from them."""
+    """Copy a product's tables to results/reference and draw figures/reference from them.
+
+    The losses of every step, megabytes of them, only where it is drawn from them.
+    """
     read_runs(name, scale)
-    for file in (*(f"{t}.parquet" for t in registry.product(name).tables), "scale.json"):
+    product = registry.product(name)
+    tables = [t for t in product.tables if t != "curves" or product.over_steps]
+    for file in (*(f"{table}.parquet" for table in tables), "scale.json"):
         source, target = results_dir(scale) / name / file, results_dir(REFERENCE) / name / file
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, target)

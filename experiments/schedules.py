@@ -7,6 +7,10 @@ Source: Tensor Programs V, caption of Fig. 4: (a) linear decay, (b) and (c) two 
 from __future__ import annotations
 
 import math
+from typing import Literal, get_args
+
+Schedule = Literal["linear", "step_a", "step_b", "cosine", "constant", "inv_sqrt"]
+SCHEDULES: tuple[Schedule, ...] = get_args(Schedule)  # (a) to (f)
 
 # Schedules whose factor at a step does not depend on the number of steps: a shorter run is the
 # beginning of a longer one.

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from experiments import transfer
+from experiments import landscapes
 from experiments.errors import UserError
 from experiments.spec import Measured, RunConfig
 
@@ -75,5 +75,4 @@ def mup_above_sp(table: pd.DataFrame) -> Measured:
     def difference(index: np.ndarray) -> float:
         return float(100 * (mup[index] - sp[index]).mean())
 
-    low, high = transfer.bootstrap(difference, len(mup)) or (None, None)
-    return Measured(difference(np.arange(len(mup))), low, high)
+    return landscapes.over_seeds(difference, len(mup))

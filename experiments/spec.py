@@ -20,12 +20,14 @@ from typing import Any, ClassVar, Literal, Self, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from experiments.errors import UserError, unknown
+from experiments.schedules import Schedule
 
 Scale = Literal["smoke", "small", "paper"]
 SCALES: tuple[Scale, ...] = get_args(Scale)
 Parametrization = Literal["sp", "mup"]
 FILE_NAME = re.compile(r"[a-z][a-z0-9_]*")  # what may become the name of a file or folder
-NO_PRODUCT = ("runs", "groups", "locks", "checkpoints")  # folders beside those of products
+# Folders beside those of products.
+NO_PRODUCT = ("runs", "groups", "locks", "checkpoints", "reverse")
 
 
 class RunConfig(BaseModel):
@@ -54,9 +56,7 @@ class RunConfig(BaseModel):
     momentum: float = Field(0.0, ge=0, lt=1, description="SGD's momentum")
     weight_decay: float = Field(0.0, ge=0, description="weight decay at base width")
     grad_clip: float | None = Field(None, gt=0, description="bound of the gradient's l2 norm")
-    schedule: Literal["constant", "linear", "cosine", "step_a", "step_b", "inv_sqrt"] = Field(
-        "constant", description="learning rate over steps"
-    )
+    schedule: Schedule = Field("constant", description="learning rate over steps")
     warmup: int = Field(0, ge=0, description="steps of linear warm-up")
     precision: Literal["float32", "bfloat16"] = Field(
         "float32", description="of products; bfloat16 is autocast, with float32 parameters"
@@ -84,6 +84,27 @@ class RunConfig(BaseModel):
     def replace(self, **changes: Any) -> Self:
         """This configuration with some values changed, validated."""
         return self.make(**{**self.model_dump(), **changes})
+
+    def narrowed(self, width: int) -> Self:
+        """The run of a narrower model that behaves as this one: reverse µTransfer.
+
+        Of a run in SP it is one in µP whose base width is the run's own, so that
+        width_mult = width / base_width < 1 simulates the wide model; of a run in µP the same at
+        another width. All other hyperparameters stay.
+
+        Raises:
+            UserError: if `width` is wider than this run.
+
+        Source: Tensor Programs V, Appendix I and Fig. 21 right.
+        """
+        if width > self.width:
+            raise UserError(
+                f"{self.family}: narrow: {width} is wider than the run's width, {self.width}; give "
+                f"--narrow {self.width} or less, or a larger --width"
+            )
+        if self.parametrization == "mup":
+            return self.replace(width=width)
+        return self.replace(parametrization="mup", base_width=self.width, width=width)
 
     def canonical(self) -> dict[str, Any]:
         """What the id hashes: the values that differ from their default and matter.
@@ -244,6 +265,8 @@ class Product:
             runs, which are chosen by what was found: a search's winner at a larger width. They
             are trained when its tables are made.
         measurement: what has to be measured.
+        over_steps: whether it is drawn and judged from the losses of every step, a row each,
+            instead of a row a run.
         claims: judged at the scales `small` and `paper`.
     """
 
@@ -255,6 +278,7 @@ class Product:
     sweeps: tuple[Sweep, ...] = ()
     follow_up: str = ""
     measurement: Measurement | None = None
+    over_steps: bool = False
     claims: tuple[Claim, ...] = ()
 
     kinds: ClassVar[tuple[str, ...]]

@@ -1,8 +1,11 @@
-"""Transfer statistics: where the optimum is, how it moves with width, what a transfer costs.
+"""Transfer statistics: where the optimum is, how it moves with size, what a transfer costs.
 
-All functions take the losses of a sweep as an array (seeds S, widths W, rates R); a diverged run
-is infinity. Runs of one seed are paired, so intervals come from a bootstrap over whole seeds; with
-few seeds they are rough, and one seed has none.
+All functions take the losses of a sweep as an array (seeds S, sizes W, values R): of the widths or
+of another dimension that is scaled (depth, batch size), over the values of a hyperparameter, mostly
+the learning rate. A diverged run is infinity. Runs of one seed are paired, so intervals come from a
+bootstrap over whole seeds; with few seeds they are rough, and one seed has none.
+
+When they mislead is written in docs/statistics.md.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -26,50 +30,59 @@ class Landscape:
 
     Attributes:
         losses: (S, W, R), nats, infinity where a run diverged.
-        widths: (W,), ascending.
-        grid: (R,), ascending: log2 of the learning rate, or of another hyperparameter.
+        sizes: (W,), ascending: widths, or another dimension that is scaled.
+        grid: (R,), ascending: log2 of the learning rate, or another hyperparameter's place.
     """
 
     losses: np.ndarray
-    widths: np.ndarray
+    sizes: np.ndarray
     grid: np.ndarray
 
 
-def landscape(runs: pd.DataFrame, parametrization: str, key: str = "log2lr") -> Landscape:
+def landscape(
+    runs: pd.DataFrame,
+    parametrization: str,
+    key: str = "log2lr",
+    along: str = "width",
+    place: Callable[[Any], float] | None = None,
+) -> Landscape:
     """The landscape of one parametrization from a tidy table of runs.
 
     Args:
-        runs: with columns parametrization, seed, width, final_loss, diverged and `key`.
+        runs: with columns parametrization, seed, final_loss, diverged, `along` and `key`.
         parametrization: whose runs.
-        key: column of the hyperparameter, as a logarithm if its name begins with log2.
+        key: column of the hyperparameter.
+        along: column of the dimension that is scaled.
+        place: where a value of the hyperparameter stands on its axis; by default its base-2
+            logarithm, or the value itself if the key begins with log2.
 
     Raises:
-        ValueError: if the table is not a full grid of seeds, widths and rates, or if a run without
+        ValueError: if the table is not a full grid of seeds, sizes and values, or if a run without
             a loss is not marked as diverged.
     """
     part = runs[runs["parametrization"] == parametrization]
+    places = part[key].map(place or (float if key.startswith("log2") else math.log2))
     loss = part["final_loss"].where(~part["diverged"], np.inf)
-    table = loss.groupby([part["seed"], part["width"], part[key]]).agg(["mean", "size"])
-    levels = [np.unique(part[column]) for column in ("seed", "width", key)]
+    table = loss.groupby([part["seed"], part[along], places]).agg(["mean", "size"])
+    levels = [np.unique(column) for column in (part["seed"], part[along], places)]
     if part.empty or len(table) != np.prod([len(v) for v in levels]) or (table["size"] != 1).any():
-        raise ValueError(f"{parametrization}: not one run for each seed, width and rate")
+        raise ValueError(f"{parametrization}: not one run for each seed, {along} and {key}")
     losses = table["mean"].to_numpy().reshape([len(v) for v in levels])
     if np.isnan(losses).any():
         raise ValueError(f"{parametrization}: a run has no loss and did not diverge")
-    values = levels[2].astype(float)
-    return Landscape(losses, levels[1], values if key.startswith("log2") else np.log2(values))
+    return Landscape(losses, levels[1], levels[2].astype(float))
 
 
 def grid_optimum(mean_loss: np.ndarray) -> np.ndarray:
-    """Index of the best rate for each width, from mean losses (W, R).
+    """Index of the best value for each size, from mean losses (W, R).
 
-    It means nothing for a width that diverged at every rate; see `diverged_widths`.
+    It means nothing for a size that diverged at every value; see `diverged_sizes`.
     """
     return np.argmin(mean_loss, axis=1)
 
 
-def diverged_widths(mean_loss: np.ndarray) -> np.ndarray:
-    """Which widths (W,) diverged at every rate and have no optimum, from mean losses (W, R)."""
+def diverged_sizes(mean_loss: np.ndarray) -> np.ndarray:
+    """Which sizes (W,) diverged at every value and have no optimum, from mean losses (W, R)."""
     return np.isinf(mean_loss).all(axis=1)
 
 
@@ -106,7 +119,7 @@ def drift_per_doubling(scape: Landscape, losses: np.ndarray | None = None) -> fl
     optima = [fitted_optimum(scape.grid, row) for row in mean]
     if len(optima) < 2 or not np.all(np.isfinite(optima)):
         return float("nan")
-    return float(np.polyfit(np.log2(scape.widths), optima, 1)[0])
+    return float(np.polyfit(np.log2(scape.sizes), optima, 1)[0])
 
 
 def regret(scape: Landscape, losses: np.ndarray | None = None) -> float:
@@ -115,9 +128,23 @@ def regret(scape: Landscape, losses: np.ndarray | None = None) -> float:
     Infinity if the widest model diverged at that rate; NaN if either model diverged at every rate.
     """
     mean = (scape.losses if losses is None else losses).mean(axis=0)
-    if diverged_widths(mean[[0, -1]]).any():
+    if diverged_sizes(mean[[0, -1]]).any():
         return float("nan")
     return float(mean[-1, np.argmin(mean[0])] - mean[-1].min())
+
+
+def rank_correlation(scape: Landscape, losses: np.ndarray | None = None) -> float:
+    """Spearman's correlation of the smallest model's losses over the grid with the largest's.
+
+    1 if the proxy puts all values in the order that the target does, however far apart they lie.
+    Diverged runs rank last, as equals. NaN with fewer than three values, and if all losses of
+    either model are equal.
+    """
+    mean = (scape.losses if losses is None else losses).mean(axis=0)
+    ranks = [stats.rankdata(mean[i]) for i in (0, -1)]
+    if len(scape.grid) < 3 or min(np.ptp(rank) for rank in ranks) == 0:
+        return float("nan")
+    return float(np.corrcoef(*ranks)[0, 1])
 
 
 def best_difference(left: np.ndarray, right: np.ndarray) -> float:
@@ -178,3 +205,61 @@ def worst_widening(scape: Landscape, up_to: int) -> float:
         return math.copysign(math.inf, worst) if worst else 0.0
     allowed = stats.t.ppf(1 - (1 - CONFIDENCE) / cells, cells * (seeds - 1)) * pooled
     return float(worst / allowed)
+
+
+UNSTABLE = 0.5  # nats above a curve's best
+
+
+def onset(scape: Landscape, losses: np.ndarray | None = None) -> np.ndarray:
+    """The lowest value of the grid, past the best, at which training is unstable, by size (W,).
+
+    Unstable is a mean loss of more than half a nat above the size's best, or a divergence. NaN
+    where that is not met in the grid, and where a size diverged at every value.
+    """
+    mean = (scape.losses if losses is None else losses).mean(axis=0)
+    found = np.full(len(scape.sizes), np.nan)
+    for i, row in enumerate(mean):
+        best = int(np.argmin(row))
+        beyond = np.flatnonzero(row[best:] > row[best] + UNSTABLE)
+        if np.isfinite(row[best]) and len(beyond):
+            found[i] = scape.grid[best + beyond[0]]
+    return found
+
+
+def order_violated(curves: np.ndarray, allowed: np.ndarray | None = None) -> np.ndarray:
+    """Where in the training a model is worse than the next narrower one beyond seed noise.
+
+    Args:
+        curves: losses (S, W, T) of seeds, widths and times; runs of a seed are paired.
+        allowed: what seed noise allows at each time (T,); `noise_bound` of the curves if None.
+
+    Returns:
+        (T,) of bool. A diverged model's losses are infinity, and it is worse than any other.
+    """
+    bound = noise_bound(curves) if allowed is None else allowed
+    worse = np.full(curves.shape[2], False)
+    mean = curves.mean(axis=0)
+    for narrow, wide in itertools.pairwise(mean):
+        finite = np.isfinite(narrow)
+        worse |= finite & (np.isinf(wide) | (wide - np.where(finite, narrow, 0.0) > bound))
+    return worse
+
+
+def noise_bound(curves: np.ndarray) -> np.ndarray:
+    """What a widening may seem to cost by seed noise at each time (T,), from losses (S, W, T).
+
+    The one-sided Bonferroni bound of a t-test over the pairs of neighbouring widths, with the
+    variance of their paired differences pooled. Pairs with a diverged run are left out; infinity
+    where none is left, and with fewer than two seeds.
+    """
+    seeds, widths, _ = curves.shape
+    with np.errstate(invalid="ignore"):
+        difference = np.diff(curves, axis=1)
+    if seeds < 2 or widths < 2:
+        return np.full(curves.shape[2], np.inf)
+    known = np.isfinite(difference).all(axis=0)  # (W - 1, T)
+    pairs = known.sum(axis=0)
+    variance = np.where(known, np.where(known, difference, 0.0).var(axis=0, ddof=1), 0.0)
+    pooled = np.sqrt(variance.sum(axis=0) / np.maximum(pairs, 1) / seeds)
+    quantile = stats.t.ppf(1 - (1 - CONFIDENCE) / (widths - 1), np.maximum(pairs, 1) * (seeds - 1))
+    return np.where(pairs > 0, quantile * pooled, np.inf)

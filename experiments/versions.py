@@ -17,6 +17,7 @@ from experiments.spec import Measurement
 
 ROOT = Path(__file__).parents[1]
 ENGINE = ("checkpoint.py", "engine.py", "process.py", "schedules.py")
+DECLARATIONS = ("spec", "config")  # beginnings of the names of such modules
 SHARED = ("models", "data")  # folders whose modules count where they are imported
 
 
@@ -66,7 +67,7 @@ def _imported(start: Path) -> set[Path]:
         found.add(file)
         named = {_file(module) for module in _modules(file)}
         todo |= {f for f in named - found if f.parent in folders and f.exists()}
-        todo = {f for f in todo if f.name != "spec.py"}
+        todo = {f for f in todo if not f.name.startswith(DECLARATIONS)}
     return found
 
 

@@ -50,17 +50,15 @@ def slower_convergence(runs: pd.DataFrame) -> Measured:
         transfer.landscape(_part(runs, activation, "xent"), "mup")
         for activation in ("relu", "tanh")
     )
-    if len(relu.widths) < 3:
+    if len(relu.sizes) < 3:
         return Measured(float("nan"), note="needs three widths")
 
     def difference(index: np.ndarray) -> float:
         return _remaining(tanh.losses[index]) - _remaining(relu.losses[index])
 
-    every = np.arange(len(relu.losses))
-    low, high = transfer.bootstrap(difference, len(every)) or (None, None)
     shares = [_remaining(scape.losses) for scape in (relu, tanh)]
     note = f"share with ReLU {shares[0]:.2f}, with tanh {shares[1]:.2f}"
-    return Measured(difference(every), low, high, note)
+    return landscapes.over_seeds(difference, len(relu.losses), note)
 
 
 def _remaining(losses: np.ndarray) -> float:
@@ -96,7 +94,7 @@ def draw_frames(runs: pd.DataFrame) -> Figure:
     for ax, (t, scape) in zip(np.atleast_1d(axes), scapes.items(), strict=True):
         _frame(ax, t, scape)
         ax.set_ylim(*landscapes.limits(scapes))
-        ax.xaxis.set_major_locator(plotting.matplotlib.ticker.MultipleLocator(2))
+        ax.xaxis.set_major_locator(plotting.matplotlib.ticker.MultipleLocator(4))
     np.atleast_1d(axes)[0].set_ylabel(LOSS["xent"])
     _legend(fig, np.atleast_1d(axes)[0])
     return fig
@@ -107,10 +105,12 @@ def animate(runs: pd.DataFrame) -> FuncAnimation:
     scapes = by_t(runs)
     fig, ax = plotting.subplots(figsize=(5.6, 4.2))
     frames = list(scapes)
+    rates = np.concatenate([scape.grid for scape in scapes.values()])
 
     def show(i: int) -> None:
         ax.clear()
         _frame(ax, frames[i], scapes[frames[i]])
+        ax.set_xlim(rates.min() - 0.5, rates.max() + 0.5)
         ax.set_ylim(*landscapes.limits(scapes))
         ax.set_ylabel(LOSS["xent"])
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field
 
 from experiments.data.image_source import CIFAR10_SOURCES, SHAPES, resolve_cifar10
+from experiments.errors import UserError
 from experiments.spec import Animation, Claim, Experiment, Figure, Override, RunConfig, Sweep
 
 NAME = "mlp_cifar10"
@@ -36,6 +37,14 @@ class MlpConfig(RunConfig):
             for key in ("t", "base_width"):
                 values.pop(key, None)
         return values
+
+    def narrowed(self, width: int) -> Self:
+        """As of any run, t = 0 being SP; between SP and µP no narrow run behaves as a wide one."""
+        if self.parametrization == "sp" or self.t == 0:
+            return super().narrowed(width).replace(base_width=self.width, t=1.0)
+        if self.t != 1:
+            raise UserError(f"{NAME}: t: {self.t:g} cannot be replayed narrow; give --t 0 or --t 1")
+        return super().narrowed(width)
 
     def describe(self) -> str:
         between = f" t {self.t:g}" if self.parametrization == "mup" and self.t != 1 else ""

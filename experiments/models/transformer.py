@@ -40,6 +40,7 @@ class TransformerOptions:
     vocab_size: int
     seq_len: int
     n_layer: int
+    base_n_layer: int | None = None
     norm: Literal["pre", "post"] = "post"
     activation: Literal["relu", "gelu"] = "relu"
     tied: bool = False
@@ -50,6 +51,16 @@ class TransformerOptions:
     init_std: float = 1.0
     zero_readout: bool = True
     zero_query: bool = False
+
+    @property
+    def depth_factor(self) -> float:
+        """Of residual branches, and of Adam's rates inside them, under depth-µP; 1 without it.
+
+        sqrt(base_n_layer / n_layer), with the initialization of the branches as it is.
+
+        Source: Tensor Programs VI (arXiv:2310.02244), Table 1, "Depth-µP", for Adam.
+        """
+        return 1.0 if self.base_n_layer is None else (self.base_n_layer / self.n_layer) ** 0.5
 
 
 class Attention(nn.Module):
@@ -95,6 +106,7 @@ class Block(nn.Module):
     def __init__(self, shape: TransformerShape, options: TransformerOptions, base_d_k: int | None):
         super().__init__()
         self.pre = options.norm == "pre"
+        self.branch_mult = options.depth_factor
         self.attention = Attention(shape, options, base_d_k)
         self.attention_norm = nn.LayerNorm(shape.d_model)
         self.feed_forward = FeedForward(shape, options)
@@ -102,8 +114,10 @@ class Block(nn.Module):
 
     def forward(self, x_BLD: Tensor, mask_LL: Tensor) -> Tensor:
         if self.pre:
-            x_BLD = x_BLD + self.attention(self.attention_norm(x_BLD), mask_LL)
-            return x_BLD + self.feed_forward(self.feed_forward_norm(x_BLD))
+            y_BLD = self.attention(self.attention_norm(x_BLD), mask_LL)
+            x_BLD = torch.add(x_BLD, y_BLD, alpha=self.branch_mult)
+            y_BLD = self.feed_forward(self.feed_forward_norm(x_BLD))
+            return torch.add(x_BLD, y_BLD, alpha=self.branch_mult)
         x_BLD = self.attention_norm(x_BLD + self.attention(x_BLD, mask_LL))
         return self.feed_forward_norm(x_BLD + self.feed_forward(x_BLD))
 
@@ -146,6 +160,10 @@ class Transformer(nn.Module):
         for block in self.blocks:
             x_BLD = block(x_BLD, mask_LL)
         return self.readout(self.final_norm(x_BLD))
+
+    def adam_factor(self, name: str) -> float:
+        """What Adam's rate of a parameter is multiplied by, beside its factor of width."""
+        return self.options.depth_factor if name.startswith("blocks.") else 1.0
 
     @torch.no_grad()
     def init_weights(self, generator: torch.Generator | None = None) -> None:

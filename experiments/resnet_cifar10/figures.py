@@ -92,7 +92,7 @@ def sp_last_widening(runs: pd.DataFrame) -> Measured:
         best = losses[index].mean(axis=0).min(axis=1)
         return float(100 * (best[-2] - best[-1]))
 
-    return _over_seeds(gain, len(losses))
+    return landscapes.over_seeds(gain, len(losses))
 
 
 def mup_above_sp(runs: pd.DataFrame) -> Measured:
@@ -103,12 +103,7 @@ def mup_above_sp(runs: pd.DataFrame) -> Measured:
         sp, mup = (found[p].losses[index] for p in ("sp", "mup"))
         return 100 * transfer.best_difference(sp, mup)
 
-    return _over_seeds(difference, len(found["sp"].losses))
-
-
-def _over_seeds(statistic, seeds: int) -> Measured:
-    low, high = transfer.bootstrap(statistic, seeds) or (None, None)
-    return Measured(statistic(np.arange(seeds)), low, high)
+    return landscapes.over_seeds(difference, len(found["sp"].losses))
 
 
 # Table 12

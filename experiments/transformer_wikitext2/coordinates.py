@@ -10,7 +10,7 @@ import torch
 
 from experiments import engine, process
 from experiments.progress import note
-from experiments.transformer_wikitext2.spec import TransformerConfig
+from experiments.transformer_wikitext2.config import TransformerConfig
 from experiments.transformer_wikitext2.task import LanguageModeling, build
 from mupkit.coord_check import record
 

@@ -15,7 +15,7 @@ from experiments.models.transformer import (
     TransformerShape,
     build_transformer,
 )
-from experiments.transformer_wikitext2.spec import TransformerConfig
+from experiments.transformer_wikitext2.config import TransformerConfig
 
 
 class LanguageModeling:

@@ -41,6 +41,9 @@ def cli(*args: str, **env: str) -> subprocess.CompletedProcess:
         (["tune", "resnet"], "unknown experiment 'resnet'"),
         (["tune", "core"], "core trains nothing"),
         (["run", "core"], "core trains nothing"),
+        (["reverse", "core"], "core trains nothing"),
+        (["reverse", "transformer_wikitext2", "--widht", "64"], "did you mean 'width'"),
+        (["reverse", "transformer_wikitext2", "--width", "16"], "give --narrow 16 or less"),
     ],
 )
 def test_bad_input_is_one_line_and_status_2(args, words) -> None:
@@ -117,7 +120,8 @@ def test_status_goes_on_where_one_familys_data_are_missing(tmp_path) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["run", "show", "claims", "status", "draw", "tune", "forget", "doctor", "plan"]
+    "command",
+    ["run", "reverse", "show", "claims", "status", "draw", "tune", "forget", "doctor", "plan"],
 )
 def test_help_has_an_example(command) -> None:
     done = cli(command, "--help")

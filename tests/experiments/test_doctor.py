@@ -73,6 +73,19 @@ def test_a_healthy_folder(folder, capsys) -> None:
     assert capsys.readouterr().out == "results/smoke is in order\n"
 
 
+def test_replays_are_not_left_behind_but_their_temporaries_are(folder) -> None:
+    replays = folder.folder / "reverse"
+    replays.mkdir()
+    for suffix in ("parquet", "png"):
+        (replays / f"0123456789abcdef.{suffix}").write_bytes(b"")
+    assert examine(folder) == []
+    left = replays / ".0123456789abcdef.png.abcd_123.png"
+    left.write_bytes(b"")
+    found(folder, left.name)
+    mended(folder)
+    assert len(list(replays.iterdir())) == 2
+
+
 def test_no_folder_is_in_order(folder, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(doctor, "results_dir", lambda scale: tmp_path / "nowhere" / "smoke")
     assert examine(folder) == []

@@ -1,5 +1,6 @@
 """From stored runs to tables, pictures and verdicts, in a folder of the test's own."""
 
+import dataclasses
 import json
 
 import pandas as pd
@@ -9,7 +10,7 @@ from experiments import products, registry
 from experiments.errors import UserError
 from experiments.grid import Grid
 from experiments.spec import Claim, Measured, Sweep, Table
-from experiments.transformer_wikitext2.spec import TransformerConfig
+from experiments.transformer_wikitext2.config import TransformerConfig
 from tests.tiny_runs import TINY
 
 TABLE = Table(
@@ -91,6 +92,22 @@ def test_missing_and_damaged_tables_are_named(project) -> None:
     path = project / "results/small/table0/runs.parquet"
     path.write_bytes(path.read_bytes()[:-9])
     with pytest.raises(UserError, match=r"runs\.parquet is damaged"):
+        products.draw("table0", "small")
+
+
+def test_a_product_over_steps_gets_a_row_for_each(project, monkeypatch) -> None:
+    steps = dataclasses.replace(TABLE, over_steps=True)
+    monkeypatch.setattr(registry, "product", lambda name: steps)
+    products.collect("table0", "small", {"transformer_wikitext2": "wikitext2"})
+    (verdict,) = products.draw("table0", "small")
+    assert verdict.value == 2 * TINY["steps"]
+    runs, _ = products.read_runs("table0", "small")
+    table = products.seen(steps, runs, "small")
+    last = table[table["step"] == TINY["steps"] - 1].set_index("id")["loss"]
+    assert last.to_dict() == runs.set_index("id")["final_loss"].to_dict()
+    assert len(pd.read_csv(project / "figures/small/table0.csv")) == 2  # of runs
+    (project / "results/small/table0/curves.parquet").unlink()
+    with pytest.raises(UserError, match=r"no curves of table0 at .*curves\.parquet"):
         products.draw("table0", "small")
 
 

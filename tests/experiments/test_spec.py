@@ -5,7 +5,7 @@ import pytest
 from experiments import registry
 from experiments.errors import UserError
 from experiments.spec import SCALES, Figure, Measurement, Override, Sweep
-from experiments.transformer_wikitext2.spec import TransformerConfig
+from experiments.transformer_wikitext2.config import TransformerConfig
 from tests.tiny_runs import TINY, tiny_run
 
 SIZE = {"width": 64, "base_width": 32, "steps": 10, "seq_len": 16, "vocab_size": 200}
@@ -180,7 +180,9 @@ def test_unknown_names_list_what_there_is() -> None:
         registry.experiment("transformer")
 
 
-@pytest.mark.parametrize("name", ["../x", "/etc/x", "a/b", "", "Fig 1", "runs", "checkpoints"])
+@pytest.mark.parametrize(
+    "name", ["../x", "/etc/x", "a/b", "", "Fig 1", "runs", "checkpoints", "reverse"]
+)
 def test_a_products_name_is_a_plain_name_and_no_folder_of_the_store(name) -> None:
     with pytest.raises(ValueError, match="a name is letters"):
         Figure(name=name, title="", caption="", source="", draw="a:b")

@@ -38,7 +38,10 @@ def test_groups_are_of_like_cost_and_of_useful_length() -> None:
         costs.setdefault(names, []).append(sum(map(sweep.cost, group.runs)))
     for alike in costs.values():  # needed by the same products
         assert max(alike) < 1.5 * min(alike)
-        assert 30 < min(alike) <= max(alike) < 400
+        # Several groups are long; runs that few products share may be too few for that.
+        assert len(alike) == 1 or min(alike) > 120
+        assert max(alike) < 400
+    assert sum(sum(alike) for alike in costs.values()) > 150 * len(groups)
 
 
 def test_packing_is_deterministic_and_order_does_not_matter() -> None:

@@ -64,7 +64,7 @@ def table() -> pd.DataFrame:
 @quick
 def test_landscape_does_not_depend_on_the_order_of_rows(order) -> None:
     scape = transfer.landscape(table().iloc[order], "mup")
-    assert scape.widths.tolist() == [32, 128]
+    assert scape.sizes.tolist() == [32, 128]
     assert scape.grid.tolist() == [-8, -7, -6]
     seed, width, rate = np.meshgrid([0, 1], [32, 128], [-8, -7, -6], indexing="ij")
     np.testing.assert_allclose(scape.losses, 10 + seed + width / 1000 - rate / 10)
@@ -138,10 +138,10 @@ def test_fitted_optimum_of_degenerate_curves(losses, optimum) -> None:
     assert fitted == pytest.approx(optimum, abs=1e-12, nan_ok=True)
 
 
-def test_grid_optimum_and_diverged_widths() -> None:
+def test_grid_optimum_and_diverged_sizes() -> None:
     mean = np.array([[3.0, 1, 2], [INF, 2, 1], [INF, INF, INF]])
     assert transfer.grid_optimum(mean)[:2].tolist() == [1, 2]
-    assert transfer.diverged_widths(mean).tolist() == [False, False, True]
+    assert transfer.diverged_sizes(mean).tolist() == [False, False, True]
 
 
 @given(starts, slopes, curvatures, noise_seeds)
@@ -332,3 +332,89 @@ def test_widening_by_hand() -> None:
 def test_widening_of_degenerate_landscapes(losses, widening) -> None:
     measured = transfer.worst_widening(landscape_of(losses), 1)
     assert measured == pytest.approx(widening, nan_ok=True)
+
+
+@given(starts, curvatures, noise_seeds)
+@quick
+def test_rank_correlation_is_one_for_landscapes_that_only_shift_in_height(start, curv, number):
+    scape = bowls(start, 0, curv, noise=shared_noise(number, seeds=2))
+    assert transfer.rank_correlation(scape) == pytest.approx(1)
+    assert transfer.rank_correlation(scape, -scape.losses) == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("losses", "correlation"),
+    [
+        ([[1, 2, 3], [6, 5, 4]], -1),
+        ([[1, 2, 3], [1, 20, 300]], 1),
+        ([[1, 2, INF], [1, 3, 2]], 0.5),
+        ([[1, INF, INF], [1, INF, INF]], 1),  # diverged runs are equals
+        ([[2, 2, 2], [1, 2, 3]], NAN),
+        ([[1, 2], [1, 2]], NAN),
+    ],
+)
+def test_rank_correlation_by_hand(losses, correlation) -> None:
+    found = transfer.rank_correlation(landscape_of([losses]))
+    assert found == pytest.approx(correlation, nan_ok=True)
+
+
+@given(st.integers(2, 12), st.floats(0.51, 5))
+@quick
+def test_onset_is_where_a_planted_instability_begins(at, height) -> None:
+    losses = 3 + 0.001 * (np.arange(len(RATES)) - 1) ** 2 + height * (np.arange(len(RATES)) >= at)
+    assert transfer.onset(landscape_of([[losses]])).tolist() == [RATES[at]]
+
+
+@pytest.mark.parametrize(
+    ("losses", "onset"),
+    [
+        ([3.0, 2, 2.4, 2.4], NAN),
+        ([3.0, 2, INF, 2.1], RATES[2]),
+        ([9.0, 2, 2.4, 3], RATES[3]),  # below the optimum nothing counts
+        ([INF, INF, INF, INF], NAN),
+    ],
+)
+def test_onset_by_hand(losses, onset) -> None:
+    found = transfer.onset(landscape_of([[losses]]))
+    assert found.tolist() == pytest.approx([onset], nan_ok=True)
+
+
+def over_time(*models) -> np.ndarray:
+    """Losses (S, W, T) of seeds that differ by what all widths share."""
+    return np.array(models)[None] + np.array([0.0, 1, 5])[:, None, None]
+
+
+def test_order_is_violated_where_a_wider_model_is_worse() -> None:
+    curves = over_time([3.0, 2, 1], [2.0, 2, 1.5], [1.0, 1, 1])
+    assert transfer.order_violated(curves).tolist() == [False, False, True]
+    assert transfer.order_violated(curves, np.full(3, 0.6)).tolist() == [False] * 3
+
+
+def test_order_with_diverged_models() -> None:
+    curves = over_time([3.0, 2, INF], [2.0, INF, INF], [1.0, 1, 1])
+    assert transfer.order_violated(curves).tolist() == [False, True, False]
+    lost = over_time([3.0, 2, 2], [2.0, INF, INF])
+    assert transfer.order_violated(lost).tolist() == [False, True, True]
+
+
+@pytest.mark.parametrize("seeds", [2, 5])
+def test_order_has_its_nominal_rate_of_false_alarms(seeds) -> None:
+    noise = np.random.default_rng(0).normal(size=(seeds, 4, 4000))
+    assert 0.02 < transfer.order_violated(noise).mean() < 0.09
+
+
+def test_noise_bound_by_hand() -> None:
+    # One pair; differences 1 and 3: standard error 1, t(0.95, 1) = 6.3138.
+    curves = np.array([[[4.0], [5.0]], [[4.0], [7.0]]])
+    assert transfer.noise_bound(curves) == pytest.approx([6.313752])
+    assert transfer.noise_bound(curves[:1]).tolist() == [INF]
+    assert transfer.noise_bound(curves[:, :1]).tolist() == [INF]
+
+
+def test_landscape_along_another_dimension_and_of_another_key() -> None:
+    runs = table().rename(columns={"width": "n_layer", "log2lr": "beta2"})
+    runs["beta2"] = 1 - 2.0 ** runs["beta2"]
+    scape = transfer.landscape(runs, "mup", "beta2", "n_layer", lambda b: -math.log2(1 - b))
+    assert scape.sizes.tolist() == [32, 128]
+    assert scape.grid.tolist() == [6, 7, 8]
+    assert scape.losses[0, 0].tolist() == pytest.approx([10.632, 10.732, 10.832])

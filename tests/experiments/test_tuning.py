@@ -8,7 +8,7 @@ import pytest
 from experiments import registry, tuning
 from experiments.errors import UserError
 from experiments.spec import Search
-from experiments.transformer_wikitext2.spec import TransformerConfig
+from experiments.transformer_wikitext2.config import TransformerConfig
 from tests.tiny_runs import TINY, tiny_run
 
 BASE = {k: v for k, v in TINY.items() if k != "log2lr"}

@@ -101,8 +101,10 @@ def product_of(group):
 def drawing_code(name):
     """Files whose change redraws a product."""
     own = {relative(module_file(function)) for function in registry.product(name).functions}
-    own.add(f"experiments/{registry.owner(name).name}/spec.py")
-    shared = ("claims.py", "grid.py", "plotting.py", "transfer.py", "landscapes.py", "products.py")
+    folder = ROOT / "experiments" / registry.owner(name).name
+    own |= {relative(file) for file in folder.glob("spec*.py")}
+    shared = ("claims.py", "grid.py", "plotting.py", "products.py")
+    shared = (*shared, "transfer.py", "landscapes.py", "panels.py")
     return sorted(own) + [f"experiments/{file}" for file in shared]
 
 

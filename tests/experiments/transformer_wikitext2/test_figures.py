@@ -10,8 +10,9 @@ import pytest
 
 from experiments import claims, plotting, products, registry
 from experiments.spec import RunConfig, load
+from experiments.transformer_wikitext2.config import TransformerConfig
 from experiments.transformer_wikitext2.figures import draw_fig1
-from experiments.transformer_wikitext2.spec import FIG1, TransformerConfig
+from experiments.transformer_wikitext2.spec import FIG1
 
 WIDTHS, RATES, SEEDS = (32, 64, 128), (-9.0, -8.0, -7.0, -6.0, -5.0), 2
 START, CURVATURE = -6.0, 0.1  # best log2 rate of the narrowest model; nats an octave squared
@@ -324,8 +325,12 @@ def test_every_figure_draws_from_its_smoke_runs(name, tmp_path) -> None:
         row(c, 4 - 0.01 * math.log2(c.width) + 0.05 * (c.log2lr + 8) ** 2 + 0.01 * c.seed)
         for c in configs
     )
+    foot = products.setting(runs, "smoke")
+    if figure.over_steps:
+        falling = pd.DataFrame({"step": range(6), "loss": [6.0, 5, 4, 4, 4, 4]})
+        runs = runs.merge(falling, how="cross")
     picture = load(figure.draw)(runs)
-    plotting.footer(picture, products.setting(runs, "smoke"))
+    plotting.footer(picture, foot)
     plotting.save(picture, tmp_path / "picture.svg")
     assert any(ax.has_data() for ax in picture.axes)
     assert "scale: smoke" in (tmp_path / "picture.svg").read_text(encoding="utf-8")

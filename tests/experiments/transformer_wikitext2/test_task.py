@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from experiments import registry
-from experiments.transformer_wikitext2.spec import FIG1, TransformerConfig, flops
+from experiments.transformer_wikitext2.config import TransformerConfig, flops
+from experiments.transformer_wikitext2.spec import FIG1
 from experiments.transformer_wikitext2.task import build
 from mupkit import get_infshapes
 from mupkit.rules import rule_for, scale

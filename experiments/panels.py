@@ -1,0 +1,144 @@
+"""Loss over several hyperparameters, across several dimensions: a panel each, pictures and claims.
+
+Every run of such a figure has all its hyperparameters and dimensions at their usual value, but for
+one hyperparameter and one dimension, which span a panel. Pure functions of the tidy table of runs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from experiments import landscapes, plotting, transfer
+from experiments.schedules import SCHEDULES
+from experiments.spec import Measured
+
+
+@dataclass(frozen=True)
+class Axis:
+    """A hyperparameter: its label, and where a value stands on its axis (log2 without `place`)."""
+
+    label: str
+    place: Callable[[Any], float] | None = None
+    names: Sequence[str] = ()
+
+
+AXES = {
+    "log2lr": Axis("log2 learning rate"),
+    "output_mult": Axis("log2 output multiplier"),
+    "attn_mult": Axis("log2 attention multiplier"),
+    "init_std": Axis("log2 std of initialization"),
+    "schedule": Axis("schedule", SCHEDULES.index, SCHEDULES),
+    "beta2": Axis("−log2 (1 − Adam's β2)", lambda beta2: -math.log2(1 - beta2)),
+}
+DIMENSIONS = {
+    "width": "width\n(d_model)",
+    "n_layer": "depth\n(blocks)",
+    "batch_size": "batch size",
+    "seq_len": "sequence\nlength",
+    "steps": "training\nsteps",
+}
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Which panels a figure has: a column for each hyperparameter, a row for each of `rows`.
+
+    Args:
+        keys: hyperparameters.
+        rows: (parametrization, dimension) of each row.
+    """
+
+    keys: tuple[str, ...]
+    rows: tuple[tuple[str, str], ...]
+
+    def landscape(self, runs: pd.DataFrame, key: str, row: tuple[str, str]) -> transfer.Landscape:
+        """The landscape of a panel; all that it does not vary is at its usual value."""
+        parametrization, along = row
+        for column in {*self.keys, *(dimension for _, dimension in self.rows)} - {key, along}:
+            runs = runs[runs[column] == runs[column].mode().iloc[0]]
+        return transfer.landscape(runs, parametrization, key, along, AXES[key].place)
+
+    def row(self, runs: pd.DataFrame, row: tuple[str, str]) -> dict[str, transfer.Landscape]:
+        """The landscapes of a row by hyperparameter."""
+        return {key: self.landscape(runs, key, row) for key in self.keys}
+
+
+def draw(runs: pd.DataFrame, layout: Layout, heads: Sequence[str] = ()) -> Figure:
+    """A row of panels for each dimension or parametrization, a column for each hyperparameter.
+
+    Args:
+        runs: the tidy table.
+        layout: of the panels.
+        heads: what stands before each row's loss axis; nothing if empty.
+    """
+    count = len(layout.rows), len(layout.keys)
+    fig, axes = plotting.subplots(
+        *count,
+        figsize=(1.7 + 2.25 * count[1], 0.7 + 2.3 * count[0]),
+        squeeze=False,
+        sharex="col",
+        sharey="all" if heads else "row",  # rows with heads are compared with each other
+    )
+    found = [layout.row(runs, row) for row in layout.rows]
+    together = {(i, key): s for i, scapes in enumerate(found) for key, s in scapes.items()}
+    texts = heads or [""] * count[0]
+    for row, scapes, head, line in zip(layout.rows, found, texts, axes, strict=True):
+        for ax, (key, scape) in zip(line, scapes.items(), strict=True):
+            landscapes.curves(ax, scape)
+            plotting.log2_axis(ax, "")
+            _ticks(ax, AXES[key], scape.grid)
+        line[0].set_ylim(*landscapes.limits(together if heads else scapes))
+        line[0].set_ylabel("\n".join(filter(None, (head, "training loss (nats)"))))
+        line[-1].legend(
+            title=DIMENSIONS[row[1]],
+            loc="center left",
+            bbox_to_anchor=(1.0, 0.5),
+            fontsize=8,
+            title_fontsize=8,
+        )
+    for ax, key in zip(axes[-1], layout.keys, strict=True):
+        ax.set_xlabel(AXES[key].label)
+    return fig
+
+
+def _ticks(ax: Any, axis: Axis, grid: np.ndarray) -> None:
+    if axis.names:
+        ax.set_xticks(grid, [axis.names[int(i)] for i in grid], rotation=60, fontsize=7)
+
+
+def worst_regret(
+    runs: pd.DataFrame, layout: Layout, row: tuple[str, str], keys: Sequence[str] = ()
+) -> Measured:
+    """The largest regret of a row's hyperparameters: of the smallest model's best at the largest.
+
+    Args:
+        keys: of the row's hyperparameters; all if empty.
+    """
+    scapes = {key: layout.landscape(runs, key, row) for key in keys or layout.keys}
+    return _regret(scapes)
+
+
+def _regret(scapes: dict[str, transfer.Landscape]) -> Measured:
+    def largest(index: np.ndarray) -> float:
+        return float(np.max([transfer.regret(s, s.losses[index]) for s in scapes.values()]))
+
+    seeds = len(next(iter(scapes.values())).losses)
+    note = "; ".join(f"{key}: {_described(scape)}" for key, scape in scapes.items())
+    return landscapes.over_seeds(largest, seeds, note)
+
+
+def _described(scape: transfer.Landscape) -> str:
+    mean = scape.losses.mean(axis=0)
+    best = scape.grid[transfer.grid_optimum(mean)[[0, -1]]]
+    order = transfer.rank_correlation(scape)
+    return (
+        f"best at {best[0]:.3g} to {best[1]:.3g}, regret {transfer.regret(scape):.3f}, "
+        f"rank correlation {order:.2f}"
+    )

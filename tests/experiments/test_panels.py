@@ -1,0 +1,107 @@
+"""Panels of hyperparameters by dimensions on synthetic losses."""
+
+import itertools
+import math
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+
+from experiments import panels
+from experiments.panels import Layout
+from experiments.schedules import SCHEDULES
+
+USUAL = {"log2lr": -7.0, "schedule": "constant", "width": 64, "n_layer": 2}
+VALUES = {"log2lr": (-8.0, -7.0, -6.0), "schedule": SCHEDULES}
+SIZES = {"width": (32, 64, 128), "n_layer": (2, 4)}
+LAYOUT = Layout(("log2lr", "schedule"), (("mup", "width"), ("mup", "n_layer")))
+WIDTH, DEPTH = LAYOUT.rows
+
+
+@pytest.fixture(autouse=True)
+def _close_figures():
+    yield
+    plt.close("all")
+
+
+def smooth(point) -> float:
+    """Best at the usual values, whatever the size."""
+    return (
+        4
+        - 0.1 * math.log2(point["width"])
+        + 0.1 * (point["log2lr"] + 7) ** 2
+        + 0.1 * (point["schedule"] != "constant")
+    )
+
+
+def table(loss=smooth) -> pd.DataFrame:
+    """The runs of all panels, each once, with two seeds."""
+    points = {}
+    for (key, values), (along, sizes) in itertools.product(VALUES.items(), SIZES.items()):
+        for value, size, seed in itertools.product(values, sizes, (0, 1)):
+            point = {**USUAL, key: value, along: size, "seed": seed}
+            points[tuple(point.values())] = point
+    rows = [
+        {**p, "parametrization": "mup", "final_loss": loss(p) + p["seed"] / 50, "diverged": False}
+        for p in points.values()
+    ]
+    return pd.DataFrame(rows)
+
+
+@pytest.mark.parametrize("row", LAYOUT.rows)
+@pytest.mark.parametrize("key", LAYOUT.keys)
+def test_a_panel_varies_its_key_and_its_dimension_alone(key, row) -> None:
+    scape = LAYOUT.landscape(table().sample(frac=1, random_state=0), key, row)
+    assert tuple(scape.sizes) == SIZES[row[1]]
+    assert scape.losses.shape == (2, len(SIZES[row[1]]), len(VALUES[key]))
+    for (seed, i, j), loss in np.ndenumerate(scape.losses):
+        point = {**USUAL, row[1]: SIZES[row[1]][i], key: VALUES[key][j]}
+        assert loss == pytest.approx(smooth(point) + seed / 50)
+
+
+def test_a_missing_run_is_not_passed_over() -> None:
+    runs = table()
+    with pytest.raises(ValueError, match="not one run for each seed, width and log2lr"):
+        LAYOUT.landscape(runs[(runs["width"] != 32) | (runs["log2lr"] != -8)], "log2lr", WIDTH)
+
+
+def test_regret_is_the_worst_of_the_row() -> None:
+    def shifted(point) -> float:  # at depth 4 another schedule is better by 0.3
+        return smooth(point) - 0.4 * (point["n_layer"] == 4 and point["schedule"] == "linear")
+
+    runs = table(shifted)
+    assert panels.worst_regret(runs, LAYOUT, WIDTH).value == pytest.approx(0)
+    depth = panels.worst_regret(runs, LAYOUT, DEPTH)
+    assert (depth.value, depth.low, depth.high) == pytest.approx((0.3, 0.3, 0.3))
+    assert "schedule: best at 4 to 0, regret 0.300" in depth.note
+    assert panels.worst_regret(runs, LAYOUT, DEPTH, keys=("log2lr",)).value == pytest.approx(0)
+
+
+def test_a_divergence_at_the_transferred_value_is_infinite_regret() -> None:
+    runs = table()
+    lost = (runs["n_layer"] == 4) & (runs["log2lr"] == -7) & (runs["schedule"] == "constant")
+    runs.loc[lost, "diverged"] = True
+    found = panels.worst_regret(runs, LAYOUT, DEPTH)
+    assert (found.value, found.low, found.high) == (math.inf, math.inf, math.inf)
+
+
+def test_a_row_for_each_dimension_a_column_for_each_hyperparameter() -> None:
+    fig = panels.draw(table(), LAYOUT)
+    axes = np.array(fig.axes).reshape(2, 2)
+    assert [ax.get_xlabel() for ax in axes[1]] == ["log2 learning rate", "schedule"]
+    assert [label.get_text() for label in axes[1, 1].get_xticklabels()] == list(SCHEDULES)
+    legends = [[t.get_text() for t in line[-1].get_legend().get_texts()] for line in axes]
+    assert legends == [["32", "64", "128"], ["2", "4"]]
+    for line in axes:
+        assert line[0].get_ylabel() == "training loss (nats)"
+        assert all(ax.get_lines() for ax in line)
+
+
+def test_rows_with_heads_are_compared_on_one_axis() -> None:
+    runs = table()
+    both = pd.concat([runs, runs.assign(parametrization="sp", final_loss=9 * runs["final_loss"])])
+    layout = Layout(LAYOUT.keys, (("sp", "width"), WIDTH))
+    fig = panels.draw(both[both["n_layer"] == 2], layout, ("SP", "µP"))
+    assert len({ax.get_ylim() for ax in fig.axes}) == 1
+    assert fig.axes[0].get_ylabel() == "SP\ntraining loss (nats)"
