@@ -86,6 +86,9 @@ def curves(
         band = show(losses.min(axis=0)), show(losses.max(axis=0))
         ax.fill_between(scape.grid, *band, color=color, alpha=0.2, lw=0)
         lost = np.isnan(mean)
+        around = np.pad(lost, 1, constant_values=True)
+        alone = ~lost & around[:-2] & around[2:]  # between two divergences no line reaches it
+        ax.plot(scape.grid[alone], show(mean[alone]), ".", ms=4, color=color, zorder=2)
         ax.plot(
             scape.grid[lost],
             np.full(lost.sum(), 0.98),
