@@ -96,9 +96,9 @@ def test_a_whole_search(tiny, tmp_path, monkeypatch) -> None:
 
 
 def test_recorded_searches_are_what_specs_use() -> None:
-    from experiments.transformer_wikitext2 import spec
+    from experiments.transformer_wikitext2 import config, spec
 
-    record = json.loads(spec.TUNED.read_text(encoding="utf-8"))
+    record = json.loads(config.TUNED.read_text(encoding="utf-8"))
     run = spec.FIG1.runs("small", "wikitext2")[0]
     for key, value in record["best"].items():
         if key != "log2lr":
