@@ -1,7 +1,7 @@
 """Our training step beside stock PyTorch, the `mup` package, and the machine's own limit.
 
     python benchmarks/engine.py                   # widths 32 to 512; about 25 minutes
-    python benchmarks/engine.py --widths 32 256 --rounds 1
+    python benchmarks/engine.py --widths 32 256 --rounds 1 --without "ours, compiled"
 
 All train the same Transformer (2 layers, 4 heads, 2,000 words, batch 16, length 64, Adam, float32)
 on the same batches of WikiText-2. What is compared is the time of a step on the whole machine: with
@@ -218,6 +218,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--widths", type=int, nargs="+", default=[32, 64, 128, 256, 512])
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--without", nargs="+", default=[], choices=VARIANTS, metavar="VARIANT")
     parser.add_argument("--worker", nargs=3, metavar=("KIND", "WIDTH", "THREADS"))
     arguments = parser.parse_args()
     if arguments.worker:
@@ -227,13 +228,14 @@ def main() -> None:
     sys.path.insert(0, str(ROOT))
     from experiments.transformer_wikitext2.config import flops
 
-    others = [v for v in VARIANTS if v not in ("ours", "ours, one process alone", "limit")]
+    variants = [v for v in VARIANTS if v not in arguments.without]
+    others = [v for v in variants if v not in ("ours", "ours, one process alone", "limit")]
     print(f"{CORES} cores; ours over each, time of a step on the whole machine\n")
     head = ["width", "ours, ms a step", *others, "GFLOP/s a core", "limit", "share of it"]
     head += [f"{CORES} cores over one", "peak memory, MB"]
     print(f"| {' | '.join(head)} |\n|{'---|' * len(head)}")
     for width in arguments.widths:
-        rounds = [{v: measure(v, width) for v in VARIANTS} for _ in range(arguments.rounds)]
+        rounds = [{v: measure(v, width) for v in variants} for _ in range(arguments.rounds)]
         times = [{v: found["seconds"] for v, found in one.items()} for one in rounds]
         config = config_of(width)
         gflop = 1e-9 * flops(config) / config.steps
