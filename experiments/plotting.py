@@ -182,7 +182,7 @@ def footer(fig: Figure, text: str) -> None:
 def log2_axis(ax: Axes, label: str) -> None:
     """Whole powers of two as ticks of the x axis, as many as there is room for."""
     ax.set_xlabel(label)
-    ax.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(8, integer=True))
+    ax.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(8, integer=True, min_n_ticks=1))
 
 
 def save(fig: Figure, path: Path) -> None:
