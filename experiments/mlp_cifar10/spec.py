@@ -121,7 +121,7 @@ def rates(highest: int, octaves: int = 8) -> dict[str, Any]:
     }
 
 
-RELU_RATES, TANH_RATES, TANH_MSE_RATES = rates(-2), rates(-5), rates(2)
+RELU_RATES, TANH_RATES, TANH_MSE_RATES = rates(-2), rates(-5, octaves=12), rates(2)
 WIDTH_LR = sweep("mlp_width_lr", RELU, rates(-2, octaves=12), epochs=2, parametrization=BOTH)
 # At `small` one epoch of the same runs, read from those of two.
 WIDTH_LR_SHORT = sweep("mlp_width_lr_short", RELU, rates(-2, octaves=12), parametrization=BOTH)
