@@ -138,6 +138,8 @@ def setting(runs: Any, scale: str) -> str:
     one("batch_size", "batch {}")
     one("seq_len", "length {}")
     one("images", "{:,.0f} training images")
+    if "precision" in runs and set(runs["precision"]) == {"bfloat16"}:
+        parts.append("bfloat16 products")
     if "seed" in runs:
         seeds = runs["seed"].nunique()
         parts.append(f"{seeds} seeds" if seeds > 1 else "1 seed")
