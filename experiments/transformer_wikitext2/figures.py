@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from experiments import landscapes, panels, plotting, transfer
 from experiments.panels import Layout
 from experiments.spec import Measured
+from experiments.transformer_wikitext2.spec_across import POST_KEYS, PRE_KEYS, WIDTH_KEYS
 
 
 def draw_fig1(runs: pd.DataFrame) -> Figure:
@@ -22,9 +23,6 @@ def draw_fig1(runs: pd.DataFrame) -> Figure:
 # One hyperparameter at a time: Figs. 4, 13, 17, 18, 19
 
 MUP_WIDTH, MUP_DEPTH = ("mup", "width"), ("mup", "n_layer")
-PRE_KEYS = ("log2lr", "output_mult", "init_std", "schedule")
-POST_KEYS = ("log2lr", "output_mult", "init_std", "beta2")
-WIDTH_KEYS = ("log2lr", "output_mult", "attn_mult", "init_std")
 TIMES = tuple(("mup", along) for along in ("batch_size", "seq_len", "steps"))
 LAYOUT4 = Layout(PRE_KEYS, (MUP_WIDTH, MUP_DEPTH))
 LAYOUT13 = Layout(WIDTH_KEYS, (MUP_WIDTH,))
@@ -97,7 +95,6 @@ def _regret_difference(one: transfer.Landscape, other: transfer.Landscape) -> Me
 # Wider is better at every step: Fig. 7
 
 WINDOWS = 50  # of a training, over which losses are averaged
-SETTINGS = {"fig7_mup": "mup", "fig7_sp_low": "sp", "fig7_sp_high": "sp"}
 
 
 def settings(steps: pd.DataFrame) -> dict[str, pd.DataFrame]:
@@ -138,7 +135,7 @@ def draw_fig7(steps: pd.DataFrame) -> Figure:
         sharey="row",
         height_ratios=(1, 0.07),
     )
-    for (panel, strip), (name, part) in zip(axes.T, parts.items(), strict=True):
+    for (panel, strip), part in zip(axes.T, parts.values(), strict=True):
         curves, widths, ends = windows(part)
         colors = plotting.width_colors(list(widths))
         for width, losses in zip(widths, np.moveaxis(curves, 1, 0), strict=True):
@@ -152,7 +149,7 @@ def draw_fig7(steps: pd.DataFrame) -> Figure:
         strip.set(yticks=[], xlabel="step")
         strip.grid(False)
         strip.set_title(f"a wider one is worse in {100 * worse.mean():.0f} % of the steps", size=8)
-        parametrization = SETTINGS[f"fig7_{name}"]
+        parametrization = part["parametrization"].iloc[0]
         rate = part["log2lr"].iloc[0]
         panel.set_title(
             f"{ {'sp': 'SP', 'mup': 'µP'}[parametrization] }, log2 learning rate {rate:g}",

@@ -103,9 +103,8 @@ def drawing_code(name):
     own = {relative(module_file(function)) for function in registry.product(name).functions}
     folder = ROOT / "experiments" / registry.owner(name).name
     own |= {relative(file) for file in folder.glob("spec*.py")}
-    shared = ("claims.py", "grid.py", "plotting.py", "products.py")
-    shared = (*shared, "transfer.py", "landscapes.py", "panels.py")
-    return sorted(own) + [f"experiments/{file}" for file in shared]
+    drawing = ("claims", "grid", "plotting", "products", "transfer", "landscapes", "panels")
+    return sorted(own) + [f"experiments/{module}.py" for module in drawing]
 
 
 # A marker lies if a run of its group was lost or truncated since. Without the marker, and without
