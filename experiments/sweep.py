@@ -198,13 +198,17 @@ def help_with(
 ) -> None:
     """Train those of other jobs' runs that nobody has begun, the longest first, until none is left.
 
-    So the jobs of a product end together, however well its groups were packed.
+    So the jobs of a product end together, however well its groups were packed. A run that can be
+    read from a longer one of `runs` is left until that is there; one of `known` alone may never
+    be trained, so nothing waits for it.
     """
     runs = list(runs)
+    own = {run.id for run in runs}
     longer = _longer([*runs, *known])
     for run in sorted(runs, key=lambda r: (-cost(r), r.id)):
         if not store.looks_finished(run.id):
-            record = _finish(run, store, longer(run), None, wait=False)
+            sources = [o for o in longer(run) if o.id in own or store.looks_finished(o.id)]
+            record = _finish(run, store, sources, None, wait=False)
             if record is not None:
                 report(record)
 

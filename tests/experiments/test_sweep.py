@@ -321,6 +321,19 @@ def test_help_leaves_alone_what_others_train_and_what_waits_for_it(
     assert sweep.missing(runs, store) == []
 
 
+def test_help_does_not_wait_for_longer_runs_of_other_products(tiny, tmp_path, monkeypatch) -> None:
+    store, reported = Store(tmp_path), []
+    short, others = tiny_run(steps=3, seed=9), tiny_run(steps=6, seed=9)
+    trained = spy(monkeypatch)
+    sweep.help_with([short], store, reported.append, known=[short, others])
+    assert trained == [r.id for r in reported] == [short.id]
+    store.remove(short.id)
+    sweep.train_runs([others], store)
+    sweep.help_with([short], store, reported.append, known=[short, others])
+    assert trained == [short.id, others.id]  # read from the longer one
+    assert reported[1].provenance.derived_from == others.id
+
+
 def _train_and_count(folder: Path, queue) -> None:
     trained = []
     train = sweep._train
