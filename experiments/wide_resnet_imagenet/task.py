@@ -55,7 +55,8 @@ class Tiny:
 
     def train(self, index_B: Tensor, drawn: Any, device: torch.device) -> Tensor:
         images = self.images
-        return apply(images.train[index_B].to(device), drawn, images.mean, images.std)
+        bytes_BCHW = images.train.index_select(0, index_B)  # a tenth of the time of [index_B]
+        return apply(bytes_BCHW.to(device), drawn, images.mean, images.std)
 
     def valid(self, part: slice, device: torch.device) -> Tensor:
         images = self.images
