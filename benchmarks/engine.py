@@ -7,9 +7,11 @@ All train the same Transformer (2 layers, 4 heads, 2,000 words, batch 16, length
 on the same batches of WikiText-2. What is compared is the time of a step on the whole machine: with
 one thread a process and one process a core, the time of a step over the number of cores; with all
 threads in one process, the time of a step. Each variant runs in processes of its own, in turn with
-the others. Median over rounds, with minimum and maximum. The limit is the best float32 matrix
-product of the model's shapes, on all cores at once; model FLOPs are those of `spec.flops`. The last
-columns: how much more all cores do than one alone, and the peak memory of one of our processes.
+the others. Median over rounds, with minimum and maximum. The limit is the best matrix product of
+the model's shapes, on all cores at once, in float32 or in bfloat16; model FLOPs are those of
+`config.flops`. "The limit over stock" is the time that the model FLOPs take at that limit over the
+better stock variant's step: what no program can undercut on this machine. The last columns: how
+much more all cores do than one alone, and the peak memory of one of our processes.
 """
 
 from __future__ import annotations
@@ -36,7 +38,9 @@ VARIANTS = {
     "stock, all threads": ("stock", CORES),
     "mup, one thread": ("mup", 1),
     "limit": ("limit", 1),
+    "limit, bfloat16": ("limit16", 1),
 }
+STOCK = ("stock, one thread", "stock, all threads")
 WARM_UP, SECONDS = 5, 4.0
 
 
@@ -45,8 +49,12 @@ def worker(kind: str, width: int, threads: int) -> dict[str, float]:
     sys.path.insert(0, str(ROOT))
     import torch
 
-    if kind == "limit":
-        return {"seconds": limit(width), "megabytes": 0.0}
+    if kind in ("limit", "limit16"):
+        dtype = torch.float32 if kind == "limit" else torch.bfloat16
+        rows = 16 * 64
+        products = [(width, width), (width, 4 * width), (4 * width, width), (width, 2000)]
+        seconds = limit([(rows, *shape) for shape in products], dtype)
+        return {"seconds": seconds, "megabytes": 0.0}
     step = {"ours": ours, "bfloat16": ours, "compiled": ours, "stock": stock, "mup": stock}[kind]
     run = step(width, kind)
     torch.set_num_threads(threads)
@@ -167,18 +175,17 @@ def stock(width: int, kind: str) -> Callable[[], object]:
     return step
 
 
-def limit(width: int) -> float:
-    """Seconds of a GFLOP in the best float32 products of the model's shapes, forward and back."""
+def limit(products: list[tuple[int, int, int]], dtype) -> float:
+    """Seconds of a GFLOP in the fastest of some products (rows, fan-in, fan-out)."""
     import torch
 
     torch.set_num_threads(1)
-    rows = 16 * 64
-    shapes = [(width, width), (width, 4 * width), (4 * width, width), (width, 2000)]
     best = float("inf")
     for precision in ("highest", "medium"):
         torch.set_float32_matmul_precision(precision)
-        for fan_in, fan_out in shapes:
-            a, b = torch.randn(rows, fan_in), torch.randn(fan_in, fan_out)
+        for rows, fan_in, fan_out in products:
+            a = torch.randn(rows, fan_in, dtype=dtype)
+            b = torch.randn(fan_in, fan_out, dtype=dtype)
             gflop = 2e-9 * rows * fan_in * fan_out
             repeats = max(3, int(0.02 * 150 / gflop))
             for _ in range(12):
@@ -190,7 +197,7 @@ def limit(width: int) -> float:
 
 
 def measure(variant: str, width: int) -> dict[str, float]:
-    """Seconds of a step on the whole machine (of a GFLOP a core for the limit), and memory."""
+    """Seconds of a step on the whole machine (of a GFLOP a core for a limit), and memory."""
     kind, threads = VARIANTS[variant]
     count = 1 if variant.endswith("alone") else CORES // threads
     command = [sys.executable, __file__, "--worker", kind, str(width), str(threads)]
@@ -202,7 +209,7 @@ def measure(variant: str, width: int) -> dict[str, float]:
     found = [json.loads(p.communicate()[0].splitlines()[-1]) for p in processes]
     seconds = statistics.mean(one["seconds"] for one in found)
     peak = max(one["megabytes"] for one in found)
-    return {"seconds": seconds if kind == "limit" else seconds / count, "megabytes": peak}
+    return {"seconds": seconds if "limit" in kind else seconds / count, "megabytes": peak}
 
 
 def spread(values: list[float], digits: int = 2) -> str:
@@ -218,7 +225,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--widths", type=int, nargs="+", default=[32, 64, 128, 256, 512])
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--without", nargs="+", default=[], choices=VARIANTS, metavar="VARIANT")
+    parser.add_argument(
+        "--without",
+        nargs="+",
+        default=[],
+        choices=("ours, compiled", "ours, bfloat16", "mup, one thread"),
+        metavar="VARIANT",
+    )
     parser.add_argument("--worker", nargs=3, metavar=("KIND", "WIDTH", "THREADS"))
     arguments = parser.parse_args()
     if arguments.worker:
@@ -229,9 +242,11 @@ def main() -> None:
     from experiments.transformer_wikitext2.config import flops
 
     variants = [v for v in VARIANTS if v not in arguments.without]
-    others = [v for v in variants if v not in ("ours", "ours, one process alone", "limit")]
+    apart = ("ours", "ours, one process alone", "limit", "limit, bfloat16")
+    others = [v for v in variants if v not in apart]
     print(f"{CORES} cores; ours over each, time of a step on the whole machine\n")
     head = ["width", "ours, ms a step", *others, "GFLOP/s a core", "limit", "share of it"]
+    head += ["the limit over stock", "bfloat16 limit over stock"]
     head += [f"{CORES} cores over one", "peak memory, MB"]
     print(f"| {' | '.join(head)} |\n|{'---|' * len(head)}")
     for width in arguments.widths:
@@ -244,6 +259,10 @@ def main() -> None:
         cells += [spread([r["ours"] / r[v] for r in times]) for v in others]
         cells += [spread(rate, 0), spread([1 / r["limit"] for r in times], 0)]
         cells += [spread([x * r["limit"] for x, r in zip(rate, times, strict=True)])]
+        for bound in ("limit", "limit, bfloat16"):
+            least = [gflop * r[bound] / CORES for r in times]
+            stocks = [min(r[v] for v in STOCK) for r in times]
+            cells += [spread([a / b for a, b in zip(least, stocks, strict=True)])]
         cells += [spread([r["ours, one process alone"] / r["ours"] for r in times])]
         cells += [spread([one["ours"]["megabytes"] for one in rounds], 0)]
         print(f"| {' | '.join(cells)} |", flush=True)

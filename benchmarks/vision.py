@@ -8,7 +8,8 @@ images normalized once and held in memory as float32, `torch.optim.SGD`, default
 with one thread a process on every core, and with all threads in one process. The ResNet's stock
 images are cropped and flipped as one batch, with one draw for all, which is cheaper than ours. All
 draw the same batches of the same size. Time of a step on the whole machine, ours over theirs;
-median over rounds, with minimum and maximum.
+median over rounds, with minimum and maximum. The limit over stock is as in `engine.py`, at the
+MLP's own shapes: what no program can undercut. It leaves the ResNet's convolutions out.
 """
 
 from __future__ import annotations
@@ -23,13 +24,14 @@ import sys
 import time
 from collections.abc import Callable
 
-from engine import CORES, ROOT, SECONDS, WARM_UP, spread
+from engine import CORES, ROOT, SECONDS, STOCK, WARM_UP, limit, spread
 
 CASES = {"mlp": (64, 256, 1024), "resnet": (4, 8, 16)}
 VARIANTS = {
     "ours": ("ours", 1),
     "stock, one thread": ("stock", 1),
     "stock, all threads": ("stock", CORES),
+    "limit": ("limit", 1),
 }
 
 
@@ -136,6 +138,9 @@ def worker(kind: str, model: str, width: int, threads: int) -> dict[str, float]:
     sys.path.insert(0, str(ROOT))
     import torch
 
+    if kind == "limit":
+        products = [(64, 3072, width), (width, 64, 3072), (64, width, width), (width, 64, width)]
+        return {"seconds": limit(products, torch.float32), "megabytes": 0.0}
     run = {"ours": ours, "stock": stock}[kind](model, width)
     torch.set_num_threads(threads)
     for _ in range(WARM_UP):
@@ -151,7 +156,7 @@ def worker(kind: str, model: str, width: int, threads: int) -> dict[str, float]:
 
 
 def measure(variant: str, model: str, width: int) -> dict[str, float]:
-    """Seconds of a step on the whole machine, and memory."""
+    """Seconds of a step on the whole machine (of a GFLOP for the limit), and memory."""
     kind, threads = VARIANTS[variant]
     command = [sys.executable, __file__, "--worker", kind, model, str(width), str(threads)]
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
@@ -177,17 +182,27 @@ def main() -> None:
         kind, model, width, threads = arguments.worker
         print(json.dumps(worker(kind, model, int(width), int(threads))))
         return
-    others = [v for v in VARIANTS if v != "ours"]
-    head = ["model", "width", "ours, ms a step", *others, "peak memory, MB", "stock's"]
+    sys.path.insert(0, str(ROOT))
+    from experiments.sweep import flops
+
+    head = ["model", "width", "ours, ms a step", *STOCK, "the limit over stock"]
+    head += ["peak memory, MB", "stock's"]
     print(f"| {' | '.join(head)} |\n|{'---|' * len(head)}")
     for model, widths in CASES.items():
         for width in widths:
             rounds = [
-                {v: measure(v, model, width) for v in VARIANTS} for _ in range(arguments.rounds)
+                {v: measure(v, model, width) for v in VARIANTS if model == "mlp" or v != "limit"}
+                for _ in range(arguments.rounds)
             ]
             times = [{v: found["seconds"] for v, found in one.items()} for one in rounds]
             cells = [model, str(width), spread([1e3 * r["ours"] for r in times])]
-            cells += [spread([r["ours"] / r[v] for r in times]) for v in others]
+            cells += [spread([r["ours"] / r[v] for r in times]) for v in STOCK]
+            cells += ["-"]
+            if model == "mlp":
+                config, _ = task_of(model, width)
+                gflop = 1e-9 * flops(config) / config.steps
+                bounds = [gflop * r["limit"] / min(r[v] for v in STOCK) for r in times]
+                cells[-1] = spread(bounds)
             cells += [
                 spread([one[v]["megabytes"] for one in rounds], 0)
                 for v in ("ours", "stock, one thread")
