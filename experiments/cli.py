@@ -31,6 +31,7 @@ from experiments.sweep import (
     groups,
     help_with,
     missing,
+    needed_with,
     resolve_data,
     results_dir,
     train_runs,
@@ -522,7 +523,9 @@ def plan(
 @app.command(hidden=True)
 def train(
     group: Annotated[str, typer.Argument(help="Id of a group of runs.")],
-    product: Annotated[str, typer.Option(help="Whose progress to tell.")],
+    product: Annotated[
+        list[str] | None, typer.Option(help="A figure or table that is being made.")
+    ] = None,
     scale: Scale = "small",
     data: Data = None,
     jobs: Jobs = 1,
@@ -530,14 +533,15 @@ def train(
 ) -> None:
     """Train one group of runs; a job of the workflow."""
     checked, sources = check_scale(scale), resolve_data(data)
-    by_id, _ = groups(checked, sources)
+    by_id, needed = groups(checked, sources)
     if group not in by_id:
         raise unknown("group", group, by_id)
     store = Store(results_dir(checked))
     if done is not None and not done.resolve().is_relative_to(store.folder.resolve()):
         raise UserError(f"--done {done} is outside {store.folder}")
-    runs = registry.product(product).runs(checked, sources[registry.owner(product).name])
-    progress = Progress(product, [(r, cost(r)) for r in runs], store, jobs)
+    names, ids = needed_with(group, needed, product or ())
+    runs = [run for i in ids for run in by_id[i].runs]
+    progress = Progress(" ".join(names), [(r, cost(r)) for r in runs], store, jobs)
     everything = [run for one in by_id.values() for run in one.runs]
     train_runs(by_id[group].runs, store, progress, known=everything)
     if done is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -96,6 +96,26 @@ def groups(scale: Scale, data: dict[str, str]) -> tuple[dict[str, Group], dict[s
             for name in names:
                 of_product[name].append(group.id)
     return all_groups, of_product
+
+
+def needed_with(
+    group: str, needed: Mapping[str, Sequence[str]], asked: Iterable[str] = ()
+) -> tuple[list[str], list[str]]:
+    """Which products a group's job works for, and the groups that they need.
+
+    Args:
+        group: id of a group.
+        needed: ids of groups by product.
+        asked: products that are being made, as far as that is known.
+
+    Returns:
+        The first of `asked` that needs the group, and all groups that it needs; where none is, all
+        products that need the group, and the groups that every one of them needs. So a job never
+        trains what nobody has asked for.
+    """
+    names = [name for name, ids in needed.items() if group in ids]
+    names = [name for name in names if name in set(asked)][:1] or names
+    return names, [i for i in needed[names[0]] if all(i in needed[name] for name in names)]
 
 
 def pack(runs: Sequence[RunConfig]) -> list[Group]:

@@ -44,6 +44,15 @@ def test_groups_are_of_like_cost_and_of_useful_length() -> None:
     assert sum(sum(alike) for alike in costs.values()) > 150 * len(groups)
 
 
+def test_a_job_works_for_what_was_asked_for_alone() -> None:
+    needed = {"a": ["1", "3"], "b": ["2", "3", "4"], "c": ["3", "4"]}
+    assert sweep.needed_with("1", needed) == (["a"], ["1", "3"])
+    assert sweep.needed_with("3", needed) == (["a", "b", "c"], ["3"])
+    assert sweep.needed_with("4", needed) == (["b", "c"], ["3", "4"])
+    assert sweep.needed_with("3", needed, ["c", "b"]) == (["b"], ["2", "3", "4"])
+    assert sweep.needed_with("4", needed, ["a"]) == (["b", "c"], ["3", "4"])
+
+
 def test_packing_is_deterministic_and_order_does_not_matter() -> None:
     assert [g.id for g in sweep.pack(RUNS)] == [g.id for g in sweep.pack(RUNS[::-1])]
 

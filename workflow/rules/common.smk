@@ -45,6 +45,9 @@ PRODUCTS = {
     name: "figure" if isinstance(product, Figure) else "table"
     for name, product in registry.products().items()
 }
+# What was asked for by name, so that a job whose runs several products need tells its progress and
+# helps with no other's. Nor are these params.
+ASKED = " ".join(f"--product {name}" for name in PRODUCTS if name in sys.argv)
 
 
 def rules_outputs(*kinds):
@@ -94,7 +97,7 @@ def data_option(name):
 
 
 def product_of(group):
-    """The first product that needs a group, whose progress its job tells."""
+    """The first product that needs a group; all of them have their data from the same source."""
     return next(name for name, needed in NEEDED.items() if group in needed)
 
 

@@ -9,8 +9,7 @@ rule train:
         "../../environment.yml"
     threads: 1
     params:
-        product=lambda wildcards: product_of(wildcards.group),
         data=lambda wildcards: data_option(product_of(wildcards.group)),
     shell:
-        f"{EXPERIMENTS} train {{wildcards.group}} --product {{params.product}} --scale {SCALE}"
+        f"{EXPERIMENTS} train {{wildcards.group}} {ASKED} --scale {SCALE}"
         f" {{params.data}} --jobs {JOBS} --done {{output}} 2> >(tee {{log}} >&2)"
