@@ -50,11 +50,12 @@ class Progress:
         self.known = set(filter(store.looks_finished, self.runs))
 
     def __call__(self, record: Record) -> None:
-        """Count a finished run and write a line if one is due."""
-        if record.id not in self.known:
+        """Count a finished run and write a line if one is due, or if it is the last."""
+        new = record.id not in self.known
+        if new:
             self.trained += self.costs[record.id]
         left = [run_id for run_id in self.runs if not self.store.looks_finished(run_id)]
-        if left and not self._due():
+        if not self._due() and (left or not new):
             return
         outcome = "diverged" if record.diverged else f"loss {record.final_loss:.3f}"
         what = self.runs[record.id].describe()

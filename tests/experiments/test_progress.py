@@ -31,4 +31,8 @@ def test_lines_count_all_runs_and_come_now_and_then(tmp_path, capsys) -> None:
     store.write(record((9.0, float("nan")), 1, seed=3))
     other(record((9.0, float("nan")), 1, seed=3))
     assert capsys.readouterr().err == "fig1: 4 of 4 runs; mup width 32 log2lr -7 seed 3: diverged\n"
+    later = Progress("fig1", runs, store, jobs=2)
+    for seed in range(4):
+        later(record(seed=seed))
+    assert capsys.readouterr().err == "", "what was there before is not told run by run"
     assert SECONDS_BETWEEN_LINES >= 5
