@@ -130,15 +130,20 @@ def _regret(scapes: dict[str, transfer.Landscape]) -> Measured:
         return float(np.max([transfer.regret(s, s.losses[index]) for s in scapes.values()]))
 
     seeds = len(next(iter(scapes.values())).losses)
-    note = "; ".join(f"{key}: {_described(scape)}" for key, scape in scapes.items())
+    note = "; ".join(f"{key}: {_described(scape, AXES[key])}" for key, scape in scapes.items())
     return landscapes.over_seeds(largest, seeds, note)
 
 
-def _described(scape: transfer.Landscape) -> str:
-    mean = scape.losses.mean(axis=0)
-    best = scape.grid[transfer.grid_optimum(mean)[[0, -1]]]
-    order = transfer.rank_correlation(scape)
+def _described(scape: transfer.Landscape, axis: Axis) -> str:
+    best = transfer.grid_optimum(scape.losses.mean(axis=0))[[0, -1]]
+
+    def name(place: int) -> str:
+        if axis.names:
+            return axis.names[int(scape.grid[place])]
+        edge = " (edge)" if place in (0, len(scape.grid) - 1) else ""
+        return f"{scape.grid[place]:.3g}{edge}"
+
     return (
-        f"best at {best[0]:.3g} to {best[1]:.3g}, regret {transfer.regret(scape):.3f}, "
-        f"rank correlation {order:.2f}"
+        f"best at {name(best[0])} to {name(best[1])}, regret {transfer.regret(scape):.3f}, "
+        f"rank correlation {transfer.rank_correlation(scape):.2f}"
     )

@@ -74,8 +74,13 @@ def test_regret_is_the_worst_of_the_row() -> None:
     assert panels.worst_regret(runs, LAYOUT, WIDTH).value == pytest.approx(0)
     depth = panels.worst_regret(runs, LAYOUT, DEPTH)
     assert (depth.value, depth.low, depth.high) == pytest.approx((0.3, 0.3, 0.3))
-    assert "schedule: best at 4 to 0, regret 0.300" in depth.note
+    assert "schedule: best at constant to linear, regret 0.300" in depth.note
     assert panels.worst_regret(runs, LAYOUT, DEPTH, keys=("log2lr",)).value == pytest.approx(0)
+
+
+def test_an_optimum_at_the_edge_is_called_so() -> None:
+    runs = table(lambda point: smooth(point) - point["log2lr"] * (point["width"] == 128))
+    assert "log2lr: best at -7 to -6 (edge)," in panels.worst_regret(runs, LAYOUT, WIDTH).note
 
 
 def test_a_divergence_at_the_transferred_value_is_infinite_regret() -> None:
