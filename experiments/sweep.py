@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 # Seconds that a group should take on one core, and the speed that this assumes beside a family's
 # overhead: what an AVX-512 core reached. Elsewhere groups are longer or shorter, and still alike.
 GROUP_SECONDS = 240.0
+SPLIT, SHORTEST = 4, 30.0  # groups that runs are parted in even if they are few, of so many seconds
 SECONDS_PER_FLOP = 1 / 1.8e11
 
 
@@ -119,15 +120,17 @@ def needed_with(
 
 
 def pack(runs: Sequence[RunConfig]) -> list[Group]:
-    """Runs in groups of about equal cost, at most `GROUP_SECONDS` or one run each.
+    """Runs in groups of about equal cost, at most about `GROUP_SECONDS` or one run each.
 
-    Runs that are beginnings of another go with it and cost nothing.
+    Runs that are beginnings of another go with it and cost nothing. Few runs make a few short
+    groups, so that several cores have one; a group whose runs were done by others ends at once.
     """
     units: dict[str, list[RunConfig]] = {}
     for run in sorted(runs, key=lambda r: (-cost(r), r.id)):
         units.setdefault(_beginning_of(run) or run.id, []).append(run)
     total = sum(cost(unit[0]) for unit in units.values())
-    count = max(1, min(len(units), round(total / GROUP_SECONDS)))
+    count = max(1, round(total / GROUP_SECONDS), min(SPLIT, int(total / SHORTEST)))
+    count = min(len(units), count)
     bins: list[list[RunConfig]] = [[] for _ in range(count)]
     load = [0.0] * count
     for unit in units.values():
