@@ -94,7 +94,7 @@ def draw(runs: pd.DataFrame, layout: Layout, heads: Sequence[str] = ()) -> Figur
             landscapes.curves(ax, scape)
             plotting.log2_axis(ax, "")
             _ticks(ax, AXES[key], scape.grid)
-        line[0].set_ylim(*landscapes.limits(together if heads else scapes))
+        line[0].set_ylim(*_limits(together if heads else {(0, k): s for k, s in scapes.items()}))
         line[0].set_ylabel("\n".join(filter(None, (head, "training loss (nats)"))))
         line[-1].legend(
             title=DIMENSIONS[row[1]],
@@ -106,6 +106,14 @@ def draw(runs: pd.DataFrame, layout: Layout, heads: Sequence[str] = ()) -> Figur
     for ax, key in zip(axes[-1], layout.keys, strict=True):
         ax.set_xlabel(AXES[key].label)
     return fig
+
+
+def _limits(scapes: dict[tuple[int, str], transfer.Landscape]) -> tuple[float, float]:
+    """As those of the panels, and above every named value's mean: such a curve has no way out."""
+    low, high = landscapes.limits(scapes)
+    named = [s.losses.mean(axis=0) for (_, key), s in scapes.items() if AXES[key].names]
+    tops = [mean[np.isfinite(mean)].max(initial=high) for mean in named]
+    return low, max([high, *(top + 0.03 * (top - low) for top in tops if top > high)])
 
 
 def _ticks(ax: Any, axis: Axis, grid: np.ndarray) -> None:
