@@ -87,14 +87,13 @@ def draw(runs: pd.DataFrame, layout: Layout, heads: Sequence[str] = ()) -> Figur
         sharey="all" if heads else "row",  # rows with heads are compared with each other
     )
     found = [layout.row(runs, row) for row in layout.rows]
-    together = {(i, key): s for i, scapes in enumerate(found) for key, s in scapes.items()}
     texts = heads or [""] * count[0]
     for row, scapes, head, line in zip(layout.rows, found, texts, axes, strict=True):
         for ax, (key, scape) in zip(line, scapes.items(), strict=True):
             landscapes.curves(ax, scape)
             plotting.log2_axis(ax, "")
             _ticks(ax, AXES[key], scape.grid)
-        line[0].set_ylim(*_limits(together if heads else {(0, k): s for k, s in scapes.items()}))
+        line[0].set_ylim(*_limits(found if heads else [scapes]))
         line[0].set_ylabel("\n".join(filter(None, (head, "training loss (nats)"))))
         line[-1].legend(
             title=DIMENSIONS[row[1]],
@@ -108,12 +107,13 @@ def draw(runs: pd.DataFrame, layout: Layout, heads: Sequence[str] = ()) -> Figur
     return fig
 
 
-def _limits(scapes: dict[tuple[int, str], transfer.Landscape]) -> tuple[float, float]:
-    """As those of the panels, and above every named value's mean: such a curve has no way out."""
-    low, high = landscapes.limits(scapes)
-    named = [s.losses.mean(axis=0) for (_, key), s in scapes.items() if AXES[key].names]
-    tops = [mean[np.isfinite(mean)].max(initial=high) for mean in named]
-    return low, max([high, *(top + 0.03 * (top - low) for top in tops if top > high)])
+def _limits(rows: Sequence[dict[str, transfer.Landscape]]) -> tuple[float, float]:
+    """As usual for landscapes, and above the mean losses of all named values, such as schedules."""
+    panels = [(key, scape) for row in rows for key, scape in row.items()]
+    low, high = landscapes.limits(dict(enumerate(scape for _, scape in panels)))
+    means = [scape.losses.mean(axis=0) for key, scape in panels if AXES[key].names]
+    top = max((mean[np.isfinite(mean)].max(initial=low) for mean in means), default=low)
+    return low, max(high, top + 0.03 * (top - low))
 
 
 def _ticks(ax: Any, axis: Axis, grid: np.ndarray) -> None:
