@@ -49,6 +49,10 @@ class Images:
     std: tuple[float, ...]
     fingerprint: str
 
+    def batch(self, index_B: Tensor) -> Tensor:
+        """Training images (B, C, H, W), bytes, in a tenth of the time of `train[index_B]`."""
+        return self.train.index_select(0, index_B)
+
 
 def load_images(source: str) -> Images:
     """The images of a source, prepared in the cache at the first call.

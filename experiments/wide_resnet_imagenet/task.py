@@ -55,8 +55,7 @@ class Tiny:
 
     def train(self, index_B: Tensor, drawn: Any, device: torch.device) -> Tensor:
         images = self.images
-        bytes_BCHW = images.train.index_select(0, index_B)  # a tenth of the time of [index_B]
-        return apply(bytes_BCHW.to(device), drawn, images.mean, images.std)
+        return apply(images.batch(index_B).to(device), drawn, images.mean, images.std)
 
     def valid(self, part: slice, device: torch.device) -> Tensor:
         images = self.images
