@@ -56,15 +56,21 @@ def worker(kind: str, width: int, threads: int) -> dict[str, float]:
         seconds = limit([(rows, *shape) for shape in products], dtype)
         return {"seconds": seconds, "megabytes": 0.0}
     step = {"ours": ours, "bfloat16": ours, "compiled": ours, "stock": stock, "mup": stock}[kind]
-    run = step(width, kind)
+    return timed(step(width, kind), threads)
+
+
+def timed(step: Callable[[], object], threads: int) -> dict[str, float]:
+    """Median seconds of a step, and the process's peak memory."""
+    import torch
+
     torch.set_num_threads(threads)
     for _ in range(WARM_UP):
-        run()
+        step()
     seconds = []
     end = time.perf_counter() + SECONDS
     while time.perf_counter() < end or len(seconds) < 5:
         start = time.perf_counter()
-        run()
+        step()
         seconds.append(time.perf_counter() - start)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return {"seconds": statistics.median(seconds), "megabytes": peak}

@@ -60,10 +60,10 @@ def _pair(left: Axes, right: Axes, runs: pd.DataFrame, short: bool, heading: str
     if np.isfinite(best_mup):
         left.annotate(
             "best µP model",
-            (scapes["sp"].grid[-1], best_mup),
+            (scapes["sp"].grid[0], best_mup),  # small rates are the farthest from the best loss
             xytext=(0, -3),
             textcoords="offset points",
-            ha="right",
+            ha="left",
             va="top",
             fontsize=7.5,
             color="#444444",

@@ -90,15 +90,15 @@ def marker(group):
     return f"{RESULTS}/groups/{group}.done"
 
 
+def needing(group):
+    """The products that need a group; all of them have their data from the same source."""
+    return [name for name, needed in NEEDED.items() if group in needed]
+
+
 def data_option(name):
     """The data source of a product; none where it cannot be had, so that its job says why."""
     source = DATA.get(registry.owner(name).name)
     return f"--data {source}" if source else ""
-
-
-def product_of(group):
-    """The first product that needs a group; all of them have their data from the same source."""
-    return next(name for name, needed in NEEDED.items() if group in needed)
 
 
 def drawing_code(name):
@@ -116,7 +116,7 @@ def remove_lying_markers():
     for group_id, group in GROUPS.items():
         if missing(group.runs, STORE):
             stale = [marker(group_id)]
-            for name in (name for name, needed in NEEDED.items() if group_id in needed):
+            for name in needing(group_id):
                 stale += [f"{RESULTS}/{name}/{file}" for file in ("scale.json", "claims.json")]
             for path in stale:
                 (Path(workflow.basedir) / path).unlink(missing_ok=True)

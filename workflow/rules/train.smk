@@ -9,7 +9,7 @@ rule train:
         "../../environment.yml"
     threads: 1
     params:
-        data=lambda wildcards: data_option(product_of(wildcards.group)),
+        data=lambda wildcards: data_option(needing(wildcards.group)[0]),
     shell:
         f"{EXPERIMENTS} train {{wildcards.group}} {ASKED} --scale {SCALE}"
         f" {{params.data}} --jobs {JOBS} --done {{output}} 2> >(tee {{log}} >&2)"
