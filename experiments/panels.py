@@ -16,6 +16,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from experiments import landscapes, plotting, transfer
+from experiments.layout import Layout
 from experiments.schedules import SCHEDULES
 from experiments.spec import Measured
 
@@ -46,28 +47,14 @@ DIMENSIONS = {
 }
 
 
-@dataclass(frozen=True)
-class Layout:
-    """Which panels a figure has: a column for each hyperparameter, a row for each of `rows`.
-
-    Args:
-        keys: hyperparameters.
-        rows: (parametrization, dimension) of each row.
-    """
-
-    keys: tuple[str, ...]
-    rows: tuple[tuple[str, str], ...]
-
-    def landscape(self, runs: pd.DataFrame, key: str, row: tuple[str, str]) -> transfer.Landscape:
-        """The landscape of a panel; all that it does not vary is at its usual value."""
-        parametrization, along = row
-        for column in {*self.keys, *(dimension for _, dimension in self.rows)} - {key, along}:
-            runs = runs[runs[column] == runs[column].mode().iloc[0]]
-        return transfer.landscape(runs, parametrization, key, along, AXES[key].place)
-
-    def row(self, runs: pd.DataFrame, row: tuple[str, str]) -> dict[str, transfer.Landscape]:
-        """The landscapes of a row by hyperparameter."""
-        return {key: self.landscape(runs, key, row) for key in self.keys}
+def landscape(
+    runs: pd.DataFrame, layout: Layout, key: str, row: tuple[str, str]
+) -> transfer.Landscape:
+    """The landscape of a panel; all that it does not vary is at its usual value."""
+    parametrization, along = row
+    for column in {*layout.keys, *(dimension for _, dimension in layout.rows)} - {key, along}:
+        runs = runs[runs[column] == runs[column].mode().iloc[0]]
+    return transfer.landscape(runs, parametrization, key, along, AXES[key].place)
 
 
 def draw(runs: pd.DataFrame, layout: Layout, heads: Sequence[str] = ()) -> Figure:
@@ -86,7 +73,7 @@ def draw(runs: pd.DataFrame, layout: Layout, heads: Sequence[str] = ()) -> Figur
         sharex="col",
         sharey="all" if heads else "row",  # rows with heads are compared with each other
     )
-    found = [layout.row(runs, row) for row in layout.rows]
+    found = [{key: landscape(runs, layout, key, row) for key in layout.keys} for row in layout.rows]
     texts = heads or [""] * count[0]
     for row, scapes, head, line in zip(layout.rows, found, texts, axes, strict=True):
         for ax, (key, scape) in zip(line, scapes.items(), strict=True):
@@ -129,7 +116,7 @@ def worst_regret(
     Args:
         keys: of the row's hyperparameters; all if empty.
     """
-    scapes = {key: layout.landscape(runs, key, row) for key in keys or layout.keys}
+    scapes = {key: landscape(runs, layout, key, row) for key in keys or layout.keys}
     return _regret(scapes)
 
 

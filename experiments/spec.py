@@ -14,7 +14,7 @@ import random
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, ClassVar, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -203,6 +203,22 @@ class Measured:
 
 
 @dataclass(frozen=True)
+class Call:
+    """A function with arguments: imported when it is called, so that declaring costs nothing.
+
+    Args:
+        function: "module:function".
+        arguments: what it gets beside the table.
+    """
+
+    function: str
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+
+Reference = str | Call  # "module:function", or one with arguments
+
+
+@dataclass(frozen=True)
 class Claim:
     """A statement of the paper, measurable, with a threshold that is fixed before any run.
 
@@ -220,7 +236,7 @@ class Claim:
     id: str
     statement: str
     source: str
-    measure: str
+    measure: Reference
     relation: Literal["<=", ">="]
     threshold: float
     unit: str
@@ -322,7 +338,7 @@ class Product:
     def functions(self) -> tuple[str, ...]:
         """References of the functions that draw and judge it, and that choose its last runs."""
         chosen = (self.follow_up,) if self.follow_up else ()
-        return (*chosen, *(claim.measure for claim in self.claims))
+        return (*chosen, *(name_of(claim.measure) for claim in self.claims))
 
     def runs(self, scale: Scale, data: str) -> tuple[RunConfig, ...]:
         """The runs of all its sweeps, each once."""
@@ -335,11 +351,11 @@ class Figure(Product):
     """A figure; `draw` is "module:function" of the tidy table of runs to a Matplotlib figure."""
 
     kinds: ClassVar[tuple[str, ...]] = ("svg", "png")
-    draw: str
+    draw: Reference
 
     @property
     def functions(self) -> tuple[str, ...]:
-        return (self.draw, *super().functions)
+        return (name_of(self.draw), *super().functions)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -449,11 +465,16 @@ class Experiment(Exhibit):
     search: Search | None = None
 
 
-def load(reference: str) -> Callable[..., Any]:
-    """The function that "module:function" names, imported when it is needed."""
-    module, _, name = reference.partition(":")
+def name_of(reference: Reference) -> str:
+    """The "module:function" of a reference."""
+    return reference if isinstance(reference, str) else reference.function
+
+
+def load(reference: Reference) -> Callable[..., Any]:
+    """The function of a reference with its arguments, imported when it is needed."""
+    module, _, name = name_of(reference).partition(":")
     function: Callable[..., Any] = getattr(importlib.import_module(module), name)
-    return function
+    return function if isinstance(reference, str) else partial(function, **reference.arguments)
 
 
 def check_scale(scale: str) -> Scale:

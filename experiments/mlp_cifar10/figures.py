@@ -34,14 +34,9 @@ def draw_fig9(runs: pd.DataFrame) -> Figure:
     )
 
 
-def tanh_xent_mup_minus_sp(runs: pd.DataFrame) -> Measured:
-    """Best loss of the widest µP model minus that of the widest SP model, cross-entropy."""
-    return landscapes.mup_minus_sp(_part(runs, "tanh", "xent"))
-
-
-def tanh_mse_mup_minus_sp(runs: pd.DataFrame) -> Measured:
-    """Best loss of the widest µP model minus that of the widest SP model, squared error."""
-    return landscapes.mup_minus_sp(_part(runs, "tanh", "mse"))
+def mup_minus_sp(runs: pd.DataFrame, activation: str, loss: str) -> Measured:
+    """Best loss of the widest µP model minus that of the widest SP model, of one kind of MLP."""
+    return landscapes.mup_minus_sp(_part(runs, activation, loss))
 
 
 def slower_convergence(runs: pd.DataFrame) -> Measured:

@@ -8,11 +8,27 @@ from pydantic import Field
 
 from experiments.data.image_source import CIFAR10_SOURCES, SHAPES, resolve_cifar10
 from experiments.errors import UserError
-from experiments.spec import Animation, Claim, Experiment, Figure, Override, RunConfig, Sweep
+from experiments.spec import (
+    Animation,
+    Call,
+    Claim,
+    Experiment,
+    Figure,
+    Override,
+    RunConfig,
+    Sweep,
+)
+from experiments.statements import (
+    beats_sp,
+    does_not_transfer,
+    falls,
+    stays,
+    transfers,
+    wider_is_better,
+)
 
 NAME = "mlp_cifar10"
 FIGURES = f"experiments.{NAME}.figures"
-CLAIMS = "experiments.landscapes"
 
 
 class MlpConfig(RunConfig):
@@ -143,74 +159,17 @@ FIG3 = Figure(
     sweeps=(WIDTH_LR,),
     draw=f"{FIGURES}:draw_fig3",
     claims=(
-        Claim(
-            id="mup-optimum-stays",
-            statement="The best learning rate of µP moves by at most one grid step over all widths",
-            source="Section 4, Fig. 3 right",
-            measure=f"{CLAIMS}:mup_optimum_range",
-            relation="<=",
-            threshold=1.0,
-            unit="grid steps",
+        stays("Section 4, Fig. 3 right"),
+        falls(
+            "Section 3, Fig. 3 left",
+            0.33,
+            "a third of an octave per doubling of the width, on average, half of what the paper's "
+            "figure shows",
         ),
-        Claim(
-            id="sp-optimum-falls",
-            statement=(
-                "The best learning rate of SP falls by at least a third of an octave per doubling "
-                "of the width, on average, half of what the paper's figure shows"
-            ),
-            source="Section 3, Fig. 3 left",
-            measure=f"{CLAIMS}:sp_optimum_drift",
-            relation="<=",
-            threshold=-0.33,
-            unit="octaves per doubling",
-        ),
-        Claim(
-            id="mup-wider-is-better",
-            statement=(
-                "At every learning rate up to the optimum, wider is not worse in µP beyond seed "
-                "noise"
-            ),
-            source="Section 4, Fig. 3 right",
-            measure=f"{CLAIMS}:mup_worst_widening",
-            relation="<=",
-            threshold=1.0,
-            unit="of what seed noise allows",
-        ),
-        Claim(
-            id="mup-beats-sp",
-            statement="The widest µP model at its best is not worse than the widest SP model",
-            source="Section 4, Fig. 3",
-            measure=f"{CLAIMS}:mup_minus_sp",
-            relation="<=",
-            threshold=0.0,
-            unit="nats",
-        ),
-        Claim(
-            id="mup-transfers",
-            statement=(
-                "The narrowest model's best learning rate costs the widest µP model at most "
-                "0.05 nats"
-            ),
-            source="Section 4, Fig. 3 right",
-            measure=f"{CLAIMS}:mup_regret",
-            relation="<=",
-            threshold=0.05,
-            unit="nats",
-            decided_by="interval",
-        ),
-        Claim(
-            id="sp-does-not-transfer",
-            statement=(
-                "The narrowest model's best learning rate costs the widest SP model more than "
-                "0.05 nats"
-            ),
-            source="Section 3, Fig. 3 left",
-            measure=f"{CLAIMS}:sp_regret",
-            relation=">=",
-            threshold=0.05,
-            unit="nats",
-            decided_by="interval",
-        ),
+        wider_is_better("Section 4, Fig. 3 right"),
+        beats_sp("Section 4, Fig. 3"),
+        transfers("Section 4, Fig. 3 right"),
+        does_not_transfer("Section 3, Fig. 3 left"),
     ),
 )
 
@@ -225,23 +184,18 @@ FIG9 = Figure(
     sweeps=(TANH_XENT, TANH_SQUARED, WIDTH_LR_SHORT),
     draw=f"{FIGURES}:draw_fig9",
     claims=(
-        Claim(
+        beats_sp(
+            "Appendix D.3, Fig. 9 left",
+            Call(f"{FIGURES}:mup_minus_sp", {"activation": "tanh", "loss": "xent"}),
+            "With cross-entropy the widest µP model is not worse than the widest SP one",
             id="mup-beats-sp-cross-entropy",
-            statement="With cross-entropy the widest µP model is not worse than the widest SP one",
-            source="Appendix D.3, Fig. 9 left",
-            measure=f"{FIGURES}:tanh_xent_mup_minus_sp",
-            relation="<=",
-            threshold=0.0,
-            unit="nats",
         ),
-        Claim(
-            id="mup-beats-sp-squared-error",
-            statement="With squared error the widest µP model is not worse than the widest SP one",
-            source="Appendix D.3, Fig. 9 right",
-            measure=f"{FIGURES}:tanh_mse_mup_minus_sp",
-            relation="<=",
-            threshold=0.0,
-            unit="squared error",
+        beats_sp(
+            "Appendix D.3, Fig. 9 right",
+            Call(f"{FIGURES}:mup_minus_sp", {"activation": "tanh", "loss": "mse"}),
+            "With squared error the widest µP model is not worse than the widest SP one",
+            "squared error",
+            "mup-beats-sp-squared-error",
         ),
         Claim(
             id="tanh-converges-more-slowly",

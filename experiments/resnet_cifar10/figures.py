@@ -69,14 +69,9 @@ def draw_fig16(runs: pd.DataFrame) -> Figure:
     return fig
 
 
-def mup_rate_range(runs: pd.DataFrame) -> Measured:
-    """How far apart the best rates of µP lie over the widths, in grid steps."""
-    return landscapes.optimum_range(scapes(runs)["mup"])
-
-
-def mup_multiplier_range(runs: pd.DataFrame) -> Measured:
-    """How far apart the best output multipliers of µP lie over the widths, in grid steps."""
-    return landscapes.optimum_range(scapes(runs)["multiplier"])
+def optimum_range(runs: pd.DataFrame, name: str) -> Measured:
+    """How far apart the best values of µP lie over the widths, in grid steps."""
+    return landscapes.optimum_range(scapes(runs)[name])
 
 
 def mup_worst_widening(runs: pd.DataFrame) -> Measured:

@@ -10,6 +10,7 @@ from pydantic import Field
 
 from experiments.data.image_source import CIFAR10_SOURCES, SHAPES, resolve_cifar10
 from experiments.spec import (
+    Call,
     Claim,
     Experiment,
     Figure,
@@ -20,6 +21,7 @@ from experiments.spec import (
     Sweep,
     Table,
 )
+from experiments.statements import beats_sp, searched_beats_sp, stays, wider_is_better
 
 NAME = "resnet_cifar10"
 FIGURES = f"experiments.{NAME}.figures"
@@ -178,35 +180,22 @@ FIG16 = Figure(
     sweeps=(RATE, MULTIPLIER),
     draw=f"{FIGURES}:draw_fig16",
     claims=(
-        Claim(
+        stays(
+            "Appendix G.1.1, Fig. 16 right",
             id="mup-rate-stays",
-            statement="The best learning rate of µP moves by at most one grid step over all widths",
-            source="Appendix G.1.1, Fig. 16 right",
-            measure=f"{FIGURES}:mup_rate_range",
-            relation="<=",
-            threshold=1.0,
-            unit="grid steps",
+            measure=Call(f"{FIGURES}:optimum_range", {"name": "mup"}),
         ),
-        Claim(
-            id="mup-multiplier-stays",
-            statement="The best output multiplier of µP moves by at most one grid step",
-            source="Appendix G.1.1, Fig. 16 right",
-            measure=f"{FIGURES}:mup_multiplier_range",
-            relation="<=",
-            threshold=1.0,
-            unit="grid steps",
+        stays(
+            "Appendix G.1.1, Fig. 16 right",
+            "output multiplier of µP",
+            "mup-multiplier-stays",
+            Call(f"{FIGURES}:optimum_range", {"name": "multiplier"}),
+            over="",
         ),
-        Claim(
-            id="mup-wider-is-better",
-            statement=(
-                "At every learning rate up to the optimum, a wider µP model is not worse beyond "
-                "seed noise"
-            ),
-            source="Appendix G.1.1",
-            measure=f"{FIGURES}:mup_worst_widening",
-            relation="<=",
-            threshold=1.0,
-            unit="of what seed noise allows",
+        wider_is_better(
+            "Appendix G.1.1",
+            f"{FIGURES}:mup_worst_widening",
+            "a wider µP model is not worse beyond seed noise",
         ),
         Claim(
             id="sp-widest-underperforms",
@@ -217,14 +206,11 @@ FIG16 = Figure(
             threshold=0.0,
             unit="percentage points",
         ),
-        Claim(
-            id="mup-beats-sp",
-            statement="The widest µP model at its best is not worse than the widest SP model",
-            source="Appendix G.1.1, Fig. 16",
-            measure=f"{FIGURES}:mup_above_sp",
-            relation=">=",
-            threshold=0.0,
+        beats_sp(
+            "Appendix G.1.1, Fig. 16",
+            f"{FIGURES}:mup_above_sp",
             unit="percentage points",
+            higher=True,
         ),
     ),
 )
@@ -239,18 +225,7 @@ TABLE12 = Table(
     sweeps=(GRID,),
     follow_up=f"{FIGURES}:carry",
     render=f"{FIGURES}:render_table12",
-    claims=(
-        Claim(
-            id="mup-transfers-better",
-            statement="The wide µP model is not worse than the wide SP model",
-            source="Appendix G.1.1, Table 12",
-            measure="experiments.searched:mup_above_sp",
-            relation=">=",
-            threshold=0.0,
-            unit="percentage points",
-            decided_by="interval",
-        ),
-    ),
+    claims=(searched_beats_sp("Appendix G.1.1, Table 12"),),
 )
 
 SEARCH = Search(

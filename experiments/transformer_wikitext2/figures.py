@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import itertools
-from functools import partial
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
 from experiments import landscapes, panels, plotting, transfer
-from experiments.panels import Layout
+from experiments.layout import Layout
 from experiments.spec import Measured
-from experiments.transformer_wikitext2.spec_across import POST_KEYS, PRE_KEYS, WIDTH_KEYS
+from experiments.transformer_wikitext2.spec_across import (
+    DEPTH_KEYS,
+    MUP_DEPTH,
+    MUP_WIDTH,
+    PANELS4,
+)
 
 
 def draw_fig1(runs: pd.DataFrame) -> Figure:
@@ -20,42 +24,14 @@ def draw_fig1(runs: pd.DataFrame) -> Figure:
     return landscapes.draw_pairs({"": runs}, {"": "training loss (nats)"}, "width\n(d_model)")
 
 
-# One hyperparameter at a time: Figs. 4, 13, 17, 18, 19
+# One hyperparameter at a time: Figs. 4, 13, 17, 18, 19; here what `experiments.panels` has not
 
-MUP_WIDTH, MUP_DEPTH = ("mup", "width"), ("mup", "n_layer")
-TIMES = tuple(("mup", along) for along in ("batch_size", "seq_len", "steps"))
-LAYOUT4 = Layout(PRE_KEYS, (MUP_WIDTH, MUP_DEPTH))
-LAYOUT13 = Layout(WIDTH_KEYS, (MUP_WIDTH,))
-LAYOUT17 = Layout(POST_KEYS, (MUP_WIDTH, *TIMES))
-LAYOUT18 = Layout(WIDTH_KEYS, (("sp", "width"), MUP_WIDTH))
-LAYOUT19 = Layout(PRE_KEYS, TIMES)
-LAYOUT_DEPTH = Layout(("log2lr", "init_std"), (MUP_DEPTH, ("depth_mup", "n_layer")))
-
-draw_fig4 = partial(panels.draw, layout=LAYOUT4)
-draw_fig13 = partial(panels.draw, layout=LAYOUT13)
-draw_fig17 = partial(panels.draw, layout=LAYOUT17)
-draw_fig18 = partial(panels.draw, layout=LAYOUT18, heads=("SP", "µP"))
-draw_fig19 = partial(panels.draw, layout=LAYOUT19)
-
-fig4_across_width = partial(panels.worst_regret, layout=LAYOUT4, row=MUP_WIDTH)
-fig4_across_depth = partial(
-    panels.worst_regret, layout=LAYOUT4, row=MUP_DEPTH, keys=("log2lr", "output_mult", "schedule")
-)
-fig13_regret = partial(panels.worst_regret, layout=LAYOUT13, row=MUP_WIDTH)
-fig17_across_width = partial(panels.worst_regret, layout=LAYOUT17, row=MUP_WIDTH)
-fig17_across_batch_size, fig17_across_seq_len, fig17_across_steps = (
-    partial(panels.worst_regret, layout=LAYOUT17, row=row) for row in TIMES
-)
-fig18_sp = partial(panels.worst_regret, layout=LAYOUT18, row=("sp", "width"))
-fig18_mup = partial(panels.worst_regret, layout=LAYOUT18, row=MUP_WIDTH)
-fig19_across_batch_size, fig19_across_seq_len, fig19_across_steps = (
-    partial(panels.worst_regret, layout=LAYOUT19, row=row) for row in TIMES
-)
+LAYOUT_DEPTH = Layout(DEPTH_KEYS, (MUP_DEPTH, ("depth_mup", "n_layer")))
 
 
 def fig4_std_depth_against_width(runs: pd.DataFrame) -> Measured:
     """Regret of the best std of initialization across depth minus that across width."""
-    rows = [LAYOUT4.landscape(runs, "init_std", row) for row in (MUP_DEPTH, MUP_WIDTH)]
+    rows = [panels.landscape(runs, PANELS4, "init_std", row) for row in (MUP_DEPTH, MUP_WIDTH)]
     return _regret_difference(*rows)
 
 
@@ -79,7 +55,7 @@ def depth_mup_gain(runs: pd.DataFrame) -> Measured:
     """Regret of the best std of initialization across depth in µP minus that in depth-µP."""
     named = depth_named(runs)
     return _regret_difference(
-        *(LAYOUT_DEPTH.landscape(named, "init_std", row) for row in LAYOUT_DEPTH.rows)
+        *(panels.landscape(named, LAYOUT_DEPTH, "init_std", row) for row in LAYOUT_DEPTH.rows)
     )
 
 
@@ -188,11 +164,6 @@ def violated(steps: pd.DataFrame, name: str) -> Measured:
         len(curves),
         "by pair of widths " + ", ".join(pairs),
     )
-
-
-fig7_mup, fig7_sp_low, fig7_sp_high = (
-    partial(violated, name=name) for name in ("mup", "sp_low", "sp_high")
-)
 
 
 # A wide model's instability in a narrow one: Fig. 21

@@ -14,6 +14,14 @@ from experiments.spec import (
     Search,
     Sweep,
 )
+from experiments.statements import (
+    beats_sp,
+    does_not_transfer,
+    falls,
+    stays,
+    transfers,
+    wider_is_better,
+)
 from experiments.transformer_wikitext2.config import (
     NAME,
     PAPER,
@@ -47,7 +55,6 @@ WIDTH_LR = Sweep(
 )
 
 FIGURES = f"experiments.{NAME}.figures"
-CLAIMS = "experiments.landscapes"
 FIG1 = Figure(
     name="fig1",
     title="Learning rate across width: standard parametrization against µP",
@@ -61,74 +68,14 @@ FIG1 = Figure(
     sweeps=(WIDTH_LR,),
     draw=f"{FIGURES}:draw_fig1",
     claims=(
-        Claim(
-            id="mup-optimum-stays",
-            statement="The best learning rate of µP moves by at most one grid step over all widths",
-            source="Section 4, Fig. 1 right",
-            measure=f"{CLAIMS}:mup_optimum_range",
-            relation="<=",
-            threshold=1.0,
-            unit="grid steps",
+        stays("Section 4, Fig. 1 right"),
+        falls(
+            "Section 3, Fig. 1 left", 0.5, "half an octave per doubling of the width, on average"
         ),
-        Claim(
-            id="sp-optimum-falls",
-            statement=(
-                "The best learning rate of SP falls by at least half an octave per doubling of the "
-                "width, on average"
-            ),
-            source="Section 3, Fig. 1 left",
-            measure=f"{CLAIMS}:sp_optimum_drift",
-            relation="<=",
-            threshold=-0.5,
-            unit="octaves per doubling",
-        ),
-        Claim(
-            id="mup-wider-is-better",
-            statement=(
-                "At every learning rate up to the optimum, wider is not worse in µP beyond seed "
-                "noise"
-            ),
-            source="Section 4, Fig. 1 right; Section 8",
-            measure=f"{CLAIMS}:mup_worst_widening",
-            relation="<=",
-            threshold=1.0,
-            unit="of what seed noise allows",
-        ),
-        Claim(
-            id="mup-beats-sp",
-            statement="The widest µP model at its best is not worse than the widest SP model",
-            source="Section 1, Fig. 1, dashed line",
-            measure=f"{CLAIMS}:mup_minus_sp",
-            relation="<=",
-            threshold=0.0,
-            unit="nats",
-        ),
-        Claim(
-            id="mup-transfers",
-            statement=(
-                "The narrowest model's best learning rate costs the widest µP model at most "
-                "0.05 nats"
-            ),
-            source="Section 4, Algorithm 1",
-            measure=f"{CLAIMS}:mup_regret",
-            relation="<=",
-            threshold=0.05,
-            unit="nats",
-            decided_by="interval",
-        ),
-        Claim(
-            id="sp-does-not-transfer",
-            statement=(
-                "The narrowest model's best learning rate costs the widest SP model more than "
-                "0.05 nats"
-            ),
-            source="Section 3",
-            measure=f"{CLAIMS}:sp_regret",
-            relation=">=",
-            threshold=0.05,
-            unit="nats",
-            decided_by="interval",
-        ),
+        wider_is_better("Section 4, Fig. 1 right; Section 8"),
+        beats_sp("Section 1, Fig. 1, dashed line"),
+        transfers("Section 4, Algorithm 1"),
+        does_not_transfer("Section 3"),
     ),
 )
 

@@ -7,12 +7,14 @@ their runs.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from experiments.layout import Layout
 from experiments.schedules import SCHEDULES
 from experiments.spec import Claim, Figure, Override, Scale, Sweep
+from experiments.statements import does_not_transfer, transfers
 from experiments.transformer_wikitext2.config import (
     NAME,
     PAPER,
@@ -23,7 +25,6 @@ from experiments.transformer_wikitext2.config import (
 )
 
 FIGURES = f"experiments.{NAME}.figures"
-MOST = 0.05  # nats that a transfer may cost, as in Fig. 1
 
 # The caption of Fig. 4: width 256, depth 2, batch 20, length 256, 10,000 steps, base width 128.
 LOG2LR = -7
@@ -71,62 +72,59 @@ SIZES: dict[str, dict[Scale, tuple[int, ...]]] = {
 
 
 @dataclass(frozen=True)
-class Panels:
-    """The sweeps of a figure: hyperparameters by dimensions `along`, with `base` values."""
+class Panels(Layout):
+    """A layout whose every panel is a sweep of the Transformer, with `base` values."""
 
     name: str
-    keys: tuple[str, ...]
-    along: tuple[str, ...]
     base: Mapping[str, Any]
-    parametrizations: tuple[str, ...] = ("mup",)
 
     @property
     def sweeps(self) -> tuple[Sweep, ...]:
-        """One for each panel; of both parametrizations where there are two."""
-        return tuple(self._sweep(key, along) for along in self.along for key in self.keys)
+        """One for each hyperparameter and dimension; of both parametrizations if there are two."""
+        dimensions = dict.fromkeys(along for _, along in self.rows)
+        return tuple(self._sweep(key, along) for along in dimensions for key in self.keys)
 
     def _sweep(self, key: str, along: str) -> Sweep:
         def grid(scale: Scale) -> dict[str, Any]:
             return {
-                "parametrization": self.parametrizations,
+                "parametrization": tuple(p for p, dimension in self.rows if dimension == along),
                 along: SIZES[along][scale],
                 key: VALUES[key][scale],
             }
 
-        return Sweep(
-            name=f"{self.name}_{key}_{along}",
-            config=TransformerConfig,
-            base={**USUAL, **self.base},
-            grid=grid("paper"),
-            seeds=SEEDS["paper"],
-            scales={
-                scale: Override({**USUAL_AT[scale], **self.base}, grid(scale), seeds=SEEDS[scale])
-                for scale in USUAL_AT
-            },
-        )
+        return at_all_scales(f"{self.name}_{key}_{along}", lambda scale: self.base, grid)
 
 
-def transfers(what: str, source: str, measure: str, id: str) -> Claim:
-    """The claim that the smallest model's best value costs the largest at most 0.05 nats."""
-    return Claim(
-        id=id,
-        statement=(
-            f"{what}, the best value of the smallest model costs the largest at most {MOST:g} nats"
-        ),
-        source=source,
-        measure=f"{FIGURES}:{measure}",
-        relation="<=",
-        threshold=MOST,
-        unit="nats",
-        decided_by="interval",
+def at_all_scales(
+    name: str,
+    base: Callable[[Scale], Mapping[str, Any]],
+    grid: Callable[[Scale], Mapping[str, Any]],
+    points: Callable[[Scale], Any] = lambda scale: None,
+) -> Sweep:
+    """A sweep around the usual values, whose base, grid and points each scale has for itself."""
+    return Sweep(
+        name=name,
+        config=TransformerConfig,
+        base={**USUAL, **base("paper")},
+        grid=grid("paper"),
+        points=points("paper") or ({},),
+        seeds=SEEDS["paper"],
+        scales={
+            scale: Override(
+                {**USUAL_AT[scale], **base(scale)}, grid(scale), points(scale), SEEDS[scale]
+            )
+            for scale in USUAL_AT
+        },
     )
 
 
 MARKS = "Dots mark each size's minimum, crosses at the top values at which a run diverged."
+MUP_WIDTH, MUP_DEPTH = ("mup", "width"), ("mup", "n_layer")
 PRE: dict[str, Any] = {"norm": "pre"}
 PRE_KEYS = ("log2lr", "output_mult", "init_std", "schedule")
 FOUR = "learning rate, output multiplier, std of initialization and learning-rate schedule"
 
+PANELS4 = Panels(PRE_KEYS, (MUP_WIDTH, MUP_DEPTH), "fig4", PRE)
 FIG4 = Figure(
     name="fig4",
     title="Four hyperparameters across width and depth, in µP",
@@ -136,20 +134,21 @@ FIG4 = Figure(
         f"square root. {MARKS}"
     ),
     source="Figure 4; Section 6.1; the announcement post, Figure 3",
-    sweeps=Panels("fig4", PRE_KEYS, ("width", "n_layer"), PRE).sweeps,
-    draw=f"{FIGURES}:draw_fig4",
+    sweeps=PANELS4.sweeps,
+    draw=PANELS4.draw(),
     claims=(
-        transfers(
+        PANELS4.transfers(
+            MUP_WIDTH,
             "Across width, for each of the four hyperparameters",
             "Section 6.1, Fig. 4 top",
-            "fig4_across_width",
             "transfers-across-width",
         ),
-        transfers(
+        PANELS4.transfers(
+            MUP_DEPTH,
             "Across depth, for learning rate, output multiplier and schedule",
             "Section 6.1, Fig. 4 bottom",
-            "fig4_across_depth",
             "transfers-across-depth",
+            keys=("log2lr", "output_mult", "schedule"),
         ),
         Claim(
             id="init-std-less-across-depth",
@@ -163,6 +162,7 @@ FIG4 = Figure(
     ),
 )
 
+DEPTH_KEYS = ("log2lr", "init_std")
 DEPTH_MUP = Figure(
     name="depth_mup",
     title="The std of initialization across depth, with depth-µP",
@@ -175,17 +175,15 @@ DEPTH_MUP = Figure(
     "(arXiv:2310.02244), Table 1",
     work="",
     sweeps=(
-        *Panels("fig4", ("log2lr", "init_std"), ("n_layer",), PRE).sweeps,
-        *Panels(
-            "depth_mup", ("log2lr", "init_std"), ("n_layer",), {**PRE, "base_n_layer": 2}
-        ).sweeps,
+        *Panels(DEPTH_KEYS, (MUP_DEPTH,), "fig4", PRE).sweeps,
+        *Panels(DEPTH_KEYS, (MUP_DEPTH,), "depth_mup", {**PRE, "base_n_layer": 2}).sweeps,
     ),
     draw=f"{FIGURES}:draw_depth_mup",
     claims=(
         transfers(
-            "With depth-µP, across depth, for learning rate and std of initialization",
             "Tensor Programs VI, Section 1",
-            "depth_mup_regret",
+            f"{FIGURES}:depth_mup_regret",
+            "With depth-µP, across depth, for learning rate and std of initialization",
             "transfers-across-depth",
         ),
         Claim(
@@ -200,11 +198,27 @@ DEPTH_MUP = Figure(
     ),
 )
 
+
+def across(panels: Panels, dimensions: Mapping[str, str], source: str) -> tuple[Claim, ...]:
+    """That all four hyperparameters transfer across each of the dimensions."""
+    return tuple(
+        panels.transfers(
+            ("mup", along),
+            f"Across {what}, for each of the four hyperparameters",
+            source,
+            f"transfers-across-{along.replace('_', '-')}",
+        )
+        for along, what in dimensions.items()
+    )
+
+
 ACROSS = {
     "batch_size": "batch size",
     "seq_len": "sequence length",
     "steps": "training steps",
 }
+TIMES = tuple(("mup", along) for along in ACROSS)
+PANELS19 = Panels(PRE_KEYS, TIMES, "fig19", PRE)
 FIG19 = Figure(
     name="fig19",
     title="Four hyperparameters across batch size, sequence length and training time, in µP",
@@ -213,21 +227,14 @@ FIG19 = Figure(
         f"batch size, sequence length and number of training steps. {MARKS}"
     ),
     source="Figure 19; Appendix G.2.1; the announcement post, Figure 4",
-    sweeps=Panels("fig19", PRE_KEYS, tuple(ACROSS), PRE).sweeps,
-    draw=f"{FIGURES}:draw_fig19",
-    claims=tuple(
-        transfers(
-            f"Across {what}, for each of the four hyperparameters",
-            "Appendix G.2.1, Fig. 19",
-            f"fig19_across_{along}",
-            f"transfers-across-{along.replace('_', '-')}",
-        )
-        for along, what in ACROSS.items()
-    ),
+    sweeps=PANELS19.sweeps,
+    draw=PANELS19.draw(),
+    claims=across(PANELS19, ACROSS, "Appendix G.2.1, Fig. 19"),
 )
 
 POST: dict[str, Any] = {"norm": "post"}
 POST_KEYS = ("log2lr", "output_mult", "init_std", "beta2")
+PANELS17 = Panels(POST_KEYS, (MUP_WIDTH, *TIMES), "fig17", POST)
 FIG17 = Figure(
     name="fig17",
     title="Four hyperparameters of post-layernorm Transformers across four dimensions, in µP",
@@ -237,20 +244,13 @@ FIG17 = Figure(
         f"width, batch size, sequence length and number of training steps. {MARKS}"
     ),
     source="Figure 17; Appendix G.2.2",
-    sweeps=Panels("fig17", POST_KEYS, ("width", *ACROSS), POST).sweeps,
-    draw=f"{FIGURES}:draw_fig17",
-    claims=tuple(
-        transfers(
-            f"Across {what}, for each of the four hyperparameters",
-            "Appendix G.2.2, Fig. 17",
-            f"fig17_across_{along}",
-            f"transfers-across-{along.replace('_', '-')}",
-        )
-        for along, what in {"width": "width", **ACROSS}.items()
-    ),
+    sweeps=PANELS17.sweeps,
+    draw=PANELS17.draw(),
+    claims=across(PANELS17, {"width": "width", **ACROSS}, "Appendix G.2.2, Fig. 17"),
 )
 
 WIDTH_KEYS = ("log2lr", "output_mult", "attn_mult", "init_std")
+PANELS18 = Panels(WIDTH_KEYS, (("sp", "width"), MUP_WIDTH), "fig18", POST)
 FIG18 = Figure(
     name="fig18",
     title="Four hyperparameters across width: standard parametrization against µP",
@@ -260,27 +260,19 @@ FIG18 = Figure(
         f"and in µP (bottom). {MARKS}"
     ),
     source="Figure 18; Appendix G.2.3, with the message of Figure 20 on WikiText-2",
-    sweeps=Panels("fig18", WIDTH_KEYS, ("width",), POST, ("sp", "mup")).sweeps,
-    draw=f"{FIGURES}:draw_fig18",
+    sweeps=PANELS18.sweeps,
+    draw=PANELS18.draw(("SP", "µP")),
     claims=(
-        transfers(
+        PANELS18.transfers(
+            MUP_WIDTH,
             "In µP, across width, for each of the four hyperparameters",
             "Appendix G.2.3, Fig. 18",
-            "fig18_mup",
             "mup-transfers",
         ),
-        Claim(
-            id="sp-does-not-transfer",
-            statement=(
-                "In SP, across width, one of the four hyperparameters costs the largest model more "
-                f"than {MOST:g} nats"
-            ),
-            source="Appendix G.2.3, Figs. 18 and 20",
-            measure=f"{FIGURES}:fig18_sp",
-            relation=">=",
-            threshold=MOST,
-            unit="nats",
-            decided_by="interval",
+        does_not_transfer(
+            "Appendix G.2.3, Figs. 18 and 20",
+            PANELS18.regret(("sp", "width")),
+            "In SP, across width, one of the four hyperparameters costs the largest model",
         ),
     ),
 )
@@ -303,25 +295,10 @@ def fixed_head(key: str) -> Sweep:
         d_head, counts = HEADS[scale]
         return {"base_n_head": counts[0], "base_d_head": d_head, "base_width": counts[0] * d_head}
 
-    return Sweep(
-        name=f"fig13_{key}",
-        config=TransformerConfig,
-        base={**USUAL, **base("paper")},
-        grid={key: VALUES[key]["paper"]},
-        points=points("paper"),
-        seeds=SEEDS["paper"],
-        scales={
-            scale: Override(
-                {**USUAL_AT[scale], **base(scale)},
-                {key: VALUES[key][scale]},
-                points=points(scale),
-                seeds=SEEDS[scale],
-            )
-            for scale in USUAL_AT
-        },
-    )
+    return at_all_scales(f"fig13_{key}", base, lambda scale: {key: VALUES[key][scale]}, points)
 
 
+LAYOUT13 = Layout(WIDTH_KEYS, (MUP_WIDTH,))
 FIG13 = Figure(
     name="fig13",
     title="Four hyperparameters across the number of heads, in µP",
@@ -332,12 +309,12 @@ FIG13 = Figure(
     ),
     source="Figure 13; Appendix E.2",
     sweeps=tuple(fixed_head(key) for key in WIDTH_KEYS),
-    draw=f"{FIGURES}:draw_fig13",
+    draw=LAYOUT13.draw(),
     claims=(
-        transfers(
+        LAYOUT13.transfers(
+            MUP_WIDTH,
             "With d_head fixed, across width, for each of the four hyperparameters",
             "Appendix E.2, Fig. 13",
-            "fig13_regret",
             "transfers-across-heads",
         ),
     ),

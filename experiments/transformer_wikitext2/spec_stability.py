@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from experiments.spec import Claim, Figure, Override, Scale, Sweep
+from experiments.spec import Call, Claim, Figure, Override, Scale, Sweep
 from experiments.transformer_wikitext2.config import (
     NAME,
     PAPER,
@@ -63,7 +63,7 @@ FIG7 = Figure(
             id="mup-wider-is-better-at-every-step",
             statement="In µP a wider model is worse beyond seed noise in at most 5 % of the steps",
             source="Section 8, Fig. 7 left",
-            measure=f"{FIGURES}:fig7_mup",
+            measure=Call(f"{FIGURES}:violated", {"name": "mup"}),
             relation="<=",
             threshold=0.05,
             unit="of the steps",
@@ -73,7 +73,7 @@ FIG7 = Figure(
             id="sp-fails-at-a-low-rate",
             statement="In SP at a low rate a wider model is worse in more than 5 % of the steps",
             source="Section 8, Fig. 7 middle",
-            measure=f"{FIGURES}:fig7_sp_low",
+            measure=Call(f"{FIGURES}:violated", {"name": "sp_low"}),
             relation=">=",
             threshold=0.05,
             unit="of the steps",
@@ -83,7 +83,7 @@ FIG7 = Figure(
             id="sp-fails-at-a-high-rate",
             statement="In SP at a high rate a wider model is worse in at least half of the steps",
             source="Section 8, Fig. 7 right",
-            measure=f"{FIGURES}:fig7_sp_high",
+            measure=Call(f"{FIGURES}:violated", {"name": "sp_high"}),
             relation=">=",
             threshold=0.5,
             unit="of the steps",

@@ -9,7 +9,6 @@ from pydantic import Field
 
 from experiments.data.image_source import IMAGENET_SOURCES, SHAPES, resolve_imagenet
 from experiments.spec import (
-    Claim,
     Experiment,
     Override,
     RunConfig,
@@ -18,6 +17,7 @@ from experiments.spec import (
     Table,
     draw_points,
 )
+from experiments.statements import searched_beats_sp
 
 NAME = "wide_resnet_imagenet"
 FIGURES = f"experiments.{NAME}.figures"
@@ -112,18 +112,7 @@ TABLE13 = Table(
     sweeps=(PROXY,),
     follow_up=f"{FIGURES}:carry",
     render=f"{FIGURES}:render_table13",
-    claims=(
-        Claim(
-            id="mup-transfers-better",
-            statement="The wide µP model is not worse than the wide SP model",
-            source="Appendix G.1.2, Table 13",
-            measure="experiments.searched:mup_above_sp",
-            relation=">=",
-            threshold=0.0,
-            unit="percentage points",
-            decided_by="interval",
-        ),
-    ),
+    claims=(searched_beats_sp("Appendix G.1.2, Table 13"),),
 )
 
 EXPERIMENT = Experiment(

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from experiments import panels
-from experiments.panels import Layout
+from experiments.layout import Layout
 from experiments.schedules import SCHEDULES
 
 USUAL = {"log2lr": -7.0, "schedule": "constant", "width": 64, "n_layer": 2}
@@ -52,7 +52,7 @@ def table(loss=smooth) -> pd.DataFrame:
 @pytest.mark.parametrize("row", LAYOUT.rows)
 @pytest.mark.parametrize("key", LAYOUT.keys)
 def test_a_panel_varies_its_key_and_its_dimension_alone(key, row) -> None:
-    scape = LAYOUT.landscape(table().sample(frac=1, random_state=0), key, row)
+    scape = panels.landscape(table().sample(frac=1, random_state=0), LAYOUT, key, row)
     assert tuple(scape.sizes) == SIZES[row[1]]
     assert scape.losses.shape == (2, len(SIZES[row[1]]), len(VALUES[key]))
     for (seed, i, j), loss in np.ndenumerate(scape.losses):
@@ -63,7 +63,9 @@ def test_a_panel_varies_its_key_and_its_dimension_alone(key, row) -> None:
 def test_a_missing_run_is_not_passed_over() -> None:
     runs = table()
     with pytest.raises(ValueError, match="not one run for each seed, width and log2lr"):
-        LAYOUT.landscape(runs[(runs["width"] != 32) | (runs["log2lr"] != -8)], "log2lr", WIDTH)
+        panels.landscape(
+            runs[(runs["width"] != 32) | (runs["log2lr"] != -8)], LAYOUT, "log2lr", WIDTH
+        )
 
 
 def test_regret_is_the_worst_of_the_row() -> None:

@@ -10,11 +10,11 @@ from experiments.transformer_wikitext2.task import build
 
 NAMES = [figure.name for figure in spec_across.ACROSS_FIGURES]
 LAYOUTS = {
-    "fig4": figures.LAYOUT4,
-    "fig13": figures.LAYOUT13,
-    "fig17": figures.LAYOUT17,
-    "fig18": figures.LAYOUT18,
-    "fig19": figures.LAYOUT19,
+    "fig4": spec_across.PANELS4,
+    "fig13": spec_across.LAYOUT13,
+    "fig17": spec_across.PANELS17,
+    "fig18": spec_across.PANELS18,
+    "fig19": spec_across.PANELS19,
 }
 
 

@@ -44,6 +44,10 @@ def steps(gain=0.2, noise=0.02, turns=STEPS, lost=None) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns.split())
 
 
+def violated(name, table):
+    return figures.violated(table, name)
+
+
 def test_windows_are_means_of_neighbouring_steps_in_order() -> None:
     table = steps(noise=0)
     losses, widths, ends = figures.windows(figures.settings(table)["mup"].sample(frac=1))
@@ -55,21 +59,21 @@ def test_windows_are_means_of_neighbouring_steps_in_order() -> None:
 
 def test_violations_are_those_that_were_planted() -> None:
     table = steps(turns=70)
-    assert figures.fig7_mup(table).value == 0
-    for measure in (figures.fig7_sp_low, figures.fig7_sp_high):
-        found = measure(table)
+    assert violated("mup", table).value == 0
+    for measure in ("sp_low", "sp_high"):
+        found = violated(measure, table)
         assert (found.value, found.low, found.high) == pytest.approx((0.3, 0.3, 0.3))
         assert "32 to 64: 0.30, 64 to 128: 0.30" in found.note
 
 
 def test_noise_alone_is_seldom_a_violation() -> None:
-    found = figures.fig7_mup(steps(gain=0.0))
+    found = violated("mup", steps(gain=0.0))
     assert found.value < 0.15  # nominally 5 % of the windows
 
 
 def test_a_diverged_model_is_worse_from_there_on() -> None:
     table = steps(lost=59)
-    found = figures.fig7_sp_high(table)
+    found = violated("sp_high", table)
     assert found.value == pytest.approx(0.42)  # windows that hold steps 59 to 99
     assert "32 to 64: 0.00" in found.note
     assert len(figures.draw_fig7(table).axes) == 6
@@ -77,7 +81,7 @@ def test_a_diverged_model_is_worse_from_there_on() -> None:
 
 def test_fig7_needs_two_seeds() -> None:
     table = steps()
-    assert math.isnan(figures.fig7_mup(table[table["seed"] == 0]).value)
+    assert math.isnan(violated("mup", table[table["seed"] == 0]).value)
 
 
 def replayed(onsets=(0, 0, 0)) -> pd.DataFrame:

@@ -99,8 +99,8 @@ def test_tanh_is_judged_beside_relu() -> None:
     runs = pd.DataFrame(rows)
     runs["final_loss"] = [loss(row) for row in runs.itertuples()]
     assert mlp.slower_convergence(runs).value == pytest.approx(0.4)
-    assert mlp.tanh_xent_mup_minus_sp(runs).value == pytest.approx(-1)
-    assert mlp.tanh_mse_mup_minus_sp(runs).value == pytest.approx(-1)
+    assert mlp.mup_minus_sp(runs, "tanh", "xent").value == pytest.approx(-1)
+    assert mlp.mup_minus_sp(runs, "tanh", "mse").value == pytest.approx(-1)
     assert math.isnan(mlp.slower_convergence(widths).value)  # two widths
 
 
