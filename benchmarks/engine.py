@@ -79,7 +79,7 @@ def timed(step: Callable[[], object], threads: int) -> dict[str, float]:
 def config_of(width: int, kind: str = "ours"):
     """The configuration of Fig. 1 at the scale small."""
     from experiments.data.source import resolve_source
-    from experiments.transformer_wikitext2.config import SMALL, TransformerConfig, tuned
+    from experiments.families.transformer_wikitext2.config import SMALL, TransformerConfig, tuned
 
     precision = "bfloat16" if kind == "bfloat16" else "float32"
     return TransformerConfig.make(
@@ -90,7 +90,7 @@ def config_of(width: int, kind: str = "ours"):
 
 def batches_of(config):
     """The same batches for all."""
-    from experiments.transformer_wikitext2.task import LanguageModeling
+    from experiments.families.transformer_wikitext2.task import LanguageModeling
 
     return LanguageModeling(config).batches("cpu")
 
@@ -99,8 +99,8 @@ def ours(width: int, kind: str) -> Callable[[], object]:
     """A step as the engine does it."""
     import torch
 
-    from experiments import engine, process
-    from experiments.transformer_wikitext2.task import LanguageModeling
+    from experiments.families.transformer_wikitext2.task import LanguageModeling
+    from experiments.train import engine, process
 
     machine = process.set_up()
     config = config_of(width, kind)
@@ -245,7 +245,7 @@ def main() -> None:
         print(json.dumps(worker(kind, int(width), int(threads))))
         return
     sys.path.insert(0, str(ROOT))
-    from experiments.transformer_wikitext2.config import flops
+    from experiments.families.transformer_wikitext2.config import flops
 
     variants = [v for v in VARIANTS if v not in arguments.without]
     apart = ("ours", "ours, one process alone", "limit", "limit, bfloat16")

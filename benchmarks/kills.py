@@ -62,8 +62,9 @@ class Round:
     """The copy's results: train, kill, look, compare."""
 
     def __init__(self, seed: int):
-        from experiments import registry, sweep
-        from experiments.store import Store
+        from experiments.declare import registry
+        from experiments.runs import sweep
+        from experiments.runs.store import Store
 
         self.data = sweep.resolve_data()
         self.groups, needed = sweep.groups(SCALE, self.data)
@@ -119,7 +120,7 @@ class Round:
     def kill_once(self) -> str | None:
         """Train and kill: where the kill hit, or None if the training ended before."""
         before = set(self.temporaries())
-        from experiments import checkpoint
+        from experiments.train import checkpoint
 
         # After every step, as far as their share of the time allows; or none at all.
         checkpoint.SECONDS = self.random.choice((0.0, 60.0))
@@ -187,8 +188,9 @@ def inside(kills: int, workflow_kills: int, seed: int) -> None:
     sys.path.insert(0, str(Path.cwd()))
     import torch
 
-    from experiments import engine, process, transfer  # noqa: F401
-    from experiments.transformer_wikitext2 import task  # noqa: F401
+    from experiments.analysis import transfer  # noqa: F401
+    from experiments.families.transformer_wikitext2 import task  # noqa: F401
+    from experiments.train import engine, process
 
     torch.set_num_threads(1)
     one, counts, rounds = Round(seed), Counter[str](), 0

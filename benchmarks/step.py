@@ -54,10 +54,10 @@ def prepare(variant: str, width: int) -> Callable[[], float]:
     import torch
     import torch.nn.functional as F
 
-    from experiments import engine, process
+    from experiments.families.transformer_wikitext2.spec import FIG1
+    from experiments.families.transformer_wikitext2.task import build
     from experiments.models import transformer
-    from experiments.transformer_wikitext2.spec import FIG1
-    from experiments.transformer_wikitext2.task import build
+    from experiments.train import engine, process
 
     if variant == "memory returned":
         process._keep_freed_memory = lambda: None

@@ -33,7 +33,8 @@ def main() -> None:
     sys.path.insert(0, str(engine.ROOT))
     import pandas as pd
 
-    from experiments import registry, sweep
+    from experiments.declare import registry
+    from experiments.runs import sweep
 
     folder = sweep.results_dir(SCALE)
     if (folder / "runs").exists():

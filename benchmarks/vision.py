@@ -37,9 +37,9 @@ VARIANTS = {
 
 def task_of(model: str, width: int):
     """Configuration and task of a case, as the figures have them."""
-    from experiments.mlp_cifar10.spec import EXPERIMENT as MLP
-    from experiments.resnet_cifar10.spec import EXPERIMENT as RESNET
-    from experiments.spec import load
+    from experiments.declare.spec import load
+    from experiments.families.mlp_cifar10.spec import EXPERIMENT as MLP
+    from experiments.families.resnet_cifar10.spec import EXPERIMENT as RESNET
 
     experiment = {"mlp": MLP, "resnet": RESNET}[model]
     data = experiment.source(None)
@@ -53,7 +53,7 @@ def ours(model: str, width: int, compiled: bool = False) -> Callable[[], object]
     """A step as the engine does it; with the model compiled, if so asked."""
     import torch
 
-    from experiments import engine, process
+    from experiments.train import engine, process
 
     process.set_up()
     config, task = task_of(model, width)
@@ -142,7 +142,7 @@ def worker(kind: str, model: str, width: int, threads: int) -> dict[str, float]:
     import torch
 
     if kind == "limit":
-        from experiments.process import GEMM
+        from experiments.train.process import GEMM
 
         own = [(64, 3072, width), (width, 64, 3072), (64, width, width), (width, 64, width)]
         products = own if model == "mlp" else [GEMM, (4096, 512, 512)]
@@ -179,7 +179,7 @@ def main() -> None:
         print(json.dumps(worker(kind, model, int(width), int(threads))))
         return
     sys.path.insert(0, str(ROOT))
-    from experiments.sweep import flops
+    from experiments.runs.sweep import flops
 
     theirs = (*STOCK, "ours, compiled")
     head = ["model", "width", "ours, ms a step", *theirs, "the limit over stock"]

@@ -19,14 +19,15 @@ import typer
 from rich.console import Console
 from rich.table import Table as RichTable
 
-from experiments import registry
+from experiments.declare import registry
+from experiments.declare.spec import Exhibit, Experiment, Product, RunConfig, check_scale
 from experiments.errors import UserError, unknown
-from experiments.planning import CORES, known, measured, speed_file
-from experiments.planning import plan as planned
-from experiments.progress import Progress, duration, note
-from experiments.spec import Exhibit, Experiment, Product, RunConfig, check_scale
-from experiments.store import STALE, Store
-from experiments.sweep import (
+from experiments.messages import duration, note
+from experiments.runs.planning import CORES, known, measured, speed_file
+from experiments.runs.planning import plan as planned
+from experiments.runs.progress import Progress
+from experiments.runs.store import STALE, Store
+from experiments.runs.sweep import (
     cost,
     groups,
     help_with,
@@ -242,9 +243,9 @@ def reverse(
     experiment, folder = registry.trained(family), results_dir(check_scale(scale)) / "reverse"
     wide = _configured(experiment, context.args, data)
     config = wide.narrowed(narrow or experiment.example["base_width"])
-    from experiments import instability, plotting
-    from experiments.reverse import replay
-    from experiments.store import write_frame
+    from experiments.analysis import instability, plotting
+    from experiments.runs.reverse import replay
+    from experiments.runs.store import write_frame
 
     with _bar(config) as on_step:
         found = replay(config, every or max(1, config.steps // RECORDINGS), on_step)
@@ -261,7 +262,7 @@ def reverse(
 
 
 def _print_blow_ups(found: Any) -> None:
-    from experiments.instability import BLOW_UP, label
+    from experiments.analysis.instability import BLOW_UP, label
 
     table = RichTable("activation", "blew up at step", "growth", box=None, pad_edge=False)
     for tensor, step, growth in found.head(BLOW_UP_ROWS).itertuples(index=False):
@@ -319,7 +320,7 @@ def _runs_status(product: Product, scale: Any, source: str) -> tuple[str, ...]:
 
 
 def _measurement_status(product: Product, scale: Any, source: str) -> tuple[str, ...]:
-    from experiments.measuring import state
+    from experiments.runs.measuring import state
 
     if product.schematic:
         return ("0", "0")
@@ -339,7 +340,7 @@ def claims(
     reference: Annotated[bool, typer.Option(help="The committed reference run.")] = False,
 ) -> None:
     """Show the verdicts on a figure's claims."""
-    from experiments.claims import read
+    from experiments.analysis.claims import read
     from experiments.products import REFERENCE, claims_file
 
     registry.product(name)
@@ -348,7 +349,7 @@ def claims(
 
 
 def _print_verdicts(verdicts: list[Any]) -> None:
-    from experiments.claims import measured_text, threshold_text
+    from experiments.analysis.claims import measured_text, threshold_text
 
     color = {"holds": "green", "fails": "red", "not judged": "yellow"}
     for v in verdicts:
@@ -367,7 +368,7 @@ def draw(
 ) -> None:
     """Draw a figure from its table of runs, without training, and judge its claims."""
     from experiments import products
-    from experiments.sweep import figures_dir
+    from experiments.runs.sweep import figures_dir
 
     registry.product(name)
     results = products.REFERENCE if reference else check_scale(scale)
@@ -384,7 +385,7 @@ def tune(
     jobs: Jobs = CORES,
 ) -> None:
     """Search base hyperparameters at the base width and record them for the sweeps."""
-    from experiments import tuning
+    from experiments.runs import tuning
 
     experiment = registry.trained(family)
     if experiment.search is None:
@@ -427,7 +428,7 @@ def forget(
 
 
 def _forget_measurement(product: Product, scale: Any, stale: bool) -> str:
-    from experiments.measuring import forget, state
+    from experiments.runs.measuring import forget, state
 
     if product.schematic:
         return f"{product.name} is drawn by code alone, there is nothing to forget"
@@ -441,7 +442,7 @@ def _forget_measurement(product: Product, scale: Any, stale: bool) -> str:
 
 def _forget_runs(runs: Any, store: Store, stale: bool) -> int:
     """Damaged runs are always dropped; with `stale` only those of other code, data or schema."""
-    from experiments.doctor import DataNow
+    from experiments.runs.doctor import DataNow
 
     look = partial(store.look, data_now=DataNow() if stale else None)
     states = [(run.id, look(run.id).state) for run in runs]
@@ -464,7 +465,7 @@ def doctor(
 
     `--mend` removes only what the next workflow makes again or nobody needs.
     """
-    from experiments import doctor as doctors
+    from experiments.runs import doctor as doctors
 
     checked = check_scale(scale)
     if stale and not mend:

@@ -8,14 +8,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from experiments import claims, grid, measuring, registry
+from experiments.analysis import claims, grid
 from experiments.data.source import label
+from experiments.declare import registry
+from experiments.declare.spec import Animation, Figure, Product, Table, load
 from experiments.errors import UserError
 from experiments.files import atomic_path, write_atomically
-from experiments.progress import note
-from experiments.spec import Animation, Figure, Product, Table, load
-from experiments.store import Store, tidy_runs, write_tables
-from experiments.sweep import figures_dir, parted, results_dir, train_runs, train_together
+from experiments.messages import note
+from experiments.runs import measuring
+from experiments.runs.store import Store, tidy_runs, write_tables
+from experiments.runs.sweep import figures_dir, parted, results_dir, train_runs, train_together
 
 REFERENCE = "reference"
 
@@ -96,7 +98,7 @@ def seen(product: Product, runs: Any, results: str) -> Any:
 def _draw_figure(figure: Figure, runs: Any, foot: str, folder: Path) -> None:
     from matplotlib import pyplot as plt
 
-    from experiments import plotting
+    from experiments.analysis import plotting
 
     picture = load(figure.draw)(runs)
     if foot:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 
-from experiments import claims, grid, products, registry
+from experiments import products
+from experiments.analysis import claims, grid
+from experiments.declare import registry
+from experiments.declare.spec import Figure, Product, Table, load
 from experiments.files import write_atomically
-from experiments.spec import Figure, Product, Table, load
-from experiments.versions import ROOT
+from experiments.runs.versions import ROOT
 
 BEGIN, END = "<!-- reference:begin -->", "<!-- reference:end -->"
 README, RESULTS = ROOT / "README.md", ROOT / "docs" / "results.md"

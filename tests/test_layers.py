@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-FAMILIES = sorted(p.parent.name for p in (ROOT / "experiments").glob("*/spec.py"))
+FAMILIES = sorted(p.parent.name for p in (ROOT / "experiments" / "families").glob("*/spec.py"))
 
 
 def imports(file: Path) -> set[str]:
@@ -35,8 +35,8 @@ def test_the_core_imports_torch_and_the_standard_library_alone() -> None:
 def test_families_never_import_each_other() -> None:
     assert FAMILIES
     for family in FAMILIES:
-        others = {f"experiments.{f}" for f in FAMILIES if f != family}
-        for file in (ROOT / "experiments" / family).glob("**/*.py"):
+        others = {f"experiments.families.{f}" for f in FAMILIES if f != family}
+        for file in (ROOT / "experiments" / "families" / family).glob("**/*.py"):
             assert not any(n.startswith(o) for n in imports(file) for o in others), file
 
 
@@ -45,7 +45,9 @@ def test_shared_code_never_imports_a_family() -> None:
         if file.parent.name in FAMILIES:
             continue
         for family in FAMILIES:
-            assert not any(n.startswith(f"experiments.{family}") for n in imports(file)), file
+            assert not any(n.startswith(f"experiments.families.{family}") for n in imports(file)), (
+                file
+            )
 
 
 def test_rules_hold_no_science() -> None:
@@ -59,16 +61,18 @@ def test_rules_hold_no_science() -> None:
     ("statement", "absent"),
     [
         (
-            "import experiments.registry as r; r.experiments(); import experiments.sweep as s; "
+            "import experiments.declare.registry as r; r.experiments(); "
+            "import experiments.runs.sweep as s; "
             "s.groups('paper', s.resolve_data('wikitext2'))",
             {"torch", "pandas", "matplotlib", "pyarrow", "datasets", "scipy"},
         ),
         (
-            "import experiments.registry as r, experiments.spec as s, experiments.products; "
+            "import experiments.declare.registry as r, experiments.declare.spec as s, "
+            "experiments.products; "
             "[s.load(f) for p in r.products().values() for f in p.functions]",
             {"torch"},
         ),
-        ("import experiments.store", {"torch", "pandas"}),
+        ("import experiments.runs.store", {"torch", "pandas"}),
         ("import experiments.cli", {"torch", "pandas", "matplotlib", "snakemake"}),
         ("import mupkit", {"pandas", "matplotlib", "pydantic", "transformers", "experiments"}),
     ],

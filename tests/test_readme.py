@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from experiments import claims, products, readme, registry
-from experiments.sweep import figures_dir
+from experiments import products, readme
+from experiments.analysis import claims
+from experiments.declare import registry
+from experiments.runs.sweep import figures_dir
 
 ROOT = Path(__file__).parents[1]
 REFERENCE = [

@@ -1,6 +1,6 @@
 """A configuration small enough to train in a tenth of a second."""
 
-from experiments.transformer_wikitext2.config import TransformerConfig
+from experiments.families.transformer_wikitext2.config import TransformerConfig
 
 TINY = {
     "data": "wikitext2",

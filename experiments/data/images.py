@@ -21,7 +21,7 @@ from experiments.data import image_source
 from experiments.data.source import cache_dir, label
 from experiments.errors import UserError, unknown
 from experiments.files import sha256
-from experiments.progress import note
+from experiments.messages import note
 
 RULES = "1"  # raise it when the same files give other arrays
 SPLITS = ("train", "valid")

@@ -13,11 +13,12 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 import mupkit
-from experiments import checkpoint as module
-from experiments import engine, sweep
-from experiments.checkpoint import METADATA, Checkpoint
-from experiments.process import Machine
-from experiments.store import Store
+from experiments.runs import sweep
+from experiments.runs.store import Store
+from experiments.train import checkpoint as module
+from experiments.train import engine
+from experiments.train.checkpoint import METADATA, Checkpoint
+from experiments.train.process import Machine
 from tests.tiny_runs import tiny_run
 
 MACHINE = Machine("cpu", 1, "highest")

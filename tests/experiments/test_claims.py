@@ -7,10 +7,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from experiments import claims
-from experiments.claims import Verdict
+from experiments.analysis import claims
+from experiments.analysis.claims import Verdict
+from experiments.declare.spec import Claim, Measured
 from experiments.errors import UserError
-from experiments.spec import Claim, Measured
 
 INF, NAN = math.inf, math.nan
 

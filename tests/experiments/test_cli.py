@@ -85,7 +85,12 @@ def test_what_trains_nothing_is_listed_and_shown() -> None:
     assert [line.split()[:3] for line in listed if "fig2 " in line] == [["fig2", "core", "none"]]
     assert "drawn by code alone" in cli("show", "fig2").stdout
     shown = cli("show", "table14", "--scale", "smoke").stdout
-    for text in ("[16, 32, 64]", "experiments.core.measure:sizes", "vector-exponent", "<= 0.1"):
+    for text in (
+        "[16, 32, 64]",
+        "experiments.families.core.measure:sizes",
+        "vector-exponent",
+        "<= 0.1",
+    ):
         assert text in shown
     assert "runs at the scale" not in shown
     assert "It trains nothing" in cli("show", "core").stdout
@@ -93,7 +98,8 @@ def test_what_trains_nothing_is_listed_and_shown() -> None:
 
 def test_status_and_forget_of_what_trains_nothing(tmp_path, monkeypatch, capsys) -> None:
     from experiments import cli as module
-    from experiments import measuring, registry
+    from experiments.declare import registry
+    from experiments.runs import measuring
 
     monkeypatch.setattr(module, "results_dir", lambda scale: tmp_path)
     product = registry.product("table3")
@@ -130,8 +136,8 @@ def test_help_has_an_example(command) -> None:
 
 
 def test_options_of_run(tiny) -> None:
-    from experiments import registry
     from experiments.cli import _options
+    from experiments.declare import registry
 
     experiment = registry.experiment("transformer_wikitext2")
     words = ["--log2lr", "-7", "--base-width=16", "--tied", "true"]

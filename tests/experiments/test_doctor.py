@@ -7,9 +7,11 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from experiments import cli, doctor, files, registry, store, sweep
+from experiments import cli, files
+from experiments.declare import registry
 from experiments.errors import UserError
-from experiments.store import Store, write_tables
+from experiments.runs import doctor, store, sweep
+from experiments.runs.store import Store, write_tables
 from tests.experiments.test_store import PROVENANCE, record, rewrite
 
 SOURCES = {"transformer_wikitext2": "wikitext2", "core": ""}

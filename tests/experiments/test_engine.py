@@ -9,11 +9,12 @@ import torch
 from torch import nn
 
 import mupkit
-from experiments import engine, registry
-from experiments.process import Machine
-from experiments.schedules import OPEN_ENDED, lr_factor
-from experiments.spec import Experiment, RunConfig, load
-from experiments.transformer_wikitext2.task import LanguageModeling
+from experiments.declare import registry
+from experiments.declare.schedules import OPEN_ENDED, lr_factor
+from experiments.declare.spec import Experiment, RunConfig, load
+from experiments.families.transformer_wikitext2.task import LanguageModeling
+from experiments.train import engine
+from experiments.train.process import Machine
 from tests.tiny_runs import tiny_run
 
 MACHINE = Machine("cpu", 1, "highest")

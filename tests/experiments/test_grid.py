@@ -2,8 +2,8 @@
 
 import pytest
 
-from experiments import grid
-from experiments.grid import Grid
+from experiments.analysis import grid
+from experiments.analysis.grid import Grid
 
 TABLE = Grid(
     ["", "Adam ε †"],

@@ -6,8 +6,8 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
 
-from experiments import instability
-from experiments.instability import BLOW_UP, SETTLING, blow_ups
+from experiments.analysis import instability
+from experiments.analysis.instability import BLOW_UP, SETTLING, blow_ups
 
 
 @pytest.fixture(autouse=True)

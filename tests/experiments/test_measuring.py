@@ -5,7 +5,8 @@ import json
 import pandas as pd
 import pytest
 
-from experiments import measuring, registry, versions
+from experiments.declare import registry
+from experiments.runs import measuring, versions
 
 
 @pytest.mark.parametrize("name", ["table3", "table14"])

@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from experiments import panels
-from experiments.layout import Layout
-from experiments.schedules import SCHEDULES
+from experiments.analysis import panels
+from experiments.declare.layout import Layout
+from experiments.declare.schedules import SCHEDULES
 
 USUAL = {"log2lr": -7.0, "schedule": "constant", "width": 64, "n_layer": 2}
 VALUES = {"log2lr": (-8.0, -7.0, -6.0), "schedule": SCHEDULES}

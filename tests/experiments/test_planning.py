@@ -7,9 +7,10 @@ import sys
 
 import pytest
 
-from experiments import planning, registry, sweep
-from experiments.planning import Speed, Timed, interpolate
-from experiments.store import Store
+from experiments.declare import registry
+from experiments.runs import planning, sweep
+from experiments.runs.planning import Speed, Timed, interpolate
+from experiments.runs.store import Store
 from tests.experiments.test_store import record
 from tests.tiny_runs import tiny_run
 
@@ -127,6 +128,6 @@ def test_real_steps_are_timed_once(tiny, monkeypatch, capsys) -> None:
 
 
 def test_looking_up_times_brings_no_torch() -> None:
-    code = "import experiments.planning as p, sys; p.known(); print('torch' in sys.modules)"
+    code = "import experiments.runs.planning as p, sys; p.known(); print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"

@@ -4,7 +4,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
 
-from experiments import plotting
+from experiments.analysis import plotting
 
 
 @pytest.fixture(autouse=True)

@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from experiments import process
+from experiments.train import process
 
 
 @pytest.fixture

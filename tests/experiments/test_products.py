@@ -6,11 +6,12 @@ import json
 import pandas as pd
 import pytest
 
-from experiments import products, registry
+from experiments import products
+from experiments.analysis.grid import Grid
+from experiments.declare import registry
+from experiments.declare.spec import Claim, Measured, Sweep, Table
 from experiments.errors import UserError
-from experiments.grid import Grid
-from experiments.spec import Claim, Measured, Sweep, Table
-from experiments.transformer_wikitext2.config import TransformerConfig
+from experiments.families.transformer_wikitext2.config import TransformerConfig
 from tests.tiny_runs import TINY
 
 TABLE = Table(

@@ -2,8 +2,8 @@
 
 import pytest
 
-from experiments.progress import SECONDS_BETWEEN_LINES, Progress, duration
-from experiments.store import Store
+from experiments.runs.progress import SECONDS_BETWEEN_LINES, Progress, duration
+from experiments.runs.store import Store
 from tests.experiments.test_store import record
 from tests.tiny_runs import tiny_run
 

@@ -10,12 +10,16 @@ from torch import nn
 from typer.testing import CliRunner
 
 import mupkit
-from experiments import cli, engine, instability, registry, reverse
+from experiments import cli
+from experiments.analysis import instability
+from experiments.analysis.instability import blow_ups
+from experiments.declare import registry
+from experiments.declare.spec import RunConfig
 from experiments.errors import UserError
-from experiments.instability import blow_ups
-from experiments.process import Machine
-from experiments.spec import RunConfig
-from experiments.transformer_wikitext2.task import LanguageModeling, build
+from experiments.families.transformer_wikitext2.task import LanguageModeling, build
+from experiments.runs import reverse
+from experiments.train import engine
+from experiments.train.process import Machine
 from mupkit import get_infshapes
 from tests.tiny_runs import TINY, tiny_run
 

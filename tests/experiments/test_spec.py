@@ -2,10 +2,10 @@
 
 import pytest
 
-from experiments import registry
+from experiments.declare import registry
+from experiments.declare.spec import SCALES, Figure, Measurement, Override, Sweep
 from experiments.errors import UserError
-from experiments.spec import SCALES, Figure, Measurement, Override, Sweep
-from experiments.transformer_wikitext2.config import TransformerConfig
+from experiments.families.transformer_wikitext2.config import TransformerConfig
 from tests.tiny_runs import TINY, tiny_run
 
 SIZE = {"width": 64, "base_width": 32, "steps": 10, "seq_len": 16, "vocab_size": 200}
@@ -125,7 +125,7 @@ def test_runs_of_a_sweep_share_what_is_not_swept() -> None:
 
 
 def test_claims_have_unique_ids_and_existing_functions() -> None:
-    from experiments.spec import load
+    from experiments.declare.spec import load
 
     for product in registry.products().values():
         ids = [claim.id for claim in product.claims]
@@ -135,7 +135,7 @@ def test_claims_have_unique_ids_and_existing_functions() -> None:
 
 
 def test_every_product_is_drawn_by_a_function_that_exists() -> None:
-    from experiments.spec import load
+    from experiments.declare.spec import load
 
     for product in registry.products().values():
         references = [*product.functions]

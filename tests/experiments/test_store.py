@@ -6,9 +6,10 @@ import math
 
 import pytest
 
-from experiments import files, store, sweep
+from experiments import files
 from experiments.errors import UserError
-from experiments.store import DamagedRunError, OtherSchemaError, Provenance, Record, Store
+from experiments.runs import store, sweep
+from experiments.runs.store import DamagedRunError, OtherSchemaError, Provenance, Record, Store
 from tests.tiny_runs import tiny_run
 
 PROVENANCE = Provenance(

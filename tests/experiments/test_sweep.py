@@ -9,11 +9,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from experiments import engine, registry, sweep
-from experiments.core.spec import EXPERIMENT as CORE
+from experiments.declare import registry
+from experiments.declare.spec import SCALES
 from experiments.errors import UserError
-from experiments.spec import SCALES
-from experiments.store import Store
+from experiments.families.core.spec import EXPERIMENT as CORE
+from experiments.runs import sweep
+from experiments.runs.store import Store
+from experiments.train import engine
 from tests.tiny_runs import tiny_run
 
 RUNS = [tiny_run(seed=s, width=w) for s in range(2) for w in (16, 32)]

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from experiments import transfer
-from experiments.transfer import Landscape
+from experiments.analysis import transfer
+from experiments.analysis.transfer import Landscape
 
 WIDTHS = np.array([32, 64, 128, 256])
 RATES = np.arange(-16.0, -1.0)

@@ -5,10 +5,11 @@ import math
 
 import pytest
 
-from experiments import registry, tuning
+from experiments.declare import registry
+from experiments.declare.spec import Search
 from experiments.errors import UserError
-from experiments.spec import Search
-from experiments.transformer_wikitext2.config import TransformerConfig
+from experiments.families.transformer_wikitext2.config import TransformerConfig
+from experiments.runs import tuning
 from tests.tiny_runs import TINY, tiny_run
 
 BASE = {k: v for k, v in TINY.items() if k != "log2lr"}
@@ -96,7 +97,7 @@ def test_a_whole_search(tiny, tmp_path, monkeypatch) -> None:
 
 
 def test_recorded_searches_are_what_specs_use() -> None:
-    from experiments.transformer_wikitext2 import config, spec
+    from experiments.families.transformer_wikitext2 import config, spec
 
     record = json.loads(config.TUNED.read_text(encoding="utf-8"))
     run = spec.FIG1.runs("small", "wikitext2")[0]

@@ -2,8 +2,8 @@
 
 import pytest
 
-from experiments import versions
-from experiments.spec import Measurement
+from experiments.declare.spec import Measurement
+from experiments.runs import versions
 
 FILES = {
     "mupkit/rules.py": "",
@@ -12,19 +12,19 @@ FILES = {
     "experiments/models/layers.py": "",
     "experiments/models/transformer.py": "",
     "experiments/data/images.py": "",
-    "experiments/family/task.py": (
-        "from experiments.family.spec import A\nfrom experiments.models.mlp import MLP\n"
+    "experiments/families/family/task.py": (
+        "from experiments.families.family.spec import A\nfrom experiments.models.mlp import MLP\n"
         "def f():\n    import experiments.data.images"
     ),
-    "experiments/family/measure.py": "from experiments.family.task import build",
-    "experiments/family/spec.py": "from experiments.models import transformer",
-    "experiments/family/figures.py": "",
+    "experiments/families/family/measure.py": "from experiments.families.family.task import build",
+    "experiments/families/family/spec.py": "from experiments.models import transformer",
+    "experiments/families/family/figures.py": "",
     **{f"experiments/{name}": "" for name in versions.ENGINE},
 }
 ELSEWHERE = {
     "experiments/models/transformer.py",
-    "experiments/family/spec.py",
-    "experiments/family/figures.py",
+    "experiments/families/family/spec.py",
+    "experiments/families/family/figures.py",
 }
 
 
@@ -53,20 +53,20 @@ def changes(tmp_path, monkeypatch):
 
 
 def test_code_version_follows_what_the_task_imports(changes) -> None:
-    unseen = {*ELSEWHERE, "mupkit/coord_check/record.py", "experiments/family/measure.py"}
+    unseen = {*ELSEWHERE, "mupkit/coord_check/record.py", "experiments/families/family/measure.py"}
     assert changes(lambda: versions.code_version("family")) == FILES.keys() - unseen
 
 
 def test_measuring_version_follows_the_measuring_module_and_what_it_reads(changes) -> None:
-    plain = Measurement(function="experiments.family.measure:sizes")
+    plain = Measurement(function="experiments.families.family.measure:sizes")
     assert changes(lambda: versions.measuring_version(plain)) == FILES.keys() - ELSEWHERE
-    reading = Measurement(function=plain.function, reads=("experiments/*/spec.py",))
-    seen = FILES.keys() - ELSEWHERE | {"experiments/family/spec.py"}
+    reading = Measurement(function=plain.function, reads=("experiments/families/*/spec.py",))
+    seen = FILES.keys() - ELSEWHERE | {"experiments/families/family/spec.py"}
     assert changes(lambda: versions.measuring_version(reading)) == seen
 
 
 def test_the_real_families_see_their_own_models() -> None:
-    task = versions.ROOT / "experiments" / "transformer_wikitext2" / "task.py"
+    task = versions.ROOT / "experiments" / "families" / "transformer_wikitext2" / "task.py"
     names = {file.name for file in versions._imported(task)}
     assert {"transformer.py", "text.py", "task.py"} <= names
     assert not names & {"spec.py", "figures.py", "mlp.py"}

@@ -31,7 +31,7 @@ def train(project) -> subprocess.CompletedProcess:
 def count_trainings(project) -> Path:
     """Let the copy write down every run that it trains; the file where it does."""
     log = project.root / "trained.log"
-    with (project.root / "experiments" / "sweep.py").open("a", encoding="utf-8") as file:
+    with (project.root / "experiments" / "runs" / "sweep.py").open("a", encoding="utf-8") as file:
         file.write(
             "\n_train_it = _train\n\n\ndef _train(run, *rest):\n"
             f"    with open({str(log)!r}, 'a') as log:\n        log.write(run.id + '\\n')\n"
@@ -153,8 +153,8 @@ def test_a_few_kills(tmp_path) -> None:
 
 
 def test_a_clock_that_is_set_back_does_not_change_seconds(tiny, tmp_path, monkeypatch) -> None:
-    from experiments import sweep
-    from experiments.store import Store
+    from experiments.runs import sweep
+    from experiments.runs.store import Store
     from tests.tiny_runs import tiny_run
 
     now = iter(range(10**9, 0, -3600))

@@ -9,13 +9,13 @@ sys.path.insert(0, str(Path(workflow.basedir)))
 
 from filelock import FileLock, Timeout
 
-from experiments import registry
+from experiments.declare import registry
 from experiments.errors import UserError
 from experiments.files import wait_for_lock
-from experiments.spec import Figure, check_scale
-from experiments.store import Store
-from experiments.sweep import groups, missing, resolve_data
-from experiments.versions import ROOT, measuring_code, module_file
+from experiments.declare.spec import Figure, check_scale
+from experiments.runs.store import Store
+from experiments.runs.sweep import groups, missing, resolve_data
+from experiments.runs.versions import ROOT, measuring_code, module_file
 
 
 def stop(error):
@@ -104,10 +104,10 @@ def data_option(name):
 def drawing_code(name):
     """Files whose change redraws a product."""
     own = {relative(module_file(function)) for function in registry.product(name).functions}
-    folder = ROOT / "experiments" / registry.owner(name).name
+    folder = ROOT / "experiments" / "families" / registry.owner(name).name
     own |= {relative(file) for file in folder.glob("spec*.py")}
-    drawing = ("claims", "grid", "plotting", "products", "transfer", "landscapes", "panels")
-    return sorted(own) + [f"experiments/{module}.py" for module in drawing]
+    own |= {relative(file) for file in (ROOT / "experiments" / "analysis").glob("*.py")}
+    return [*sorted(own), "experiments/products.py"]
 
 
 # A marker lies if a run of its group was lost or truncated since. Without the marker, and without

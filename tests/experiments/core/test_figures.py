@@ -4,8 +4,8 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
 
-from experiments import plotting
-from experiments.core import figures
+from experiments.analysis import plotting
+from experiments.families.core import figures
 
 
 @pytest.fixture(autouse=True)

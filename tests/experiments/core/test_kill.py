@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
-from experiments.core import bugs, kill, tables
+from experiments.families.core import bugs, kill, tables
 
 SETTINGS = {"seeds": 4, "steps": 3, "wider_steps": 10}
 # A bug for each kind of check, of those that are quick.

@@ -4,9 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from experiments import claims
-from experiments.core import measure, tables
-from experiments.core.spec import TABLE14
+from experiments.analysis import claims
+from experiments.families.core import measure, tables
+from experiments.families.core.spec import TABLE14
 
 KINDS = tuple(tables.THEORY)
 

@@ -6,11 +6,12 @@ import re
 import pandas as pd
 import pytest
 
-from experiments import grid, registry
-from experiments.core import entries, tables
-from experiments.core.hyperparameters import HYPERPARAMETERS
-from experiments.core.spec import EXPERIMENT
-from experiments.spec import SCALES, Override
+from experiments.analysis import grid
+from experiments.declare import registry
+from experiments.declare.spec import SCALES, Override
+from experiments.families.core import entries, tables
+from experiments.families.core.hyperparameters import HYPERPARAMETERS
+from experiments.families.core.spec import EXPERIMENT
 from mupkit import rules
 
 # Source: Tensor Programs V. Columns: input weights & all biases, output weights, hidden weights;
@@ -180,7 +181,7 @@ def test_tables_1_and_2() -> None:
 
 @pytest.mark.parametrize("table", EXPERIMENT.tables, ids=lambda table: table.name)
 def test_every_table_renders_in_three_languages(table) -> None:
-    from experiments.spec import load
+    from experiments.declare.spec import load
 
     frame = load(table.measurement.function)(table.measurement.at("smoke"), "")
     made = load(table.render)(pd.DataFrame(frame))

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import mupkit
-from experiments.mlp_cifar10.spec import RELU, TANH, TANH_MSE
+from experiments.families.mlp_cifar10.spec import RELU, TANH, TANH_MSE
 from experiments.models.mlp import Mlp, MlpOptions, MlpShape, build_mlp
 from mupkit import SP, TABLE_3, TABLE_8, TABLE_9
 from tests.experiments.models.images import (

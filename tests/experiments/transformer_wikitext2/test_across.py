@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from experiments import registry
-from experiments.spec import SCALES
-from experiments.transformer_wikitext2 import figures, spec_across
-from experiments.transformer_wikitext2.task import build
+from experiments.declare import registry
+from experiments.declare.spec import SCALES
+from experiments.families.transformer_wikitext2 import figures, spec_across
+from experiments.families.transformer_wikitext2.task import build
 
 NAMES = [figure.name for figure in spec_across.ACROSS_FIGURES]
 LAYOUTS = {

@@ -7,10 +7,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from experiments import claims, plotting
-from experiments.spec import load
-from experiments.transformer_wikitext2 import fig5
-from experiments.transformer_wikitext2.spec import COORDINATES, FIG5, POST_FIG1
+from experiments.analysis import claims, plotting
+from experiments.declare.spec import load
+from experiments.families.transformer_wikitext2 import fig5
+from experiments.families.transformer_wikitext2.spec import COORDINATES, FIG5, POST_FIG1
 
 WIDTHS = (16, 32, 64, 128)
 
@@ -65,7 +65,7 @@ def test_what_does_not_move_or_is_not_finite_is_not_judged():
 
 
 def test_the_measurement_is_repeatable_and_starts_at_zero():
-    from experiments.transformer_wikitext2.coordinates import QUANTITIES, measure
+    from experiments.families.transformer_wikitext2.coordinates import QUANTITIES, measure
 
     settings = {**COORDINATES.at("smoke"), "widths": (16, 32), "seeds": 1}
     first, second = measure(settings, "wikipedia_sample"), measure(settings, "wikipedia_sample")

@@ -8,11 +8,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from experiments import claims, plotting, products, registry
-from experiments.spec import RunConfig, load
-from experiments.transformer_wikitext2.config import TransformerConfig
-from experiments.transformer_wikitext2.figures import draw_fig1
-from experiments.transformer_wikitext2.spec import FIG1
+from experiments import products
+from experiments.analysis import claims, plotting
+from experiments.declare import registry
+from experiments.declare.spec import RunConfig, load
+from experiments.families.transformer_wikitext2.config import TransformerConfig
+from experiments.families.transformer_wikitext2.figures import draw_fig1
+from experiments.families.transformer_wikitext2.spec import FIG1
 
 WIDTHS, RATES, SEEDS = (32, 64, 128), (-9.0, -8.0, -7.0, -6.0, -5.0), 2
 START, CURVATURE = -6.0, 0.1  # best log2 rate of the narrowest model; nats an octave squared

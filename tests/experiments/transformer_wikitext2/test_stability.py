@@ -8,11 +8,12 @@ import pandas as pd
 import pytest
 import torch
 
-from experiments import engine, registry
+from experiments.declare import registry
 from experiments.errors import UserError
-from experiments.process import Machine
-from experiments.transformer_wikitext2 import figures
-from experiments.transformer_wikitext2.task import LanguageModeling, build
+from experiments.families.transformer_wikitext2 import figures
+from experiments.families.transformer_wikitext2.task import LanguageModeling, build
+from experiments.train import engine
+from experiments.train.process import Machine
 from tests.tiny_runs import tiny_run
 
 STEPS, WIDTHS, SEEDS = 100, (32, 64, 128), 5

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from experiments import registry
-from experiments.transformer_wikitext2.config import TransformerConfig, flops
-from experiments.transformer_wikitext2.spec import FIG1
-from experiments.transformer_wikitext2.task import build
+from experiments.declare import registry
+from experiments.families.transformer_wikitext2.config import TransformerConfig, flops
+from experiments.families.transformer_wikitext2.spec import FIG1
+from experiments.families.transformer_wikitext2.task import build
 from mupkit import get_infshapes
 from mupkit.rules import rule_for, scale
 from tests.tiny_runs import tiny_run
@@ -177,7 +177,7 @@ def growth(parametrization: str, norm: str, **changes) -> dict[str, float]:
 
 
 def _changes(config: TransformerConfig, seed: int) -> dict[str, float]:
-    from experiments.engine import make_optimizer
+    from experiments.train.engine import make_optimizer
 
     torch.manual_seed(seed)
     model = build(config)

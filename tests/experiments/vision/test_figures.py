@@ -8,12 +8,14 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from experiments import grid, products, registry, searched
-from experiments.mlp_cifar10 import figures as mlp
-from experiments.resnet_cifar10 import figures as resnet
-from experiments.resnet_cifar10.spec import GRID, ResNetConfig
-from experiments.spec import load
-from experiments.wide_resnet_imagenet import figures as wide
+from experiments import products
+from experiments.analysis import grid, searched
+from experiments.declare import registry
+from experiments.declare.spec import load
+from experiments.families.mlp_cifar10 import figures as mlp
+from experiments.families.resnet_cifar10 import figures as resnet
+from experiments.families.resnet_cifar10.spec import GRID, ResNetConfig
+from experiments.families.wide_resnet_imagenet import figures as wide
 
 FAMILIES = ("mlp_cifar10", "resnet_cifar10", "wide_resnet_imagenet")
 NAMES = [p.name for f in FAMILIES for p in registry.experiment(f).products]

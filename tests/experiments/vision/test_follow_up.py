@@ -3,9 +3,11 @@
 import pandas as pd
 import pytest
 
-from experiments import products, registry, sweep
-from experiments.spec import Table
-from experiments.store import Store
+from experiments import products
+from experiments.declare import registry
+from experiments.declare.spec import Table
+from experiments.runs import sweep
+from experiments.runs.store import Store
 
 
 def test_collect_trains_the_winner_at_the_wide_model_once(tmp_path, monkeypatch) -> None:

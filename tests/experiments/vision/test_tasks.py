@@ -7,17 +7,18 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from experiments import engine, registry
 from experiments.data import image_source
+from experiments.declare import registry
+from experiments.declare.spec import SCALES, load
 from experiments.errors import UserError
-from experiments.mlp_cifar10 import task as mlp_task
-from experiments.mlp_cifar10.spec import MlpConfig
-from experiments.process import Machine
-from experiments.resnet_cifar10 import task as resnet_task
-from experiments.resnet_cifar10.spec import ResNetConfig
-from experiments.spec import SCALES, load
-from experiments.wide_resnet_imagenet import task as wide_task
-from experiments.wide_resnet_imagenet.spec import SPACE, WideResNetConfig
+from experiments.families.mlp_cifar10 import task as mlp_task
+from experiments.families.mlp_cifar10.spec import MlpConfig
+from experiments.families.resnet_cifar10 import task as resnet_task
+from experiments.families.resnet_cifar10.spec import ResNetConfig
+from experiments.families.wide_resnet_imagenet import task as wide_task
+from experiments.families.wide_resnet_imagenet.spec import SPACE, WideResNetConfig
+from experiments.train import engine
+from experiments.train.process import Machine
 
 MACHINE = Machine("cpu", 1, "highest")
 SHARED = {"data": "digits", "log2lr": -4.0, "steps": 3, "batch_size": 16, "optimizer": "sgd"}

@@ -1,0 +1,212 @@
+"""Loss over one hyperparameter, a curve a width, SP beside µP: pictures and claims of sweeps.
+
+Pure functions of the tidy table of runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from experiments.analysis import plotting, transfer
+from experiments.declare.spec import Measured
+
+
+def draw_pairs(
+    pairs: Mapping[str, pd.DataFrame], ylabels: Mapping[str, str], width: str = "width"
+) -> Figure:
+    """Panels of SP and µP side by side, a pair for each table; a pair shares its loss axis.
+
+    Args:
+        pairs: tables by heading; an only one may have the heading "".
+        ylabels: by heading.
+        width: what the width is called in the legend.
+    """
+    count = len(pairs)
+    fig, axes = plotting.subplots(
+        1, 2 * count, figsize=(8.6 if count == 1 else 1.2 + 5.2 * count, 3.9), squeeze=False
+    )
+    for i, (heading, runs) in enumerate(pairs.items()):
+        left, right = axes[0, 2 * i : 2 * i + 2]
+        right.sharex(left)
+        right.sharey(left)
+        right.tick_params(labelleft=False)
+        _pair(left, right, runs, short=count > 1, heading=heading)
+        left.set_ylabel(ylabels[heading])
+    handles, labels = axes[0, -1].get_legend_handles_labels()
+    fig.legend(
+        handles, labels, title=width, loc="outside right center", fontsize=8, title_fontsize=8
+    )
+    return fig
+
+
+def _pair(left: Axes, right: Axes, runs: pd.DataFrame, short: bool, heading: str) -> None:
+    scapes = {p: transfer.landscape(runs, p) for p in ("sp", "mup")}
+    best_mup = scapes["mup"].losses.mean(axis=0).min()  # infinite if every rate diverged
+    for ax, (parametrization, scape) in zip((left, right), scapes.items(), strict=True):
+        curves(ax, scape)
+        if np.isfinite(best_mup):
+            ax.axhline(best_mup, color="#444444", linestyle="--", linewidth=1, zorder=1)
+        name = {"sp": "SP", "mup": "µP"}[parametrization]
+        title = f"{heading}, {name}" if short else plotting.NAME[parametrization]
+        ax.set_title(title, color=plotting.COLOR[parametrization])
+        plotting.log2_axis(ax, "log2 learning rate")
+    left.set_ylim(*limits(scapes))
+    if np.isfinite(best_mup):
+        left.annotate(
+            "best µP model",
+            (scapes["sp"].grid[0], best_mup),  # small rates are the farthest from the best loss
+            xytext=(0, -3),
+            textcoords="offset points",
+            ha="left",
+            va="top",
+            fontsize=7.5,
+            color="#444444",
+        )
+
+
+def curves(
+    ax: Axes, scape: transfer.Landscape, show: Callable[[np.ndarray], np.ndarray] = np.asarray
+) -> None:
+    """A curve with the range over seeds for each width; its best and divergences marked.
+
+    Args:
+        show: what is drawn of a loss, such as the accuracy of an error rate.
+    """
+    colors = plotting.width_colors(list(scape.sizes))
+    for width, losses in zip(scape.sizes, np.moveaxis(scape.losses, 1, 0), strict=True):
+        mean = np.where(np.isfinite(losses), losses, np.nan).mean(axis=0)
+        color = colors[width]
+        ax.plot(scape.grid, show(mean), color=color, label=f"{width}", zorder=2)
+        band = show(losses.min(axis=0)), show(losses.max(axis=0))
+        ax.fill_between(scape.grid, *band, color=color, alpha=0.2, lw=0)
+        lost = np.isnan(mean)
+        around = np.pad(lost, 1, constant_values=True)
+        alone = ~lost & around[:-2] & around[2:]  # between two divergences no line reaches it
+        ax.plot(scape.grid[alone], show(mean[alone]), ".", ms=4, color=color, zorder=2)
+        ax.plot(
+            scape.grid[lost],
+            np.full(lost.sum(), 0.98),
+            "x",
+            ms=5,
+            color=color,
+            transform=ax.get_xaxis_transform(),
+        )
+        if not lost.all():
+            best = np.nanargmin(mean)
+            ax.plot(
+                scape.grid[best], show(mean[best]), "o", ms=6, color=color, mec="white", zorder=3
+            )
+
+
+def limits(scapes: Mapping[Any, transfer.Landscape]) -> tuple[float, float]:
+    """From below the lowest loss to what most curves reach; a blow-up may leave the panel."""
+    finite = np.concatenate([s.losses[np.isfinite(s.losses)] for s in scapes.values()])
+    if not len(finite):
+        return 0.0, 1.0
+    low, high = finite.min(), np.quantile(finite, 0.97)
+    margin = 0.06 * (high - low) or 0.5
+    return low - margin, high + 2 * margin  # room for the marks of divergence
+
+
+def over_seeds(statistic: Callable[[np.ndarray], float], seeds: int, note: str = "") -> Measured:
+    """A statistic of seed indices for all seeds, with its bootstrap interval.
+
+    Where it is infinite, as with a model that diverged, so is the end of the interval on that side;
+    the other end is too if it is infinite for every seed alone.
+    """
+    value = statistic(np.arange(seeds))
+    if np.isinf(value):
+        other = value if all(statistic(np.array([i])) == value for i in range(seeds)) else None
+        return Measured(value, *((other, value) if value > 0 else (value, other)), note)
+    low, high = transfer.bootstrap(statistic, seeds) or (None, None)
+    missing = "" if low is not None else "no interval: one seed, or a diverged run"
+    return Measured(value, low, high, "; ".join(filter(None, (note, missing))))
+
+
+def _best_rates(scape: transfer.Landscape) -> tuple[str, bool]:
+    """A note of the best grid point of each width, and whether all of them are inside the grid."""
+    mean = scape.losses.mean(axis=0)
+    best, lost = transfer.grid_optimum(mean), transfer.diverged_sizes(mean)
+    rates = [
+        f"{width}: {'diverged' if gone else format(rate, 'g')}"
+        for width, rate, gone in zip(scape.sizes, scape.grid[best], lost, strict=True)
+    ]
+    note = "best log2 value by width " + ", ".join(rates)
+    edge = np.isin(best, (0, len(scape.grid) - 1)) & ~lost
+    if edge.any():
+        note += "; an optimum is at the edge of the grid"
+    return note, not (edge | lost).any()
+
+
+def mup_optimum_range(runs: pd.DataFrame) -> Measured:
+    """How far apart the best learning rates of µP lie over the widths, in grid steps."""
+    return optimum_range(transfer.landscape(runs, "mup"))
+
+
+def optimum_range(scape: transfer.Landscape) -> Measured:
+    """How far apart the best grid points lie over the widths, in grid steps.
+
+    With an optimum at the edge of the grid the range is a lower bound: it is given beyond one step
+    and NaN otherwise. NaN if a width diverged at every rate.
+    """
+    mean = scape.losses.mean(axis=0)
+    best = transfer.grid_optimum(mean)
+    note, inside = _best_rates(scape)
+    steps = float(best.max() - best.min())
+    known = inside or (steps > 1 and not transfer.diverged_sizes(mean).any())
+    return Measured(steps if known else float("nan"), note=note)
+
+
+def sp_optimum_drift(runs: pd.DataFrame) -> Measured:
+    """Octaves by which the fitted optimum of SP moves for each doubling of the width."""
+    scape = transfer.landscape(runs, "sp")
+    fitted = [transfer.fitted_optimum(scape.grid, row) for row in scape.losses.mean(axis=0)]
+    steps = ", ".join(f"{step:.2f}" for step in np.diff(fitted))
+    return over_seeds(
+        lambda index: transfer.drift_per_doubling(scape, scape.losses[index]),
+        len(scape.losses),
+        f"{_best_rates(scape)[0]}; octaves at each step to the next width {steps}",
+    )
+
+
+def mup_worst_widening(runs: pd.DataFrame) -> Measured:
+    """The largest loss increase of µP to the next width up to the narrowest's best rate."""
+    return largest_widening(transfer.landscape(runs, "mup"))
+
+
+def largest_widening(scape: transfer.Landscape) -> Measured:
+    """The largest loss increase to the next width up to the narrowest model's best rate."""
+    up_to = int(transfer.grid_optimum(scape.losses.mean(axis=0))[0])
+    value = transfer.worst_widening(scape, up_to)
+    note = "relative to the Bonferroni bound of the pooled seed noise; below 0: always better"
+    return Measured(value, note="needs two seeds and two widths" if np.isnan(value) else note)
+
+
+def mup_minus_sp(runs: pd.DataFrame) -> Measured:
+    """Best loss of the widest µP model minus that of the widest SP model."""
+    mup, sp = transfer.landscape(runs, "mup"), transfer.landscape(runs, "sp")
+    return over_seeds(
+        lambda index: transfer.best_difference(mup.losses[index], sp.losses[index]),
+        len(mup.losses),
+    )
+
+
+def mup_regret(runs: pd.DataFrame) -> Measured:
+    """What the narrowest µP model's best rate costs the widest."""
+    return _regret(runs, "mup")
+
+
+def sp_regret(runs: pd.DataFrame) -> Measured:
+    """What the narrowest SP model's best rate costs the widest."""
+    return _regret(runs, "sp")
+
+
+def _regret(runs: pd.DataFrame, parametrization: str) -> Measured:
+    scape = transfer.landscape(runs, parametrization)
+    return over_seeds(lambda index: transfer.regret(scape, scape.losses[index]), len(scape.losses))

@@ -1,0 +1,144 @@
+"""Loss over several hyperparameters, across several dimensions: a panel each, pictures and claims.
+
+Every run of such a figure has all its hyperparameters and dimensions at their usual value, but for
+one hyperparameter and one dimension, which span a panel. Pure functions of the tidy table of runs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from experiments.analysis import landscapes, plotting, transfer
+from experiments.declare.layout import Layout
+from experiments.declare.schedules import SCHEDULES
+from experiments.declare.spec import Measured
+
+
+@dataclass(frozen=True)
+class Axis:
+    """A hyperparameter: its label, and where a value stands on its axis (log2 without `place`)."""
+
+    label: str
+    place: Callable[[Any], float] | None = None
+    names: Sequence[str] = ()
+
+
+AXES = {
+    "log2lr": Axis("log2 learning rate"),
+    "output_mult": Axis("log2 output multiplier"),
+    "attn_mult": Axis("log2 attention multiplier"),
+    "init_std": Axis("log2 std of initialization"),
+    "schedule": Axis("schedule", SCHEDULES.index, SCHEDULES),
+    "beta2": Axis("−log2 (1 − Adam's β2)", lambda beta2: -math.log2(1 - beta2)),
+}
+DIMENSIONS = {
+    "width": "width\n(d_model)",
+    "n_layer": "depth\n(blocks)",
+    "batch_size": "batch size",
+    "seq_len": "sequence\nlength",
+    "steps": "training\nsteps",
+}
+
+
+def landscape(
+    runs: pd.DataFrame, layout: Layout, key: str, row: tuple[str, str]
+) -> transfer.Landscape:
+    """The landscape of a panel; all that it does not vary is at its usual value."""
+    parametrization, along = row
+    for column in {*layout.keys, *(dimension for _, dimension in layout.rows)} - {key, along}:
+        runs = runs[runs[column] == runs[column].mode().iloc[0]]
+    return transfer.landscape(runs, parametrization, key, along, AXES[key].place)
+
+
+def draw(runs: pd.DataFrame, layout: Layout, heads: Sequence[str] = ()) -> Figure:
+    """A row of panels for each dimension or parametrization, a column for each hyperparameter.
+
+    Args:
+        runs: the tidy table.
+        layout: of the panels.
+        heads: what stands before each row's loss axis; nothing if empty.
+    """
+    count = len(layout.rows), len(layout.keys)
+    fig, axes = plotting.subplots(
+        *count,
+        figsize=(1.7 + 2.25 * count[1], 0.7 + 2.3 * count[0]),
+        squeeze=False,
+        sharex="col",
+        sharey="all" if heads else "row",  # rows with heads are compared with each other
+    )
+    found = [{key: landscape(runs, layout, key, row) for key in layout.keys} for row in layout.rows]
+    texts = heads or [""] * count[0]
+    for row, scapes, head, line in zip(layout.rows, found, texts, axes, strict=True):
+        for ax, (key, scape) in zip(line, scapes.items(), strict=True):
+            landscapes.curves(ax, scape)
+            plotting.log2_axis(ax, "")
+            _ticks(ax, AXES[key], scape.grid)
+        line[0].set_ylim(*_limits(found if heads else [scapes]))
+        line[0].set_ylabel("\n".join(filter(None, (head, "training loss (nats)"))))
+        line[-1].legend(
+            title=DIMENSIONS[row[1]],
+            loc="center left",
+            bbox_to_anchor=(1.0, 0.5),
+            fontsize=8,
+            title_fontsize=8,
+        )
+    for ax, key in zip(axes[-1], layout.keys, strict=True):
+        ax.set_xlabel(AXES[key].label)
+    return fig
+
+
+def _limits(rows: Sequence[dict[str, transfer.Landscape]]) -> tuple[float, float]:
+    """As usual for landscapes, and above the mean losses of all named values, such as schedules."""
+    panels = [(key, scape) for row in rows for key, scape in row.items()]
+    low, high = landscapes.limits(dict(enumerate(scape for _, scape in panels)))
+    means = [scape.losses.mean(axis=0) for key, scape in panels if AXES[key].names]
+    top = max((mean[np.isfinite(mean)].max(initial=low) for mean in means), default=low)
+    return low, max(high, top + 0.03 * (top - low))
+
+
+def _ticks(ax: Any, axis: Axis, grid: np.ndarray) -> None:
+    if axis.names:
+        ax.set_xticks(grid, [axis.names[int(i)] for i in grid], rotation=60, fontsize=7)
+
+
+def worst_regret(
+    runs: pd.DataFrame, layout: Layout, row: tuple[str, str], keys: Sequence[str] = ()
+) -> Measured:
+    """The largest regret of a row's hyperparameters: of the smallest model's best at the largest.
+
+    Args:
+        keys: of the row's hyperparameters; all if empty.
+    """
+    scapes = {key: landscape(runs, layout, key, row) for key in keys or layout.keys}
+    return _regret(scapes)
+
+
+def _regret(scapes: dict[str, transfer.Landscape]) -> Measured:
+    def largest(index: np.ndarray) -> float:
+        return float(np.max([transfer.regret(s, s.losses[index]) for s in scapes.values()]))
+
+    seeds = len(next(iter(scapes.values())).losses)
+    note = "; ".join(f"{key}: {_described(scape, AXES[key])}" for key, scape in scapes.items())
+    return landscapes.over_seeds(largest, seeds, note)
+
+
+def _described(scape: transfer.Landscape, axis: Axis) -> str:
+    best = transfer.grid_optimum(scape.losses.mean(axis=0))[[0, -1]]
+
+    def name(place: int) -> str:
+        if axis.names:
+            return axis.names[int(scape.grid[place])]
+        edge = " (edge)" if place in (0, len(scape.grid) - 1) else ""
+        return f"{scape.grid[place]:.3g}{edge}"
+
+    return (
+        f"best at {name(best[0])} to {name(best[1])}, regret {transfer.regret(scape):.3f}, "
+        f"rank correlation {transfer.rank_correlation(scape):.2f}"
+    )

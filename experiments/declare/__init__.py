@@ -1,0 +1,1 @@
+"""What is to be run and shown. Neither torch nor pandas: a workflow reads it at every call."""

@@ -1,0 +1,38 @@
+"""Which panels a figure of many has, as data; `experiments.analysis.panels` draws and measures them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from experiments.declare.spec import Call, Claim
+from experiments.declare.statements import transfers
+
+PANELS = "experiments.analysis.panels"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Which panels a figure has: a column for each hyperparameter, a row for each of `rows`.
+
+    Args:
+        keys: hyperparameters.
+        rows: (parametrization, dimension) of each row.
+    """
+
+    keys: tuple[str, ...]
+    rows: tuple[tuple[str, str], ...]
+
+    def draw(self, heads: Sequence[str] = ()) -> Call:
+        """The figure; `heads` stand before each row's loss axis."""
+        return Call(f"{PANELS}:draw", {"layout": self, "heads": heads})
+
+    def regret(self, row: tuple[str, str], keys: Sequence[str] = ()) -> Call:
+        """The largest regret of a row's hyperparameters, or of those that `keys` names."""
+        return Call(f"{PANELS}:worst_regret", {"layout": self, "row": row, "keys": keys})
+
+    def transfers(
+        self, row: tuple[str, str], what: str, source: str, id: str, keys: Sequence[str] = ()
+    ) -> Claim:
+        """The claim that the smallest model's best value costs the largest next to nothing."""
+        return transfers(source, self.regret(row, keys), what, id)

@@ -1,0 +1,213 @@
+"""Pictures and claims of the MLPs on CIFAR-10. Pure functions of the tidy table of runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+from matplotlib.animation import FuncAnimation
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from experiments.analysis import landscapes, plotting, transfer
+from experiments.declare.spec import Measured
+
+LOSS = {"xent": "training loss (nats)", "mse": "training loss (squared error)"}
+ANCHORS = {0.0: "SP", 1.0: "µP"}
+
+
+def draw_fig3(runs: pd.DataFrame) -> Figure:
+    """Loss against log2 learning rate, a curve a width, SP left and µP right, same axes."""
+    return landscapes.draw_pairs({"": runs}, {"": LOSS["xent"]})
+
+
+def draw_fig9(runs: pd.DataFrame) -> Figure:
+    """The same with tanh: cross-entropy, then squared error."""
+    tanh = runs[runs["activation"] == "tanh"]
+    pairs = {
+        "cross-entropy": tanh[tanh["loss"] == "xent"],
+        "squared error": tanh[tanh["loss"] == "mse"],
+    }
+    return landscapes.draw_pairs(
+        pairs, {"cross-entropy": LOSS["xent"], "squared error": LOSS["mse"]}
+    )
+
+
+def mup_minus_sp(runs: pd.DataFrame, activation: str, loss: str) -> Measured:
+    """Best loss of the widest µP model minus that of the widest SP model, of one kind of MLP."""
+    return landscapes.mup_minus_sp(_part(runs, activation, loss))
+
+
+def slower_convergence(runs: pd.DataFrame) -> Measured:
+    """How much larger a share of the first widening's change the last one's is with tanh."""
+    relu, tanh = (
+        transfer.landscape(_part(runs, activation, "xent"), "mup")
+        for activation in ("relu", "tanh")
+    )
+    if len(relu.sizes) < 3:
+        return Measured(float("nan"), note="needs three widths")
+
+    def difference(index: np.ndarray) -> float:
+        return _remaining(tanh.losses[index]) - _remaining(relu.losses[index])
+
+    shares = [_remaining(scape.losses) for scape in (relu, tanh)]
+    note = f"share with ReLU {shares[0]:.2f}, with tanh {shares[1]:.2f}"
+    return landscapes.over_seeds(difference, len(relu.losses), note)
+
+
+def _remaining(losses: np.ndarray) -> float:
+    """Mean change at the last widening over that at the first, where no run diverged."""
+    mean = losses.mean(axis=0)
+    mean = mean[:, np.isfinite(mean).all(axis=0)]
+    change = np.abs(np.diff(mean, axis=0)).mean(axis=1)
+    return float(change[-1] / change[0])
+
+
+def _part(runs: pd.DataFrame, activation: str, loss: str) -> pd.DataFrame:
+    return runs[(runs["activation"] == activation) & (runs["loss"] == loss)]
+
+
+# Between SP and µP
+
+
+def by_t(runs: pd.DataFrame) -> dict[float, transfer.Landscape]:
+    """The landscape at each t; SP is t = 0."""
+    t = runs["t"].where(runs["parametrization"] == "mup", 0.0)
+    return {
+        float(value): transfer.landscape(runs[t == value].assign(parametrization="mup"), "mup")
+        for value in sorted(t.unique())
+    }
+
+
+def draw_frames(runs: pd.DataFrame) -> Figure:
+    """A panel for each t, all on the same axes."""
+    scapes = by_t(runs)
+    fig, axes = plotting.subplots(
+        1, len(scapes), figsize=(1.4 + 1.75 * len(scapes), 3.4), sharex=True, sharey=True
+    )
+    for ax, (t, scape) in zip(np.atleast_1d(axes), scapes.items(), strict=True):
+        _frame(ax, t, scape)
+        ax.set_ylim(*landscapes.limits(scapes))
+        ax.xaxis.set_major_locator(plotting.matplotlib.ticker.MultipleLocator(4))
+    np.atleast_1d(axes)[0].set_ylabel(LOSS["xent"])
+    _legend(fig, np.atleast_1d(axes)[0])
+    return fig
+
+
+def animate(runs: pd.DataFrame) -> FuncAnimation:
+    """A frame for each t."""
+    scapes = by_t(runs)
+    fig, ax = plotting.subplots(figsize=(5.6, 4.2))
+    frames = list(scapes)
+    rates = np.concatenate([scape.grid for scape in scapes.values()])
+
+    def show(i: int) -> None:
+        ax.clear()
+        _frame(ax, frames[i], scapes[frames[i]])
+        ax.set_xlim(rates.min() - 0.5, rates.max() + 0.5)
+        ax.set_ylim(*landscapes.limits(scapes))
+        ax.set_ylabel(LOSS["xent"])
+
+    show(0)
+    _legend(fig, ax)
+    return FuncAnimation(fig, show, frames=len(frames))
+
+
+def _frame(ax: Axes, t: float, scape: transfer.Landscape) -> None:
+    landscapes.curves(ax, scape)
+    name = f" ({ANCHORS[t]})" if t in ANCHORS else ""
+    color = {0.0: plotting.COLOR["sp"], 1.0: plotting.COLOR["mup"]}.get(t, "black")
+    ax.set_title(f"t = {t:g}{name}", color=color)
+    plotting.log2_axis(ax, "log2 learning rate")
+
+
+def _legend(fig: Figure, ax: Axes) -> None:
+    handles, labels = ax.get_legend_handles_labels()
+    fig.legend(
+        handles, labels, title="width", loc="outside right center", fontsize=8, title_fontsize=8
+    )
+
+
+def draw_interpolation(runs: pd.DataFrame) -> Figure:
+    """Drift of the optimum and regret against t, with intervals over seeds."""
+    scapes = by_t(runs)
+    fig, axes = plotting.subplots(1, 2, figsize=(8.6, 3.6))
+    panels = {
+        "drift of the best rate\n(octaves per doubling)": transfer.drift_per_doubling,
+        "regret of the narrowest's rate\n(nats)": transfer.regret,
+    }
+    for ax, (label, statistic) in zip(axes, panels.items(), strict=True):
+        _over_t(ax, scapes, statistic)
+        ax.set_xlabel("t")
+        ax.set_ylabel(label)
+    return fig
+
+
+def _over_t(
+    ax: Axes,
+    scapes: dict[float, transfer.Landscape],
+    statistic: Callable[[transfer.Landscape, np.ndarray], float],
+) -> None:
+    """A statistic against t, with its interval over seeds; SP and µP are marked.
+
+    Crosses at the top: infinite, the widest model diverged at that rate.
+    """
+    values = {t: statistic(s, s.losses) for t, s in scapes.items()}
+    lost = [t for t, value in values.items() if np.isposinf(value)]
+    known = {t: value for t, value in values.items() if np.isfinite(value)}
+    ax.plot(
+        lost, [0.96] * len(lost), "x", ms=6, color="#444444", transform=ax.get_xaxis_transform()
+    )
+    ax.plot(list(known), list(known.values()), "o-", color="#444444", ms=4)
+    for t in known:
+        scape = scapes[t]
+
+        def resampled(index: np.ndarray, scape: transfer.Landscape = scape) -> float:
+            return statistic(scape, scape.losses[index])
+
+        band = transfer.bootstrap(resampled, len(scape.losses))
+        if band is not None:
+            ax.plot([t, t], band, color="#444444", lw=4, alpha=0.25, solid_capstyle="butt")
+    ax.axhline(0, color="#999999", lw=0.8)
+    for t, name in ANCHORS.items():
+        color = plotting.COLOR[{"SP": "sp", "µP": "mup"}[name]]
+        ax.axvline(t, ls=":", color=color)
+        ax.annotate(
+            name,
+            (t, 1),
+            xycoords=("data", "axes fraction"),
+            ha="center",
+            va="bottom",
+            fontsize=8,
+            color=color,
+        )
+
+
+def still_at(runs: pd.DataFrame) -> Measured:
+    """Distance from 1 of the t at which the fitted drift of the optimum is zero.
+
+    The drift of each t whose optima lie inside the grid, on a least-squares line over t.
+    """
+    scapes = by_t(runs)
+    seeds = len(next(iter(scapes.values())).losses)
+
+    def crossing(index: np.ndarray) -> float:
+        drift = {t: transfer.drift_per_doubling(s, s.losses[index]) for t, s in scapes.items()}
+        known = {t: value for t, value in drift.items() if np.isfinite(value)}
+        if len(known) < 3:
+            return float("nan")
+        slope, start = np.polyfit(list(known), list(known.values()), 1)
+        return float(-start / slope)
+
+    every = crossing(np.arange(seeds))
+    drifts = ", ".join(f"{t:g}: {transfer.drift_per_doubling(s):.2f}" for t, s in scapes.items())
+    band = transfer.bootstrap(lambda index: abs(crossing(index) - 1), seeds) or (None, None)
+    return Measured(abs(every - 1), *band, note=f"it is at {every:.2f}; drift by t {drifts}")
+
+
+def regret_above_least(runs: pd.DataFrame) -> Measured:
+    """Regret of µP minus the least regret of any t."""
+    regrets = {t: transfer.regret(scape) for t, scape in by_t(runs).items()}
+    note = "regret by t " + ", ".join(f"{t:g}: {value:.3f}" for t, value in regrets.items())
+    return Measured(regrets[1.0] - min(regrets.values()), note=note)

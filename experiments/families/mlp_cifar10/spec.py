@@ -1,0 +1,276 @@
+"""What is trained and shown of MLPs on CIFAR-10."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal, Self
+
+from pydantic import Field
+
+from experiments.data.image_source import CIFAR10_SOURCES, SHAPES, resolve_cifar10
+from experiments.declare.spec import (
+    Animation,
+    Call,
+    Claim,
+    Experiment,
+    Figure,
+    Override,
+    RunConfig,
+    Sweep,
+)
+from experiments.declare.statements import (
+    beats_sp,
+    does_not_transfer,
+    falls,
+    stays,
+    transfers,
+    wider_is_better,
+)
+from experiments.errors import UserError
+
+NAME = "mlp_cifar10"
+FIGURES = f"experiments.families.{NAME}.figures"
+
+
+class MlpConfig(RunConfig):
+    """Two hidden layers of one width."""
+
+    family: ClassVar[str] = NAME
+
+    images: int | None = Field(None, gt=0, description="training images (all)")
+    loss: Literal["xent", "mse"] = Field("xent", description="cross-entropy or squared error")
+    activation: Literal["relu", "tanh"] = Field("relu", description="of the hidden layers")
+    bias: bool = Field(False, description="biases in the hidden layers")
+    input_mult: float = Field(1.0, gt=0, description="factor of the input layer's rate")
+    output_mult: float = Field(1.0, gt=0, description="multiplier of the output")
+    init_std: float = Field(1.0, gt=0, description="std of weights, times 1/sqrt(fan_in)")
+    zero_readout: bool = Field(True, description="readout starts at zero")
+    t: float = Field(1.0, ge=0, le=2, description="exponents of width from SP (0) to µP (1)")
+
+    def canonical(self) -> dict[str, Any]:
+        values = super().canonical()
+        if self.parametrization == "sp" or self.t == 0:
+            values["parametrization"] = "sp"
+            for key in ("t", "base_width"):
+                values.pop(key, None)
+        return values
+
+    def narrowed(self, width: int) -> Self:
+        """As of any run, t = 0 being SP; between SP and µP no narrow run behaves as a wide one."""
+        if self.parametrization == "sp" or self.t == 0:
+            return super().narrowed(width).replace(base_width=self.width, t=1.0)
+        if self.t != 1:
+            raise UserError(f"{NAME}: t: {self.t:g} cannot be replayed narrow; give --t 0 or --t 1")
+        return super().narrowed(width)
+
+    def describe(self) -> str:
+        between = f" t {self.t:g}" if self.parametrization == "mup" and self.t != 1 else ""
+        return f"{self.activation} {self.loss}{between} {super().describe()}"
+
+
+def flops(config: MlpConfig) -> float:
+    """Training FLOPs: 6 for each weight and image, but the first layer passes nothing back."""
+    d_in, classes = SHAPES[config.data]
+    weights = 4 * d_in * config.width + 6 * (config.width**2 + config.width * classes)
+    return float(weights * config.batch_size * config.steps)
+
+
+# The paper's Section 3 and Fig. 3: SGD, 20 epochs of 781 steps. It does not give the multipliers:
+# those of its authors' example (github.com/microsoft/mup, examples/MLP), by activation and loss.
+PAPER: dict[str, Any] = {
+    "base_width": 128,
+    "steps": 15620,
+    "batch_size": 64,
+    "optimizer": "sgd",
+}
+SMALL: dict[str, Any] = {"base_width": 64}
+EPOCH = 781  # steps
+SMOKE: dict[str, Any] = {"base_width": 8, "steps": 6, "batch_size": 16, "images": 64}
+RELU = {"activation": "relu", "loss": "xent", "input_mult": 2.0**-8, "output_mult": 2.0**5}
+TANH = {"activation": "tanh", "loss": "xent", "input_mult": 2.0**-3, "output_mult": 2.0**5}
+TANH_MSE = {"activation": "tanh", "loss": "mse", "input_mult": 2.0**3, "output_mult": 2.0**-3}
+
+PAPER_WIDTHS = (256, 512, 1024, 2048, 4096, 8192)
+SMALL_WIDTHS, SMOKE_WIDTHS = (64, 256, 1024), (8, 16)
+SEEDS = {"paper": 5, "small": 2, "smoke": 2}
+
+
+def sweep(
+    name: str, options: dict[str, Any], rates: dict[str, Any], epochs: int = 1, **grid: Any
+) -> Sweep:
+    """Learning rates over widths, with options of the model, at all scales.
+
+    `epochs` are those at the scale `small`.
+    """
+    return Sweep(
+        name=name,
+        config=MlpConfig,
+        base={**PAPER, **options},
+        grid={**grid, "width": PAPER_WIDTHS, "log2lr": rates["paper"]},
+        seeds=SEEDS["paper"],
+        scales={
+            "small": Override(
+                base={**SMALL, "steps": epochs * EPOCH},
+                grid={"width": SMALL_WIDTHS, "log2lr": rates["small"]},
+                seeds=SEEDS["small"],
+            ),
+            "smoke": Override(
+                base=SMOKE,
+                grid={"width": SMOKE_WIDTHS, "log2lr": rates["smoke"]},
+                seeds=SEEDS["smoke"],
+            ),
+        },
+    )
+
+
+BOTH = ("sp", "mup")
+
+
+def rates(highest: int, octaves: int = 8) -> dict[str, Any]:
+    """log2 rates up to one at which the base model diverges or is far past its best.
+
+    At `small` over so many octaves: SP's best rate falls with width.
+    """
+    return {
+        "paper": tuple(range(highest - 19, highest + 1)),
+        "small": tuple(range(highest - octaves, highest + 1)),
+        "smoke": (highest - 6, highest - 4, highest - 2),
+    }
+
+
+RELU_RATES, TANH_RATES, TANH_MSE_RATES = rates(-2), rates(-5, octaves=12), rates(2)
+WIDTH_LR = sweep("mlp_width_lr", RELU, rates(-2, octaves=12), epochs=2, parametrization=BOTH)
+# At `small` one epoch of the same runs, read from those of two.
+WIDTH_LR_SHORT = sweep("mlp_width_lr_short", RELU, rates(-2, octaves=12), parametrization=BOTH)
+TANH_XENT = sweep("mlp_tanh_xent", TANH, TANH_RATES, parametrization=BOTH)
+TANH_SQUARED = sweep("mlp_tanh_mse", TANH_MSE, TANH_MSE_RATES, parametrization=BOTH)
+BETWEEN = (0.25, 0.5, 0.75, 1.25, 1.5)
+INTERPOLATION = sweep("mlp_interpolation", RELU, RELU_RATES, t=BETWEEN)
+
+FIG3 = Figure(
+    name="fig3",
+    title="Learning rate across width of an MLP: standard parametrization against µP",
+    caption=(
+        "Training loss against the learning rate of MLPs with two hidden layers of several "
+        "widths, ReLU, cross-entropy, trained with SGD on CIFAR-10. Dots mark each width's "
+        "minimum, crosses at the top rates at which a run diverged; the dashed line is the lowest "
+        "loss of any µP model, drawn in both panels."
+    ),
+    source="Figure 3; set-up in Sections 3 and 4",
+    sweeps=(WIDTH_LR,),
+    draw=f"{FIGURES}:draw_fig3",
+    claims=(
+        stays("Section 4, Fig. 3 right"),
+        falls(
+            "Section 3, Fig. 3 left",
+            0.33,
+            "a third of an octave per doubling of the width, on average, half of what the paper's "
+            "figure shows",
+        ),
+        wider_is_better("Section 4, Fig. 3 right"),
+        beats_sp("Section 4, Fig. 3"),
+        transfers("Section 4, Fig. 3 right"),
+        does_not_transfer("Section 3, Fig. 3 left"),
+    ),
+)
+
+FIG9 = Figure(
+    name="fig9",
+    title="Squashing activations reduce the quality of transfer",
+    caption=(
+        "As Figure 3 with tanh instead of ReLU: cross-entropy on the left, squared error on the "
+        "right, SP beside µP."
+    ),
+    source="Figure 9; Appendix D.3",
+    sweeps=(TANH_XENT, TANH_SQUARED, WIDTH_LR_SHORT),
+    draw=f"{FIGURES}:draw_fig9",
+    claims=(
+        beats_sp(
+            "Appendix D.3, Fig. 9 left",
+            Call(f"{FIGURES}:mup_minus_sp", {"activation": "tanh", "loss": "xent"}),
+            "With cross-entropy the widest µP model is not worse than the widest SP one",
+            id="mup-beats-sp-cross-entropy",
+        ),
+        beats_sp(
+            "Appendix D.3, Fig. 9 right",
+            Call(f"{FIGURES}:mup_minus_sp", {"activation": "tanh", "loss": "mse"}),
+            "With squared error the widest µP model is not worse than the widest SP one",
+            "squared error",
+            "mup-beats-sp-squared-error",
+        ),
+        Claim(
+            id="tanh-converges-more-slowly",
+            statement=(
+                "With tanh the µP curves still change with width where those of ReLU change less: "
+                "the last widening changes them by a larger share of the first one"
+            ),
+            source="Appendix D.3, Fig. 9",
+            measure=f"{FIGURES}:slower_convergence",
+            relation=">=",
+            threshold=0.0,
+            unit="difference of shares",
+        ),
+    ),
+)
+
+MOVING = {
+    "sweeps": (WIDTH_LR_SHORT, INTERPOLATION),
+    "source": "the animation",
+    "work": "the announcement post",
+}
+POST_ANIMATION = Animation(
+    name="post_animation",
+    title="From the standard parametrization to µP",
+    caption=(
+        "Training loss against the learning rate over widths, while the exponents of width in "
+        "initialization and learning rates go from SP (t = 0) to µP (t = 1) and beyond."
+    ),
+    draw=f"{FIGURES}:draw_frames",
+    animate=f"{FIGURES}:animate",
+    **MOVING,
+)
+POST_INTERPOLATION = Figure(
+    name="post_interpolation",
+    title="Where between SP and µP the optimum stands still",
+    caption=(
+        "Left: octaves by which the best learning rate moves per doubling of the width, against "
+        "the interpolation t from SP (0) to µP (1) and beyond. Right: what the narrowest model's "
+        "best learning rate costs the widest; crosses at the top where it diverged. Bars: interval "
+        "over seeds."
+    ),
+    draw=f"{FIGURES}:draw_interpolation",
+    claims=(
+        Claim(
+            id="drift-vanishes-at-mup",
+            statement="The t at which the best learning rate stands still is 1 to within a quarter",
+            source="the post, animation",
+            measure=f"{FIGURES}:still_at",
+            relation="<=",
+            threshold=0.25,
+            unit="distance from t = 1",
+            decided_by="interval",
+        ),
+        Claim(
+            id="regret-least-at-mup",
+            statement="No other t has a lower regret than µP by more than 0.02 nats",
+            source="the post, animation",
+            measure=f"{FIGURES}:regret_above_least",
+            relation="<=",
+            threshold=0.02,
+            unit="nats",
+        ),
+    ),
+    **MOVING,
+)
+
+EXPERIMENT = Experiment(
+    name=NAME,
+    title="MLP on CIFAR-10",
+    config=MlpConfig,
+    task=f"experiments.families.{NAME}.task:ImageRegression",
+    example={**PAPER, **SMALL, **RELU, "steps": EPOCH, "width": 256, "log2lr": -5.0},
+    sources=CIFAR10_SOURCES,
+    source=resolve_cifar10,
+    cost=flops,
+    overhead=0.0005,
+    figures=(FIG3, FIG9, POST_ANIMATION, POST_INTERPOLATION),
+)

@@ -1,0 +1,65 @@
+"""How a configuration becomes a model, batches and a loss."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from experiments.data.classification import index_batches, subset
+from experiments.data.images import load_images
+from experiments.families.mlp_cifar10.spec import MlpConfig
+from experiments.models.mlp import Mlp, MlpOptions, MlpShape, build_mlp
+
+
+class ImageRegression:
+    """Classification of images by an MLP, with cross-entropy or with squared error.
+
+    Args:
+        config: of the run.
+
+    Batches are indices of images, in an order that the seed alone decides, a new one each epoch.
+    Pixels are scaled to -1 to 1. The squared error is against one-hot targets less their mean.
+    Nothing is measured at the end, as the paper judges MLPs by their training loss: so a short run
+    is the beginning of a longer one.
+    """
+
+    def __init__(self, config: MlpConfig):
+        self.config = config
+        self.images = load_images(config.data)
+        self.fingerprint = self.images.fingerprint
+        self.count = subset(self.images.train_labels, config.images)
+
+    def build(self) -> nn.Module:
+        return build(self.config, self.images.train[0].numel(), self.images.classes)
+
+    def batches(self, device: str) -> Iterator[Tensor]:
+        return index_batches(self.count, self.config.batch_size, self.config.seed)
+
+    def loss(self, model: nn.Module, batch: Tensor) -> Tensor:
+        labels_B = self.images.train_labels[batch]
+        return self._loss(model(self._inputs(model, self.images.batch(batch))), labels_B)
+
+    def evaluate(self, model: nn.Module) -> dict[str, float]:
+        return {}
+
+    def _inputs(self, model: nn.Module, images_BCHW: Tensor) -> Tensor:
+        device = next(model.parameters()).device
+        return images_BCHW.to(device).float().mul_(2 / 255).sub_(1)
+
+    def _loss(self, outputs_BK: Tensor, labels_B: Tensor) -> Tensor:
+        labels_B = labels_B.to(outputs_BK.device)
+        if self.config.loss == "xent":
+            return F.cross_entropy(outputs_BK, labels_B)
+        classes = outputs_BK.shape[1]
+        targets_BK = F.one_hot(labels_B, classes).float() - 1 / classes
+        return F.mse_loss(outputs_BK, targets_BK)
+
+
+def build(config: MlpConfig, d_in: int, classes: int) -> Mlp:
+    """The model of a configuration, on torch's default device."""
+    shared = MlpOptions.__dataclass_fields__.keys() & MlpConfig.model_fields
+    options = MlpOptions(d_in, classes, **{name: getattr(config, name) for name in shared})
+    base = MlpShape(config.base_width) if config.parametrization == "mup" else None
+    return build_mlp(MlpShape(config.width), options, base, config.t)

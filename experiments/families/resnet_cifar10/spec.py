@@ -1,0 +1,255 @@
+"""What is trained and shown of ResNet-9 on CIFAR-10."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, ClassVar
+
+from pydantic import Field
+
+from experiments.data.image_source import CIFAR10_SOURCES, SHAPES, resolve_cifar10
+from experiments.declare.spec import (
+    Call,
+    Claim,
+    Experiment,
+    Figure,
+    Override,
+    RunConfig,
+    Scale,
+    Search,
+    Sweep,
+    Table,
+)
+from experiments.declare.statements import beats_sp, searched_beats_sp, stays, wider_is_better
+
+NAME = "resnet_cifar10"
+FIGURES = f"experiments.families.{NAME}.figures"
+TUNED = Path(__file__).with_name("tuned.json")
+PAD = 4  # pixels of reflected padding before the random crop
+
+
+class ResNetConfig(RunConfig):
+    """ResNet-9 ("Davidnet"); `width` is the channels after the first convolution, 64 at 1x."""
+
+    family: ClassVar[str] = NAME
+
+    images: int | None = Field(None, gt=0, description="training images (all)")
+    output_mult: float = Field(1.0, gt=0, description="multiplier of the output, beside 1/8")
+    init_std: float = Field(1.0, gt=0, description="std of weights, times 1/sqrt(fan_in)")
+    zero_readout: bool = Field(True, description="readout starts at zero")
+    cutout: int = Field(8, ge=0, description="side of the square that is cut out of an image")
+
+
+def flops(config: ResNetConfig) -> float:
+    """Training FLOPs: 6 for each weight of a 3x3 convolution, pixel and image."""
+    inputs, classes = SHAPES[config.data]
+    channels = 3 if inputs % 3 == 0 else 1
+    w, pixels = config.width, inputs / channels
+    weights = (  # of convolutions at full size, a half, a quarter and an eighth
+        9 * (channels * w + 2 * w * w)
+        + 9 * (2 * 4 * w * w + 8 * w * w) / 4
+        + 9 * (32 * w * w) / 16
+        + 9 * (2 * 64 * w * w) / 64
+    )
+    return 6.0 * (8 * w * classes + weights * pixels) * config.batch_size * config.steps
+
+
+def tuned() -> dict[str, Any]:
+    """Rate and multiplier as `python -m experiments tune resnet_cifar10` found them when narrow."""
+    if not TUNED.exists():
+        return {"log2lr": -1.0, "output_mult": 4.0}  # the paper's, of Table 12
+    best: dict[str, Any] = json.loads(TUNED.read_text(encoding="utf-8"))["best"]
+    return best
+
+
+# Appendix G.1.1: 10 epochs, widths 0.5x to 8x, equal at 1x. Batch, augmentation, momentum, decay
+# and the shape of the schedule are those of the training that the model comes from.
+PAPER: dict[str, Any] = {
+    "base_width": 64,
+    "steps": 970,
+    "batch_size": 512,
+    "optimizer": "sgd",
+    "momentum": 0.9,
+    "weight_decay": 5e-4,
+    "schedule": "linear",
+    "warmup": 200,
+}
+SMALL: dict[str, Any] = {
+    "base_width": 4,
+    "steps": 160,
+    "batch_size": 128,
+    "warmup": 32,
+    "images": 10_000,
+}
+SMOKE: dict[str, Any] = {
+    "base_width": 2,
+    "steps": 4,
+    "batch_size": 8,
+    "warmup": 1,
+    "images": 32,
+    "cutout": 2,
+}
+PAPER_BEST = {"log2lr": -1.0, "output_mult": 4.0}  # Table 12, at 0.5x
+RATES = tuple(x / 2 for x in range(-8, 5))
+MULTIPLIERS = tuple(2.0**x for x in range(-3, 7))
+SMALL_RATES, SMALL_MULTIPLIERS = tuple(range(-6, 2)), tuple(2.0**x for x in range(-2, 5))
+WIDTHS = {"paper": (32, 64, 128, 256, 512), "small": (4, 8, 16), "smoke": (2, 4)}
+TARGET: dict[Scale, int] = {"paper": 512, "small": 32, "smoke": 4}
+TARGET_SEEDS: dict[Scale, int] = {"paper": 15, "small": 3, "smoke": 2}
+
+
+def sweep(name: str, grids: dict[Scale, dict[str, Any]], seeds: dict[Scale, int]) -> Sweep:
+    """A sweep whose grid every scale has for itself."""
+    return Sweep(
+        name=name,
+        config=ResNetConfig,
+        base={**PAPER, **PAPER_BEST},
+        grid=grids["paper"],
+        seeds=seeds["paper"],
+        scales={
+            "small": Override({**SMALL, **tuned()}, grids["small"], seeds=seeds["small"]),
+            "smoke": Override(SMOKE, grids["smoke"], seeds=seeds["smoke"]),
+        },
+    )
+
+
+FIGURE_SEEDS: dict[Scale, int] = {"paper": 15, "small": 2, "smoke": 2}
+RATE = sweep(
+    "resnet_log2lr",
+    {
+        "paper": {"parametrization": ("sp", "mup"), "width": WIDTHS["paper"], "log2lr": RATES},
+        "small": {
+            "parametrization": ("sp", "mup"),
+            "width": WIDTHS["small"],
+            "log2lr": SMALL_RATES,
+        },
+        "smoke": {
+            "parametrization": ("sp", "mup"),
+            "width": WIDTHS["smoke"],
+            "log2lr": (-4, -2, 0),
+        },
+    },
+    FIGURE_SEEDS,
+)
+MULTIPLIER = sweep(
+    "resnet_output_mult",
+    {
+        "paper": {"width": WIDTHS["paper"], "output_mult": MULTIPLIERS},
+        "small": {"width": WIDTHS["small"], "output_mult": SMALL_MULTIPLIERS},
+        "smoke": {"width": WIDTHS["smoke"], "output_mult": (1.0, 4.0, 16.0)},
+    },
+    FIGURE_SEEDS,
+)
+# Both parametrizations at the paper's scale, where they differ at 0.5x; at the others they are
+# equal at the narrow width, so that one search serves both.
+GRID = sweep(
+    "resnet_grid",
+    {
+        "paper": {
+            "parametrization": ("sp", "mup"),
+            "width": (32,),
+            "log2lr": RATES,
+            "output_mult": MULTIPLIERS,
+        },
+        "small": {
+            "parametrization": ("mup",),
+            "width": (4,),
+            "log2lr": tuple(range(-5, 1)),
+            "output_mult": tuple(2.0**x for x in range(-1, 5)),
+        },
+        "smoke": {
+            "parametrization": ("mup",),
+            "width": (2,),
+            "log2lr": (-4, -2),
+            "output_mult": (1.0, 4.0),
+        },
+    },
+    {"paper": 15, "small": 1, "smoke": 1},
+)
+
+FIG16 = Figure(
+    name="fig16",
+    title="ResNet on CIFAR-10 over widths: standard parametrization against µP",
+    caption=(
+        "Validation accuracy against the learning rate in SP and in µP, and against the output "
+        "multiplier in µP, of ResNet-9 at several widths (channels after the first convolution; "
+        "64 is 1x). What is not swept was tuned at a narrow width. Dots mark each width's best."
+    ),
+    source="Figure 16; Appendix G.1.1",
+    sweeps=(RATE, MULTIPLIER),
+    draw=f"{FIGURES}:draw_fig16",
+    claims=(
+        stays(
+            "Appendix G.1.1, Fig. 16 right",
+            id="mup-rate-stays",
+            measure=Call(f"{FIGURES}:optimum_range", {"name": "mup"}),
+        ),
+        stays(
+            "Appendix G.1.1, Fig. 16 right",
+            "output multiplier of µP",
+            "mup-multiplier-stays",
+            Call(f"{FIGURES}:optimum_range", {"name": "multiplier"}),
+            over="",
+        ),
+        wider_is_better(
+            "Appendix G.1.1",
+            f"{FIGURES}:mup_worst_widening",
+            "a wider µP model is not worse beyond seed noise",
+        ),
+        Claim(
+            id="sp-widest-underperforms",
+            statement="The widest SP model at its best is worse than the next narrower one",
+            source="Appendix G.1.1, Fig. 16 left",
+            measure=f"{FIGURES}:sp_last_widening",
+            relation="<=",
+            threshold=0.0,
+            unit="percentage points",
+        ),
+        beats_sp(
+            "Appendix G.1.1, Fig. 16",
+            f"{FIGURES}:mup_above_sp",
+            unit="percentage points",
+            higher=True,
+        ),
+    ),
+)
+TABLE12 = Table(
+    name="table12",
+    title="ResNet on CIFAR-10: the best narrow hyperparameters carried to a wide model",
+    caption=(
+        "Grid search of learning rate and output multiplier at a narrow width by validation "
+        "accuracy; the best combination is run at the widest."
+    ),
+    source="Table 12; Appendix G.1.1",
+    sweeps=(GRID,),
+    follow_up=f"{FIGURES}:carry",
+    render=f"{FIGURES}:render_table12",
+    claims=(searched_beats_sp("Appendix G.1.1, Table 12"),),
+)
+
+SEARCH = Search(
+    config=ResNetConfig,
+    base={**PAPER, **SMALL, "width": SMALL["base_width"], "parametrization": "mup"},
+    space={"log2lr": SMALL_RATES, "output_mult": SMALL_MULTIPLIERS},
+    trials=20,
+    finalists=3,
+    rates=SMALL_RATES,
+    seeds=2,
+    scales={"smoke": Override({**SMOKE, "width": SMOKE["base_width"]})},
+)
+
+EXPERIMENT = Experiment(
+    name=NAME,
+    title="ResNet on CIFAR-10",
+    config=ResNetConfig,
+    task=f"experiments.families.{NAME}.task:Classification",
+    example={**PAPER, **SMALL, **tuned(), "width": 8},
+    sources=CIFAR10_SOURCES,
+    source=resolve_cifar10,
+    cost=flops,
+    overhead=0.02,
+    figures=(FIG16,),
+    tables=(TABLE12,),
+    search=SEARCH,
+)

@@ -1,0 +1,112 @@
+"""Pictures and claims of the coordinate check. Pure functions of the tidy table, without torch."""
+
+from __future__ import annotations
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from experiments.analysis import plotting
+from experiments.analysis.exponents import exponent
+from experiments.declare.spec import Measured
+
+QUANTITIES = ("logits", "attention logits", "word embeddings")
+ROWS = ("sp", "mup")
+
+
+def draw_fig5(table: pd.DataFrame) -> Figure:
+    """Change of coordinates against width, a curve a step; SP above, µP below."""
+    fig, axes = plotting.subplots(2, 3, figsize=(8.6, 5.4), sharex=True, sharey="col")
+    for row, parametrization in zip(axes, ROWS, strict=True):
+        for ax, quantity in zip(row, QUANTITIES, strict=True):
+            _curves(ax, _part(table, parametrization, quantity))
+        row[0].set_ylabel(
+            f"{plotting.NAME[parametrization].split('(')[1][:-1]}: size of the change"
+        )
+        row[0].yaxis.label.set_color(plotting.COLOR[parametrization])
+    for ax, quantity in zip(axes[0], QUANTITIES, strict=True):
+        ax.set_title(quantity)
+    _finish(fig, axes[1], axes[0, 0])
+    return fig
+
+
+def draw_post_fig1(table: pd.DataFrame) -> Figure:
+    """Change of the network's output against width, a curve a step; SP left, µP right."""
+    fig, axes = plotting.subplots(1, 2, figsize=(7.6, 3.6), sharex=True, sharey=True)
+    for ax, parametrization in zip(axes, ROWS, strict=True):
+        _curves(ax, _part(table, parametrization, "logits"))
+        ax.set_title(plotting.NAME[parametrization], color=plotting.COLOR[parametrization])
+    axes[0].set_ylabel("size of the output's change")
+    _finish(fig, axes, axes[0])
+    return fig
+
+
+def _part(table: pd.DataFrame, parametrization: str, quantity: str) -> pd.DataFrame:
+    of = (table["parametrization"] == parametrization) & (table["quantity"] == quantity)
+    return table[of & (table["step"] > 0)]
+
+
+def _curves(ax: Axes, part: pd.DataFrame) -> None:
+    """Mean over seeds on log2 axes, with the range."""
+    steps = sorted(part["step"].unique())
+    colors = plt.get_cmap("plasma")(np.linspace(0.05, 0.8, len(steps)))
+    for step, color in zip(steps, colors, strict=True):
+        sizes = part[part["step"] == step].pivot(index="width", columns="seed", values="change")
+        if (sizes > 0).all(axis=None):
+            ax.plot(sizes.index, sizes.mean(axis=1), ".-", color=color, label=f"t = {step}")
+            low, high = sizes.min(axis=1), sizes.max(axis=1)
+            ax.fill_between(sizes.index, low, high, color=color, alpha=0.2, lw=0)
+    ax.set_xscale("log", base=2)
+    ax.set_yscale("log", base=2)
+    ax.minorticks_off()
+
+
+def _finish(fig: Figure, bottom: np.ndarray, labelled: Axes) -> None:
+    for ax in bottom:
+        ax.set_xlabel("width (d_model)")
+    handles, labels = labelled.get_legend_handles_labels()
+    fig.legend(handles, labels, title="Adam steps", loc="outside right center", fontsize=8)
+
+
+def _exponent(table: pd.DataFrame, parametrization: str, quantity: str) -> Measured:
+    """Of the change after the last step; NaN if a model did not move or blew up."""
+    part = _part(table, parametrization, quantity)
+    last = part[part["step"] == part["step"].max()]
+    sizes = last.pivot(index="width", columns="seed", values="change")
+    if not (np.isfinite(sizes) & (sizes > 0)).all(axis=None):
+        return Measured(float("nan"), note="a change is zero or not finite")
+    return exponent(sizes)
+
+
+def sp_logits(table: pd.DataFrame) -> Measured:
+    """Exponent of the change of SP's logits."""
+    return _exponent(table, "sp", "logits")
+
+
+def sp_attention_logits(table: pd.DataFrame) -> Measured:
+    """Exponent of the change of SP's attention logits."""
+    return _exponent(table, "sp", "attention logits")
+
+
+def sp_embeddings(table: pd.DataFrame) -> Measured:
+    """Distance from 0 of the exponent of SP's word embeddings."""
+    return _farthest(table, "sp", ("word embeddings",))
+
+
+def mup_farthest(table: pd.DataFrame) -> Measured:
+    """Distance from 0 of the exponent of µP that is farthest from it."""
+    return _farthest(table, "mup", QUANTITIES)
+
+
+def _farthest(table: pd.DataFrame, parametrization: str, quantities: tuple[str, ...]) -> Measured:
+    found = {q: _exponent(table, parametrization, q) for q in quantities}
+    note = ", ".join(f"{q} {m.value:+.3f}" for q, m in found.items())
+    if any(m.low is None or m.high is None for m in found.values()):
+        return Measured(float("nan"), note=f"{note}; no interval")
+    ends = [(abs(m.value), max(abs(m.low), abs(m.high)), m) for m in found.values()]
+    value, high, worst = max(ends, key=lambda end: end[1])
+    crosses = worst.low <= 0 <= worst.high
+    low = 0.0 if crosses else min(abs(worst.low), abs(worst.high))
+    return Measured(value, low, high, note)

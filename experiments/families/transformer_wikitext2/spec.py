@@ -1,0 +1,227 @@
+"""What is trained and shown of the Transformer on WikiText-2."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from experiments.data.source import SOURCES, resolve_source
+from experiments.declare.spec import (
+    Claim,
+    Experiment,
+    Figure,
+    Measurement,
+    Override,
+    Search,
+    Sweep,
+)
+from experiments.declare.statements import (
+    beats_sp,
+    does_not_transfer,
+    falls,
+    stays,
+    transfers,
+    wider_is_better,
+)
+from experiments.families.transformer_wikitext2.config import (
+    NAME,
+    PAPER,
+    SMALL,
+    SMOKE,
+    TransformerConfig,
+    flops,
+    tuned,
+)
+from experiments.families.transformer_wikitext2.spec_across import ACROSS_FIGURES
+from experiments.families.transformer_wikitext2.spec_stability import STABILITY_FIGURES
+
+WIDTH_LR = Sweep(
+    name="width_lr",
+    config=TransformerConfig,
+    base={**PAPER, **tuned()},
+    grid={
+        "parametrization": ("sp", "mup"),
+        "width": (128, 256, 512, 1024, 2048, 4096, 8192),
+        "log2lr": tuple(range(-20, -5)),
+    },
+    seeds=5,
+    scales={
+        "small": Override(
+            base=SMALL,
+            grid={"width": (32, 64, 128, 256), "log2lr": tuple(range(-12, -4))},
+            seeds=2,
+        ),
+        "smoke": Override(base=SMOKE, grid={"width": (16, 32), "log2lr": (-10, -8, -6)}, seeds=2),
+    },
+)
+
+FIGURES = f"experiments.families.{NAME}.figures"
+FIG1 = Figure(
+    name="fig1",
+    title="Learning rate across width: standard parametrization against µP",
+    caption=(
+        "Training loss against the learning rate of post-layernorm Transformers of several widths "
+        "(d_model), trained with Adam. Dots mark each width's minimum, crosses at the top rates at "
+        "which a run diverged; the dashed line is the lowest loss of any µP model, drawn in both "
+        "panels."
+    ),
+    source="Figure 1; set-up in Sections 3 and 4",
+    sweeps=(WIDTH_LR,),
+    draw=f"{FIGURES}:draw_fig1",
+    claims=(
+        stays("Section 4, Fig. 1 right"),
+        falls(
+            "Section 3, Fig. 1 left", 0.5, "half an octave per doubling of the width, on average"
+        ),
+        wider_is_better("Section 4, Fig. 1 right; Section 8"),
+        beats_sp("Section 1, Fig. 1, dashed line"),
+        transfers("Section 4, Algorithm 1"),
+        does_not_transfer("Section 3"),
+    ),
+)
+
+# Beyond the paper: what the option `precision` does to the claims.
+FIG1_BFLOAT16 = replace(
+    FIG1,
+    name="fig1_bfloat16",
+    title="Learning rate across width, with matrix products in bfloat16",
+    caption=f"As Figure 1, with autocast to bfloat16. {FIG1.caption}",
+    source="beyond the paper, in the set-up of its Figure 1",
+    work="",
+    sweeps=(
+        replace(
+            WIDTH_LR, name="width_lr_bfloat16", base={**WIDTH_LR.base, "precision": "bfloat16"}
+        ),
+    ),
+)
+
+COORDINATES = Measurement(
+    function=f"experiments.families.{NAME}.coordinates:measure",
+    settings={
+        # A readout that is not zero, so that the first step moves everything, as in the paper.
+        "base": {**PAPER, **tuned(), "log2lr": -7, "zero_readout": False},
+        "widths": (128, 256, 512, 1024, 2048, 4096),
+        "steps": 4,
+        "seeds": 5,
+    },
+    scales={
+        "small": {
+            "base": {
+                **PAPER,
+                **tuned(),
+                **SMALL,
+                "base_width": 64,
+                "batch_size": 4,
+                "log2lr": -7,
+                "zero_readout": False,
+            },
+            "widths": (64, 128, 256, 512, 1024),
+            "seeds": 5,
+        },
+        "smoke": {
+            "base": {**PAPER, **tuned(), **SMOKE, "log2lr": -7, "zero_readout": False},
+            "widths": (16, 32, 64),
+            "steps": 2,
+            "seeds": 2,
+        },
+    },
+    reads=(f"experiments/families/{NAME}/spec.py", f"experiments/families/{NAME}/config.py"),
+)
+FIG5_CODE = f"experiments.families.{NAME}.fig5"
+FLAT = 0.25  # as in mupkit.coord_check: mistakes are half powers of width, this is the middle
+FIG5 = Figure(
+    name="fig5",
+    title="Coordinate check of a Transformer: what blows up with width",
+    caption=(
+        "Root mean square of x_t - x_0 over the coordinates of the logits, the attention logits "
+        "(of the first block) and the word embeddings after t steps of Adam on one batch, against "
+        "the width. Bands: range over seeds."
+    ),
+    source="Figure 5; Section 5 and Appendix D.1",
+    measurement=COORDINATES,
+    draw=f"{FIG5_CODE}:draw_fig5",
+    claims=(
+        Claim(
+            id="sp-logits-blow-up",
+            statement="In SP the change of the logits grows with width",
+            source="Section 5, Fig. 5 top left",
+            measure=f"{FIG5_CODE}:sp_logits",
+            relation=">=",
+            threshold=FLAT,
+            unit="power of width",
+            decided_by="interval",
+        ),
+        Claim(
+            id="sp-attention-logits-blow-up",
+            statement="In SP the change of the attention logits grows with width",
+            source="Section 5, Fig. 5 top middle",
+            measure=f"{FIG5_CODE}:sp_attention_logits",
+            relation=">=",
+            threshold=FLAT,
+            unit="power of width",
+            decided_by="interval",
+        ),
+        Claim(
+            id="sp-embeddings-do-not",
+            statement="In SP the change of the word embeddings does not depend on width",
+            source="Section 5, Fig. 5 top right",
+            measure=f"{FIG5_CODE}:sp_embeddings",
+            relation="<=",
+            threshold=FLAT,
+            unit="power of width",
+            decided_by="interval",
+        ),
+        Claim(
+            id="mup-none-does",
+            statement="In µP none of the three depends on width",
+            source="Section 5, Fig. 5 bottom",
+            measure=f"{FIG5_CODE}:mup_farthest",
+            relation="<=",
+            threshold=FLAT,
+            unit="power of width",
+            decided_by="interval",
+        ),
+    ),
+)
+POST_FIG1 = Figure(
+    name="post_fig1",
+    title="Change of the output in the first steps, SP and µP",
+    caption=(
+        "Root mean square of the change of the network's output on a fixed input after t steps of "
+        "Adam, against the width. Bands: range over seeds."
+    ),
+    source="Figure 1",
+    work="the announcement post",
+    measurement=COORDINATES,
+    draw=f"{FIG5_CODE}:draw_post_fig1",
+)
+
+SEARCH = Search(
+    config=TransformerConfig,
+    base={**SMALL, "width": SMALL["base_width"], "parametrization": "mup"},
+    space={
+        "log2lr": tuple(x / 2 for x in range(-20, -7)),
+        "output_mult": tuple(2.0**k for k in range(-2, 6)),
+        "attn_mult": tuple(2.0**k for k in range(-3, 5)),
+        "embed_mult": tuple(2.0**k for k in range(-3, 5)),
+        "init_std": tuple(2.0 ** (k / 2) for k in range(-6, 4)),
+    },
+    trials=128,
+    finalists=8,
+    rates=tuple(range(-10, -3)),
+    seeds=2,
+    scales={"smoke": Override(base={**SMOKE, "width": SMOKE["base_width"]})},
+)
+
+EXPERIMENT = Experiment(
+    name=NAME,
+    title="Transformer on WikiText-2",
+    config=TransformerConfig,
+    task=f"experiments.families.{NAME}.task:LanguageModeling",
+    example={**SMALL, **tuned(), "width": 128, "log2lr": -8.0},
+    sources=SOURCES,
+    source=resolve_source,
+    cost=flops,
+    overhead=0.009,
+    figures=(FIG1, FIG1_BFLOAT16, FIG5, POST_FIG1, *ACROSS_FIGURES, *STABILITY_FIGURES),
+    search=SEARCH,
+)

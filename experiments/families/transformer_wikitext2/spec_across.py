@@ -1,0 +1,323 @@
+"""Figs. 4, 13, 17, 18, 19: hyperparameters across width, depth, batch size, length and steps.
+
+A figure is a grid of panels (`experiments.analysis.panels`). Each panel is a sweep of one hyperparameter
+and one dimension, everything else at its usual value; where two panels or figures meet they share
+their runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from experiments.declare.layout import Layout
+from experiments.declare.schedules import SCHEDULES
+from experiments.declare.spec import Claim, Figure, Override, Scale, Sweep
+from experiments.declare.statements import does_not_transfer, transfers
+from experiments.families.transformer_wikitext2.config import (
+    NAME,
+    PAPER,
+    SMALL,
+    SMOKE,
+    TransformerConfig,
+    tuned,
+)
+
+FIGURES = f"experiments.families.{NAME}.figures"
+
+# The caption of Fig. 4: width 256, depth 2, batch 20, length 256, 10,000 steps, base width 128.
+LOG2LR = -7
+USUAL: dict[str, Any] = {**PAPER, **tuned(), "log2lr": LOG2LR, "width": 256, "steps": 10_000}
+USUAL_AT: dict[Scale, dict[str, Any]] = {
+    "small": {**SMALL, "width": 64},
+    "smoke": {**SMOKE, "width": 16},
+}
+SEEDS: dict[Scale, int] = {"paper": 5, "small": 2, "smoke": 2}
+
+
+def around(key: str, steps: Mapping[Scale, range]) -> dict[Scale, tuple[float, ...]]:
+    """A hyperparameter's usual value times powers of two."""
+    return {scale: tuple(USUAL.get(key, 1.0) * 2.0**k for k in ks) for scale, ks in steps.items()}
+
+
+FACTORS: dict[Scale, range] = {"paper": range(-5, 6), "small": range(-2, 3), "smoke": range(-1, 1)}
+VALUES: dict[str, dict[Scale, tuple[Any, ...]]] = {
+    "log2lr": {
+        "paper": tuple(range(-20, -5)),
+        "small": tuple(range(LOG2LR - 2, LOG2LR + 3)),
+        "smoke": (LOG2LR - 1, LOG2LR),
+    },
+    "output_mult": around("output_mult", FACTORS),
+    "attn_mult": around("attn_mult", FACTORS),
+    "init_std": around("init_std", FACTORS),
+    "schedule": {"paper": SCHEDULES, "small": SCHEDULES, "smoke": ("linear", "constant")},
+    "beta2": {
+        "paper": tuple(1 - 2.0**-k for k in range(2, 13)),
+        "small": (0.9, 0.97, 0.99, 0.997, 0.999),
+        "smoke": (0.99, 0.999),
+    },
+}
+SIZES: dict[str, dict[Scale, tuple[int, ...]]] = {
+    "width": {
+        "paper": (128, 256, 512, 1024, 2048, 4096),
+        "small": (32, 64, 128),
+        "smoke": (16, 32),
+    },
+    "n_layer": {"paper": (2, 4, 8, 16, 32), "small": (2, 4, 8), "smoke": (2, 3)},
+    "batch_size": {"paper": (20, 40, 80, 160), "small": (8, 16, 32), "smoke": (2, 4)},
+    "seq_len": {"paper": (64, 128, 256, 512), "small": (32, 64, 128), "smoke": (8, 16)},
+    "steps": {"paper": (2_500, 5_000, 10_000, 20_000), "small": (125, 250, 500), "smoke": (3, 6)},
+}
+
+
+@dataclass(frozen=True)
+class Panels(Layout):
+    """A layout whose every panel is a sweep of the Transformer, with `base` values."""
+
+    name: str
+    base: Mapping[str, Any]
+
+    @property
+    def sweeps(self) -> tuple[Sweep, ...]:
+        """One for each hyperparameter and dimension; of both parametrizations if there are two."""
+        dimensions = dict.fromkeys(along for _, along in self.rows)
+        return tuple(self._sweep(key, along) for along in dimensions for key in self.keys)
+
+    def _sweep(self, key: str, along: str) -> Sweep:
+        def grid(scale: Scale) -> dict[str, Any]:
+            return {
+                "parametrization": tuple(p for p, dimension in self.rows if dimension == along),
+                along: SIZES[along][scale],
+                key: VALUES[key][scale],
+            }
+
+        return at_all_scales(f"{self.name}_{key}_{along}", lambda scale: self.base, grid)
+
+
+def at_all_scales(
+    name: str,
+    base: Callable[[Scale], Mapping[str, Any]],
+    grid: Callable[[Scale], Mapping[str, Any]],
+    points: Callable[[Scale], Any] = lambda scale: None,
+) -> Sweep:
+    """A sweep around the usual values, whose base, grid and points each scale has for itself."""
+    return Sweep(
+        name=name,
+        config=TransformerConfig,
+        base={**USUAL, **base("paper")},
+        grid=grid("paper"),
+        points=points("paper") or ({},),
+        seeds=SEEDS["paper"],
+        scales={
+            scale: Override(
+                {**USUAL_AT[scale], **base(scale)}, grid(scale), points(scale), SEEDS[scale]
+            )
+            for scale in USUAL_AT
+        },
+    )
+
+
+MARKS = "Dots mark each size's minimum, crosses at the top values at which a run diverged."
+MUP_WIDTH, MUP_DEPTH = ("mup", "width"), ("mup", "n_layer")
+PRE: dict[str, Any] = {"norm": "pre"}
+PRE_KEYS = ("log2lr", "output_mult", "init_std", "schedule")
+FOUR = "learning rate, output multiplier, std of initialization and learning-rate schedule"
+
+PANELS4 = Panels(PRE_KEYS, (MUP_WIDTH, MUP_DEPTH), "fig4", PRE)
+FIG4 = Figure(
+    name="fig4",
+    title="Four hyperparameters across width and depth, in µP",
+    caption=(
+        f"Training loss of pre-layernorm Transformers in µP against {FOUR}, one at a time, across "
+        f"width and depth. Schedules: linear decay, two step decays, cosine, constant, inverse "
+        f"square root. {MARKS}"
+    ),
+    source="Figure 4; Section 6.1; the announcement post, Figure 3",
+    sweeps=PANELS4.sweeps,
+    draw=PANELS4.draw(),
+    claims=(
+        PANELS4.transfers(
+            MUP_WIDTH,
+            "Across width, for each of the four hyperparameters",
+            "Section 6.1, Fig. 4 top",
+            "transfers-across-width",
+        ),
+        PANELS4.transfers(
+            MUP_DEPTH,
+            "Across depth, for learning rate, output multiplier and schedule",
+            "Section 6.1, Fig. 4 bottom",
+            "transfers-across-depth",
+            keys=("log2lr", "output_mult", "schedule"),
+        ),
+        Claim(
+            id="init-std-less-across-depth",
+            statement="The std of initialization transfers worse across depth than across width",
+            source="Section 6.1, Fig. 4, second row, third column",
+            measure=f"{FIGURES}:fig4_std_depth_against_width",
+            relation=">=",
+            threshold=0.0,
+            unit="nats of regret",
+        ),
+    ),
+)
+
+DEPTH_KEYS = ("log2lr", "init_std")
+DEPTH_MUP = Figure(
+    name="depth_mup",
+    title="The std of initialization across depth, with depth-µP",
+    caption=(
+        "Training loss of pre-layernorm Transformers in µP against learning rate and std of "
+        "initialization across depth: as in Figure 4, and with depth-µP, where residual branches "
+        f"and Adam's rates inside them fall as one over the root of the depth. {MARKS}"
+    ),
+    source="the row of Figure 4 that does not transfer, mended by Tensor Programs VI "
+    "(arXiv:2310.02244), Table 1",
+    work="",
+    sweeps=(
+        *Panels(DEPTH_KEYS, (MUP_DEPTH,), "fig4", PRE).sweeps,
+        *Panels(DEPTH_KEYS, (MUP_DEPTH,), "depth_mup", {**PRE, "base_n_layer": 2}).sweeps,
+    ),
+    draw=f"{FIGURES}:draw_depth_mup",
+    claims=(
+        transfers(
+            "Tensor Programs VI, Section 1",
+            f"{FIGURES}:depth_mup_regret",
+            "With depth-µP, across depth, for learning rate and std of initialization",
+            "transfers-across-depth",
+        ),
+        Claim(
+            id="mends-init-std",
+            statement="The std of initialization transfers across depth no worse with depth-µP",
+            source="Tensor Programs VI, Section 1",
+            measure=f"{FIGURES}:depth_mup_gain",
+            relation=">=",
+            threshold=0.0,
+            unit="nats of regret",
+        ),
+    ),
+)
+
+
+def across(panels: Panels, dimensions: Mapping[str, str], source: str) -> tuple[Claim, ...]:
+    """That all four hyperparameters transfer across each of the dimensions."""
+    return tuple(
+        panels.transfers(
+            ("mup", along),
+            f"Across {what}, for each of the four hyperparameters",
+            source,
+            f"transfers-across-{along.replace('_', '-')}",
+        )
+        for along, what in dimensions.items()
+    )
+
+
+ACROSS = {
+    "batch_size": "batch size",
+    "seq_len": "sequence length",
+    "steps": "training steps",
+}
+TIMES = tuple(("mup", along) for along in ACROSS)
+PANELS19 = Panels(PRE_KEYS, TIMES, "fig19", PRE)
+FIG19 = Figure(
+    name="fig19",
+    title="Four hyperparameters across batch size, sequence length and training time, in µP",
+    caption=(
+        f"Training loss of pre-layernorm Transformers in µP against {FOUR}, one at a time, across "
+        f"batch size, sequence length and number of training steps. {MARKS}"
+    ),
+    source="Figure 19; Appendix G.2.1; the announcement post, Figure 4",
+    sweeps=PANELS19.sweeps,
+    draw=PANELS19.draw(),
+    claims=across(PANELS19, ACROSS, "Appendix G.2.1, Fig. 19"),
+)
+
+POST: dict[str, Any] = {"norm": "post"}
+POST_KEYS = ("log2lr", "output_mult", "init_std", "beta2")
+PANELS17 = Panels(POST_KEYS, (MUP_WIDTH, *TIMES), "fig17", POST)
+FIG17 = Figure(
+    name="fig17",
+    title="Four hyperparameters of post-layernorm Transformers across four dimensions, in µP",
+    caption=(
+        "Training loss of post-layernorm Transformers in µP against learning rate, output "
+        "multiplier, std of initialization and Adam's second decay rate, one at a time, across "
+        f"width, batch size, sequence length and number of training steps. {MARKS}"
+    ),
+    source="Figure 17; Appendix G.2.2",
+    sweeps=PANELS17.sweeps,
+    draw=PANELS17.draw(),
+    claims=across(PANELS17, {"width": "width", **ACROSS}, "Appendix G.2.2, Fig. 17"),
+)
+
+WIDTH_KEYS = ("log2lr", "output_mult", "attn_mult", "init_std")
+PANELS18 = Panels(WIDTH_KEYS, (("sp", "width"), MUP_WIDTH), "fig18", POST)
+FIG18 = Figure(
+    name="fig18",
+    title="Four hyperparameters across width: standard parametrization against µP",
+    caption=(
+        "Training loss of post-layernorm Transformers against learning rate, output multiplier, "
+        "attention multiplier and std of initialization, one at a time, across width, in SP (top) "
+        f"and in µP (bottom). {MARKS}"
+    ),
+    source="Figure 18; Appendix G.2.3, with the message of Figure 20 on WikiText-2",
+    sweeps=PANELS18.sweeps,
+    draw=PANELS18.draw(("SP", "µP")),
+    claims=(
+        PANELS18.transfers(
+            MUP_WIDTH,
+            "In µP, across width, for each of the four hyperparameters",
+            "Appendix G.2.3, Fig. 18",
+            "mup-transfers",
+        ),
+        does_not_transfer(
+            "Appendix G.2.3, Figs. 18 and 20",
+            PANELS18.regret(("sp", "width")),
+            "In SP, across width, one of the four hyperparameters costs the largest model",
+        ),
+    ),
+)
+
+HEADS: dict[Scale, tuple[int, tuple[int, ...]]] = {  # d_head, and numbers of heads
+    "paper": (32, (4, 8, 16, 32, 64)),
+    "small": (8, (4, 8, 16)),
+    "smoke": (4, (4, 8)),
+}
+
+
+def fixed_head(key: str) -> Sweep:
+    """A hyperparameter across width with d_head fixed: more heads, not larger ones."""
+
+    def points(scale: Scale) -> list[dict[str, int]]:
+        d_head, counts = HEADS[scale]
+        return [{"n_head": n, "width": n * d_head, "d_head": d_head} for n in counts]
+
+    def base(scale: Scale) -> dict[str, Any]:
+        d_head, counts = HEADS[scale]
+        return {"base_n_head": counts[0], "base_d_head": d_head, "base_width": counts[0] * d_head}
+
+    return at_all_scales(f"fig13_{key}", base, lambda scale: {key: VALUES[key][scale]}, points)
+
+
+LAYOUT13 = Layout(WIDTH_KEYS, (MUP_WIDTH,))
+FIG13 = Figure(
+    name="fig13",
+    title="Four hyperparameters across the number of heads, in µP",
+    caption=(
+        "Training loss of post-layernorm Transformers in µP against learning rate, output "
+        "multiplier, attention multiplier and std of initialization, one at a time, across width "
+        f"where d_head is fixed and the number of heads grows. {MARKS}"
+    ),
+    source="Figure 13; Appendix E.2",
+    sweeps=tuple(fixed_head(key) for key in WIDTH_KEYS),
+    draw=LAYOUT13.draw(),
+    claims=(
+        LAYOUT13.transfers(
+            MUP_WIDTH,
+            "With d_head fixed, across width, for each of the four hyperparameters",
+            "Appendix E.2, Fig. 13",
+            "transfers-across-heads",
+        ),
+    ),
+)
+
+ACROSS_FIGURES = (FIG4, DEPTH_MUP, FIG13, FIG17, FIG18, FIG19)

@@ -1,0 +1,166 @@
+"""Figs. 7 and 21: wider is better at every step; a wide model's instability in a narrow one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from experiments.declare.spec import Call, Claim, Figure, Override, Scale, Sweep
+from experiments.families.transformer_wikitext2.config import (
+    NAME,
+    PAPER,
+    SMALL,
+    SMOKE,
+    TransformerConfig,
+    tuned,
+)
+
+FIGURES = f"experiments.families.{NAME}.figures"
+
+# Fig. 7 has µP at 0.001, SP at a quarter of it and at the same: here the best rate of Fig. 1.
+HIGH, LOW = -7, -9
+WIDTHS: dict[Scale, tuple[int, ...]] = {
+    "paper": (128, 256, 512, 1024, 2048, 4096),
+    "small": (32, 64, 128, 256),
+    "smoke": (16, 32),
+}
+WIDENING_SEEDS: dict[Scale, int] = {"paper": 5, "small": 5, "smoke": 2}
+
+
+def widening(name: str, parametrization: str, log2lr: int) -> Sweep:
+    """One rate over widths, in the set-up of Fig. 1, whose runs it shares."""
+    return Sweep(
+        name=name,
+        config=TransformerConfig,
+        base={**PAPER, **tuned(), "parametrization": parametrization, "log2lr": log2lr},
+        grid={"width": WIDTHS["paper"]},
+        seeds=WIDENING_SEEDS["paper"],
+        scales={
+            "small": Override(SMALL, {"width": WIDTHS["small"]}, seeds=WIDENING_SEEDS["small"]),
+            "smoke": Override(SMOKE, {"width": WIDTHS["smoke"]}, seeds=WIDENING_SEEDS["smoke"]),
+        },
+    )
+
+
+FIG7 = Figure(
+    name="fig7",
+    title="Wider is better throughout training in µP, and not in SP",
+    caption=(
+        "Training loss over the steps of post-layernorm Transformers of several widths: µP at the "
+        "narrowest model's best learning rate, SP at a quarter of it, and SP at the same. Mean "
+        "over seeds, smoothed over a fiftieth of the steps; bands: range over seeds. Below: the "
+        "share of the training in which a wider model is worse beyond seed noise."
+    ),
+    source="Figure 7; Section 8",
+    sweeps=(
+        widening("fig7_mup", "mup", HIGH),
+        widening("fig7_sp_low", "sp", LOW),
+        widening("fig7_sp_high", "sp", HIGH),
+    ),
+    over_steps=True,
+    draw=f"{FIGURES}:draw_fig7",
+    claims=(
+        Claim(
+            id="mup-wider-is-better-at-every-step",
+            statement="In µP a wider model is worse beyond seed noise in at most 5 % of the steps",
+            source="Section 8, Fig. 7 left",
+            measure=Call(f"{FIGURES}:violated", {"name": "mup"}),
+            relation="<=",
+            threshold=0.05,
+            unit="of the steps",
+            decided_by="interval",
+        ),
+        Claim(
+            id="sp-fails-at-a-low-rate",
+            statement="In SP at a low rate a wider model is worse in more than 5 % of the steps",
+            source="Section 8, Fig. 7 middle",
+            measure=Call(f"{FIGURES}:violated", {"name": "sp_low"}),
+            relation=">=",
+            threshold=0.05,
+            unit="of the steps",
+            decided_by="interval",
+        ),
+        Claim(
+            id="sp-fails-at-a-high-rate",
+            statement="In SP at a high rate a wider model is worse in at least half of the steps",
+            source="Section 8, Fig. 7 right",
+            measure=Call(f"{FIGURES}:violated", {"name": "sp_high"}),
+            relation=">=",
+            threshold=0.5,
+            unit="of the steps",
+            decided_by="interval",
+        ),
+    ),
+)
+
+
+# Appendix I: width is d_model = d_ffn; a narrow µP model whose base width is that of the wide one.
+REPLAYED: dict[Scale, tuple[int, ...]] = {
+    "paper": (256, 512, 1024, 2048, 4096, 8192),
+    "small": (32, 64, 128, 256),
+    "smoke": (16, 32),
+}
+RATES: dict[Scale, tuple[int, ...]] = {
+    "paper": tuple(range(-20, -5)),
+    "small": tuple(range(-11, -2)),
+    "smoke": (-8, -6, -4),
+}
+REPLAY_SEEDS: dict[Scale, int] = {"paper": 5, "small": 2, "smoke": 2}
+
+
+def replay(name: str, parametrization: str) -> Sweep:
+    """Rates over actual widths in SP, or over simulated ones in a narrow µP model."""
+
+    def points(scale: Scale) -> list[dict[str, Any]]:
+        narrow = REPLAYED[scale][0]
+        if parametrization == "sp":
+            return [{"width": n, "d_ffn": n} for n in REPLAYED[scale]]
+        same = {"width": narrow, "d_ffn": narrow}
+        return [{**same, "base_width": n, "base_d_ffn": n} for n in REPLAYED[scale]]
+
+    return Sweep(
+        name=name,
+        config=TransformerConfig,
+        base={**PAPER, **tuned(), "parametrization": parametrization},
+        grid={"log2lr": RATES["paper"]},
+        points=points("paper"),
+        seeds=REPLAY_SEEDS["paper"],
+        scales={
+            "small": Override(
+                SMALL, {"log2lr": RATES["small"]}, points("small"), REPLAY_SEEDS["small"]
+            ),
+            "smoke": Override(
+                SMOKE, {"log2lr": RATES["smoke"]}, points("smoke"), REPLAY_SEEDS["smoke"]
+            ),
+        },
+    )
+
+
+FIG21 = Figure(
+    name="fig21",
+    title="A wide model's training instability, replayed in a narrow one",
+    caption=(
+        "Training loss against learning rate of post-layernorm Transformers (d_ffn = d_model): on "
+        "the left SP models of several widths, on the right one narrow µP model whose base width "
+        "is the simulated width. Dots mark each curve's minimum, open circles the lowest rate "
+        "above it at which training is unstable, crosses at the top divergences."
+    ),
+    source="Figure 21; Appendix I",
+    sweeps=(replay("fig21_actual", "sp"), replay("fig21_simulated", "mup")),
+    draw=f"{FIGURES}:draw_fig21",
+    claims=(
+        Claim(
+            id="instability-is-replayed",
+            statement=(
+                "At every width the learning rate at which training becomes unstable is the same "
+                "in the narrow model to within one grid step"
+            ),
+            source="Appendix I, Fig. 21",
+            measure=f"{FIGURES}:fig21_onset_difference",
+            relation="<=",
+            threshold=1.0,
+            unit="grid steps",
+        ),
+    ),
+)
+
+STABILITY_FIGURES = (FIG7, FIG21)

@@ -1,0 +1,68 @@
+"""How a configuration becomes a model, batches and a loss."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from experiments.data.text import load_corpus
+from experiments.families.transformer_wikitext2.config import TransformerConfig
+from experiments.models.transformer import (
+    Transformer,
+    TransformerOptions,
+    TransformerShape,
+    build_transformer,
+)
+
+
+class LanguageModeling:
+    """Next-word prediction on windows of the training split.
+
+    Args:
+        config: of the run.
+
+    Batches are (B, L + 1) token numbers: non-overlapping windows in an order that the seed alone
+    decides, a new one each epoch, so that all widths and rates of a seed see the same data.
+    """
+
+    def __init__(self, config: TransformerConfig):
+        self.config = config
+        corpus = load_corpus(config.data, config.vocab_size)
+        self.fingerprint = corpus.fingerprint
+        self.tokens = torch.from_numpy(corpus.tokens["train"].copy())
+
+    def build(self) -> nn.Module:
+        return build(self.config)
+
+    def batches(self, device: str) -> Iterator[Tensor]:
+        batch_size, length = self.config.batch_size, self.config.seq_len
+        tokens = self.tokens.to(device)
+        windows = (len(tokens) - 1) // length
+        if windows < batch_size:
+            raise ValueError(f"{len(tokens)} tokens are fewer than one batch of {batch_size}")
+        generator = torch.Generator().manual_seed(self.config.seed)
+        offsets = torch.arange(length + 1)
+        while True:
+            order = torch.randperm(windows, generator=generator)
+            for start in range(0, windows - batch_size + 1, batch_size):
+                index = order[start : start + batch_size, None] * length + offsets
+                yield tokens[index.to(device)].long()
+
+    def loss(self, model: nn.Module, batch: Tensor) -> Tensor:
+        logits_BLV = model(batch[:, :-1])
+        return F.cross_entropy(logits_BLV.flatten(0, 1), batch[:, 1:].flatten())
+
+    def evaluate(self, model: nn.Module) -> dict[str, float]:
+        return {}
+
+
+def build(config: TransformerConfig) -> Transformer:
+    """The model of a configuration, on torch's default device."""
+    names = TransformerOptions.__dataclass_fields__
+    options = TransformerOptions(**{n: getattr(config, n) for n in names})
+    mup = config.parametrization == "mup"
+    base = TransformerShape(**config.dims(base=True)) if mup else None
+    return build_transformer(TransformerShape(**config.dims()), options, base)

@@ -1,0 +1,19 @@
+"""What a person sees on stderr: one line, in one write."""
+
+from __future__ import annotations
+
+import sys
+
+
+def note(text: str) -> None:
+    """One line on stderr, in one write, so that lines of several processes do not mix."""
+    sys.stderr.write(f"{text}\n")
+    sys.stderr.flush()
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person says them: 45 s, 3 min, 2 h 10 min."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"

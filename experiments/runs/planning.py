@@ -1,0 +1,298 @@
+"""How long training takes: predicted from steps timed on this machine, before anything is trained.
+
+A run's shape is what its time depends on: every key that is no real number (rates, multipliers),
+without seed, steps and schedule. A few shapes of a product are timed with the engine, as many
+processes at once as will train; others are interpolated in FLOPs a step. The times only predict:
+which runs make a group follows from fixed constants (`experiments.runs.sweep`), so that groups do not
+change when a machine is measured. Nothing here imports torch but the timing itself.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import statistics
+import time
+from bisect import bisect_left
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from itertools import pairwise
+from multiprocessing import get_context
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from filelock import FileLock
+
+from experiments.data.source import cache_dir
+from experiments.declare.spec import RunConfig, load
+from experiments.files import wait_for_lock, write_atomically
+from experiments.messages import note
+from experiments.runs import sweep
+from experiments.runs.store import Store
+
+if TYPE_CHECKING:
+    from experiments.train.process import Machine
+
+SHAPES = 6  # timed at most, for one product
+SECONDS = 9.0  # of steps for all of them
+WARM_UP = 3  # steps
+LONGEST = 1e12  # FLOPs of a step; what takes longer than seconds is extrapolated
+NO_SHAPE = {"seed", "steps", "warmup", "schedule", "base_width"}
+CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+PROCESS = 4.0  # seconds until a process trains, where that was not measured
+
+
+@dataclass(frozen=True)
+class Timed:
+    """What was measured of a shape: FLOPs and seconds of a step, seconds before the first one."""
+
+    family: str
+    what: str
+    flops: float
+    seconds: float
+    start: float
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Times of this machine by shape; without any, the constants that groups are made by."""
+
+    shapes: Mapping[str, Timed] = field(default_factory=dict)
+    process: float = PROCESS
+
+    def step(self, run: RunConfig) -> float:
+        """Seconds of a step."""
+        found = self.shapes.get(shape(run))
+        if found is not None:
+            return found.seconds
+        timed = [(t.flops, t.seconds) for t in self._of(run)]
+        return interpolate(timed, step_flops(run)) if timed else sweep.cost(run) / run.steps
+
+    def seconds(self, run: RunConfig, steps: int | None = None) -> float:
+        """Seconds of a run, or of its first steps, on one core."""
+        found = self.shapes.get(shape(run))
+        starts = [found.start] if found else [t.start for t in self._of(run)]
+        start = statistics.median(starts) if starts else 0.0
+        return start + self.step(run) * (run.steps if steps is None else steps)
+
+    def _of(self, run: RunConfig) -> list[Timed]:
+        return [t for t in self.shapes.values() if t.family == run.family]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to train and how long it takes, and what was predicted of what is trained.
+
+    Attributes:
+        to_train, stored: numbers of runs.
+        seconds: until all is trained, on the given number of cores.
+        predicted, took: seconds of one core for the steps that stored runs did.
+    """
+
+    to_train: int
+    stored: int
+    seconds: float
+    predicted: float
+    took: float
+
+
+def shape(run: RunConfig) -> str:
+    """16 digits that are the same for runs whose steps take equally long."""
+    values = {
+        key: value
+        for key, value in run.model_dump().items()
+        if key not in NO_SHAPE and not isinstance(value, float)
+    }
+    text = json.dumps({"family": run.family, **values}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def step_flops(run: RunConfig) -> float:
+    """FLOPs of one step."""
+    return sweep.flops(run) / run.steps
+
+
+def interpolate(points: Sequence[tuple[float, float]], flops: float) -> float:
+    """Seconds at some FLOPs, on lines between measured points, the last line drawn on.
+
+    Below the first point a step is as long as there: that is where its overhead decides. One
+    point alone is taken as a speed. Equal FLOPs are averaged.
+    """
+    by_flops: dict[float, list[float]] = {}
+    for x, y in points:
+        by_flops.setdefault(x, []).append(y)
+    xs = sorted(by_flops)
+    ys = [statistics.fmean(by_flops[x]) for x in xs]
+    if flops <= xs[0]:
+        return ys[0]
+    if len(xs) == 1:
+        return ys[0] * flops / xs[0]
+    right = min(bisect_left(xs, flops), len(xs) - 1)
+    slope = (ys[right] - ys[right - 1]) / (xs[right] - xs[right - 1])
+    beyond = flops > xs[-1]
+    if beyond:  # noise must not make more work take less time
+        slope = max(slope, 0.5 * ys[-1] / xs[-1])
+    return ys[right] + slope * (flops - xs[right])
+
+
+def plan(runs: Sequence[RunConfig], store: Store, speed: Speed, cores: int) -> Plan:
+    """Minutes that a product takes from here on, and what its stored runs took."""
+    missing = sweep.missing(runs, store)
+    units = _unit_seconds(missing, speed)
+    jobs = len(sweep.pack(missing)) if missing else 0
+    # Jobs help each other, so all cores are busy until the last run is on its way.
+    together = (sum(units) + speed.process * jobs) / cores
+    seconds = max([together, *(speed.process + unit for unit in units)])
+    found = {run.id: store.look(run.id).record for run in runs}
+    predicted = took = 0.0
+    for run in runs:
+        record = found[run.id]
+        if record is not None and not record.provenance.derived_from:
+            predicted += speed.seconds(run, len(record.losses))
+            took += record.provenance.seconds
+    stored = len(runs) - len(missing)
+    return Plan(len(missing), stored, seconds, predicted, took)
+
+
+def _unit_seconds(runs: Sequence[RunConfig], speed: Speed) -> list[float]:
+    """Seconds of each run that is trained; those that are the beginning of another are not."""
+    longest: dict[str, float] = {}
+    for run in runs:
+        unit = sweep._beginning_of(run) or run.id
+        longest[unit] = max(longest.get(unit, 0.0), speed.seconds(run))
+    return list(longest.values())
+
+
+# Measuring
+
+
+def speed_file(cores: int) -> Path:
+    """Where the times of this machine are: its processor, torch and number of processes."""
+    info = Path("/proc/cpuinfo")
+    text = info.read_text(encoding="utf-8") if info.exists() else platform.processor()
+    model = next((line for line in text.splitlines() if line.startswith("model name")), text)
+    key = f"{model} torch {version('torch')} threads 1 processes {cores}"
+    return cache_dir() / f"speed-{hashlib.sha256(key.encode()).hexdigest()[:12]}.json"
+
+
+def known(cores: int = CORES) -> Speed:
+    """The times that were measured before; none, if there are none."""
+    try:
+        stored = json.loads(speed_file(cores).read_text(encoding="utf-8"))
+        shapes = {key: Timed(**value) for key, value in stored["shapes"].items()}
+        return Speed(shapes, float(stored["process"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return Speed()
+
+
+def measured(runs: Sequence[RunConfig], cores: int) -> Speed:
+    """The times of this machine with those of a product's shapes, measured if they are not there.
+
+    Args:
+        runs: of one product.
+        cores: processes at once.
+    """
+    chosen = choose(runs)
+    if chosen.keys() <= known(cores).shapes.keys():
+        return known(cores)
+    path = speed_file(cores)
+    lock = FileLock(f"{path}.lock")
+    wait_for_lock(lock, "another process times this machine")
+    try:
+        speed = known(cores)
+        todo = {key: run for key, run in chosen.items() if key not in speed.shapes}
+        if todo:
+            note(f"timing steps of {len(todo)} shapes in {cores} processes, about ten seconds")
+            new, process = _time_shapes(todo, cores)
+            speed = Speed({**speed.shapes, **new}, process)
+            shapes = {key: vars(timed) for key, timed in speed.shapes.items()}
+            content = {"process": speed.process, "shapes": shapes}
+            write_atomically(path, json.dumps(content, indent=1).encode())
+        return speed
+    finally:
+        lock.release()
+
+
+def choose(runs: Sequence[RunConfig]) -> dict[str, RunConfig]:
+    """Runs to time by shape: all shapes if they are few, else evenly spaced ones by FLOPs.
+
+    Of each shape the run with the lowest rate, which does not diverge. Shapes whose step is too
+    long are left out; if all are, the family's example stands for them.
+    """
+    by_shape: dict[str, RunConfig] = {}
+    for run in sorted(runs, key=lambda r: r.log2lr):
+        by_shape.setdefault(shape(run), run)
+    short = sorted((run for run in by_shape.values() if step_flops(run) <= LONGEST), key=step_flops)
+    if not short:
+        from experiments.declare import registry
+
+        families = {run.family: run for run in runs}
+        for family, run in families.items():
+            experiment = registry.trained(family)
+            short.append(experiment.config.make(**{**experiment.example, "data": run.data}))
+    if len(short) > SHAPES:
+        short = list({step_flops(run): run for run in short}.values())
+        last, picks = len(short) - 1, min(SHAPES, len(short))
+        short = [short[round(i * last / max(1, picks - 1))] for i in range(picks)]
+    return {shape(run): run for run in short}
+
+
+def _time_shapes(runs: Mapping[str, RunConfig], cores: int) -> tuple[dict[str, Timed], float]:
+    """Times of each shape, the mean over processes that all time at once, and of their start."""
+    each = SECONDS / len(runs)
+    with ProcessPoolExecutor(cores, mp_context=get_context("spawn")) as pool:
+        futures = [pool.submit(_time_all, list(runs.values()), each) for _ in range(cores)]
+        results = [future.result() for future in futures]
+    timed = {}
+    for i, (key, run) in enumerate(runs.items()):
+        seconds = statistics.fmean(times[i][0] for _, times in results)
+        start = statistics.fmean(times[i][1] for _, times in results)
+        timed[key] = Timed(run.family, run.describe(), step_flops(run), seconds, start)
+    return timed, statistics.fmean(ready for ready, _ in results)
+
+
+def _time_all(runs: Sequence[RunConfig], budget: float) -> tuple[float, list[tuple[float, float]]]:
+    """Seconds until this process was ready, and the times of each run."""
+    from experiments.train import process
+
+    machine = process.set_up()
+    ready = time.process_time()
+    _, first = time_steps(runs[0], machine, 0.0)  # of a process's first run, not of every run
+    times = [time_steps(run, machine, budget) for run in runs]
+    return ready + max(0.0, first - times[0][1]), times
+
+
+class _EnoughError(Exception):
+    """Ends a timed training."""
+
+
+def time_steps(run: RunConfig, machine: Machine, budget: float) -> tuple[float, float]:
+    """Seconds of a step, and before the first, of a training that ends after `budget` seconds.
+
+    On a CPU they are of the process's own time, which is what one thread on an idle core takes
+    however busy the machine is now.
+    """
+    from experiments.declare import registry
+    from experiments.train import engine
+
+    clock = time.process_time if machine.device == "cpu" else time.perf_counter
+    make: Callable[[RunConfig], engine.Task] = load(registry.trained(run.family).task)
+    make(run)  # what is prepared once is not timed
+    begin, end = clock(), time.perf_counter() + budget
+    task = make(run)
+    times: list[float] = []
+
+    def on_step(step: int, loss: float) -> None:
+        times.append(clock())
+        if len(times) > WARM_UP + 1 and time.perf_counter() > end:
+            raise _EnoughError
+
+    with suppress(_EnoughError):
+        engine.train(run.replace(steps=max(run.steps, 100_000)), task, machine, on_step)
+    steps = [after - before for before, after in pairwise(times)]
+    return statistics.median(steps[WARM_UP:] or steps), times[0] - begin

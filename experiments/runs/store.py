@@ -1,0 +1,349 @@
+"""Finished runs on disk: one Parquet file a run, named by the run's id, written atomically.
+
+The file's rows are (step, loss); its metadata holds the configuration, the result and the
+provenance. Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from filelock import FileLock
+
+from experiments.errors import UserError
+from experiments.files import atomic_path, take_lock
+from experiments.runs.versions import code_version
+
+METADATA = b"mupkit.run"
+MAGIC = b"PAR1"  # first and last bytes of every Parquet file
+SCHEMA = 1  # of the metadata that is written and read; a file without a number has 1
+RUN_ID = re.compile(r"[0-9a-f]{16}")
+
+
+class DamagedRunError(Exception):
+    """A stored run that cannot be read; names the file and what is wrong with it."""
+
+
+class OtherSchemaError(UserError):
+    """A stored run whose metadata another version of this project wrote; it is not touched."""
+
+    older = False
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where a run's numbers come from; not part of its result.
+
+    Attributes:
+        seconds, flops: spent on it: none on a run that is the beginning of a longer one.
+        derived_from: id of that longer one, or "".
+    """
+
+    code_version: str
+    git_commit: str
+    git_dirty: bool
+    data_fingerprint: str
+    torch_version: str
+    device: str
+    threads: int
+    matmul: str
+    seconds: float
+    flops: float
+    finished_at: str
+    derived_from: str = ""
+
+
+@dataclass(frozen=True)
+class Record:
+    """A finished run.
+
+    Attributes:
+        id, family, config: which run.
+        final_loss: nats, NaN if it diverged.
+        diverged, diverged_step: whether and when it did.
+        losses: nats, one a step.
+        metrics: what was measured at its end, by name.
+    """
+
+    id: str
+    family: str
+    config: dict[str, Any]
+    final_loss: float
+    diverged: bool
+    diverged_step: int | None
+    losses: tuple[float, ...]
+    provenance: Provenance
+    metrics: dict[str, float] = field(default_factory=dict)
+
+
+# What can be said of a stored run. "other code" and "other data": it can be read, but neither
+# belongs to this checkout or to the data that are there now.
+State = Literal[
+    "missing", "done", "damaged", "newer schema", "older schema", "other code", "other data"
+]
+STALE: tuple[State, ...] = ("older schema", "other code", "other data")  # what --stale drops
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What is in the store under an id: its state, the record if it can be read, or why not."""
+
+    id: str
+    state: State
+    record: Record | None = None
+    reason: str = ""
+
+
+class Store:
+    """The runs of one results folder.
+
+    Args:
+        folder: such as results/small; it is made when a run is written.
+    """
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+
+    def path(self, run_id: str) -> Path:
+        """Where the run of this id is or will be; it cannot be outside the folder.
+
+        Raises:
+            UserError: if it is no id.
+        """
+        return self.folder / "runs" / f"{_checked(run_id)}.parquet"
+
+    def lock(self, run_id: str) -> FileLock:
+        """The lock of a run that is being trained."""
+        return FileLock(self.folder / "locks" / f"{_checked(run_id)}.lock")
+
+    def looks_finished(self, run_id: str) -> bool:
+        """Whether a whole file is there, by its first and last bytes; costs microseconds."""
+        return _has_magic(self.path(run_id))
+
+    def read(self, run_id: str) -> Record:
+        """The run of this id, every page checked against its checksum.
+
+        Raises:
+            FileNotFoundError: if it is not there.
+            DamagedRunError: if the file is truncated, altered or of another run.
+            OtherSchemaError: if another version of this project wrote it.
+        """
+        path = self.path(run_id)
+        if not path.exists():
+            raise FileNotFoundError(path)
+        record = read_file(path)
+        if record.id != run_id:
+            raise DamagedRunError(f"{path}: holds run {record.id}")
+        return record
+
+    def look(self, run_id: str, data_now: Callable[[Record], str | None] | None = None) -> Stored:
+        """What is stored under an id, without an exception: the one place that classifies runs.
+
+        Args:
+            run_id: of the run.
+            data_now: the fingerprint that the data of a run have now, or None if it cannot be
+                known; without it data are not compared.
+        """
+        try:
+            record = self.read(run_id)
+        except FileNotFoundError:
+            return Stored(run_id, "missing")
+        except DamagedRunError as error:
+            return Stored(run_id, "damaged", reason=str(error))
+        except OtherSchemaError as error:
+            age: State = "older schema" if error.older else "newer schema"
+            return Stored(run_id, age, reason=str(error))
+        state: State = "done"
+        if record.provenance.code_version != _code_version_or_none(record.family):
+            state = "other code"
+        elif data_now is not None:
+            now = data_now(record)
+            if now is not None and now != record.provenance.data_fingerprint:
+                state = "other data"
+        return Stored(run_id, state, record)
+
+    def write(self, record: Record) -> None:
+        """Store a finished run."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        meta = asdict(record)
+        losses = meta.pop("losses")
+        meta["digest"] = _digest(meta, losses)
+        meta["schema"] = SCHEMA
+        table = pa.table(
+            {
+                "step": pa.array(range(len(losses)), pa.int32()),
+                "loss": pa.array(losses, pa.float64()),
+            },
+            metadata={METADATA: json.dumps(meta).encode()},
+        )
+        with atomic_path(self.path(record.id)) as temporary:
+            pq.write_table(table, temporary, compression="zstd", write_page_checksum=True)
+
+    def checkpoint(self, run_id: str) -> Path:
+        """Where the run of this id keeps its state while it is trained."""
+        return self.folder / "checkpoints" / f"{_checked(run_id)}.safetensors"
+
+    def remove(self, run_id: str) -> None:
+        """Forget a run, if it is there, and its checkpoint."""
+        self.path(run_id).unlink(missing_ok=True)
+        self.checkpoint(run_id).unlink(missing_ok=True)
+
+    @contextmanager
+    def claim(self, run_id: str, wait: bool = True) -> Iterator[bool]:
+        """Hold a run while it is trained, so that two processes never train the same one.
+
+        The lock dies with its process. Its file is empty, and goes while the lock is held: who
+        waits for it sees that the file has no name any more, and makes a new one.
+
+        Yields:
+            Whether it is held; without `wait` it is not if another process holds it.
+        """
+        lock = self.lock(run_id)
+        reason = f"run {run_id} is being trained by another process"
+        if not take_lock(lock, reason, wait):
+            yield False
+            return
+        try:
+            yield True
+        finally:
+            with suppress(OSError):
+                Path(lock.lock_file).unlink()
+            lock.release()
+
+
+def _checked(run_id: str) -> str:
+    if not RUN_ID.fullmatch(run_id):
+        raise UserError(f"{run_id!r} is no id of a run (16 hexadecimal digits)")
+    return run_id
+
+
+def _has_magic(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            if file.read(4) != MAGIC:
+                return False
+            file.seek(-4, 2)
+            return file.read(4) == MAGIC
+    except OSError:
+        return False
+
+
+def read_file(path: Path) -> Record:
+    """The run in a file, whatever the file's name; `Store.read` holds it against the name.
+
+    Raises:
+        DamagedRunError, OtherSchemaError: as `Store.read`.
+    """
+    import pyarrow.parquet as pq
+
+    schema = 1
+    try:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            # Not those of the table, which come from a second copy in the file.
+            table, meta = file.read(), json.loads(file.metadata.metadata[METADATA])
+        if not _has_magic(path):
+            raise ValueError("its header is altered")
+        schema = meta.pop("schema", 1)
+        losses = tuple(table["loss"].to_pylist())
+        # Of what is stored, not of the record: a new field with a default keeps old files.
+        whole = meta.pop("digest") == _digest(meta, losses)
+        provenance = Provenance(**meta.pop("provenance"))
+        record = Record(**meta, losses=losses, provenance=provenance)
+    except Exception as error:
+        if schema != SCHEMA:
+            raise _other_schema(path, schema) from None
+        raise DamagedRunError(f"{path}: {type(error).__name__}: {error}".split("\n")[0]) from error
+    if whole and schema == SCHEMA:
+        return record
+    if not whole and schema != SCHEMA:
+        raise _other_schema(path, schema)
+    raise DamagedRunError(f"{path}: its content does not match its checksum")
+
+
+def _other_schema(path: Path, schema: Any) -> OtherSchemaError:
+    text = f"{path}: written with schema {schema!r}, this checkout reads {SCHEMA}"
+    older = isinstance(schema, int) and schema < SCHEMA
+    mend = "`forget` drops it" if older else "use a newer checkout, or move the file away"
+    error = OtherSchemaError(f"{text}; {mend}")
+    error.older = older
+    return error
+
+
+def _digest(meta: dict[str, Any], losses: Iterable[float]) -> str:
+    content = {**meta, "losses": [float(x).hex() for x in losses]}
+    content["final_loss"] = float(meta["final_loss"]).hex()
+    if not meta.get("metrics"):  # as in files that are older than this key, and the next
+        content.pop("metrics", None)
+    if not meta["provenance"].get("derived_from"):
+        provenance = meta["provenance"].items()
+        content["provenance"] = {k: v for k, v in provenance if k != "derived_from"}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _code_version_or_none(family: str) -> str | None:
+    try:
+        return code_version(family)
+    except FileNotFoundError:  # of an experiment that this checkout does not have
+        return None
+
+
+def tidy_runs(records: Iterable[Record]) -> Any:
+    """One row a run: id, family, the configuration's columns, the result, its metrics."""
+    return _frame(
+        {
+            "id": r.id,
+            "family": r.family,
+            **r.config,
+            "final_loss": r.final_loss,
+            "diverged": r.diverged,
+            "diverged_step": r.diverged_step,
+            **r.metrics,
+        }
+        for r in records
+    )
+
+
+def tidy_curves(records: Iterable[Record]) -> Any:
+    """One row a (run, step): id, step, loss. A pandas DataFrame."""
+    return _frame(
+        {"id": r.id, "step": step, "loss": loss}
+        for r in records
+        for step, loss in enumerate(r.losses)
+    )
+
+
+def tidy_provenance(records: Iterable[Record]) -> Any:
+    """One row a run: id and provenance. A pandas DataFrame."""
+    return _frame({"id": r.id, **asdict(r.provenance)} for r in records)
+
+
+def _frame(rows: Iterable[dict[str, Any]]) -> Any:
+    import pandas as pd
+
+    return pd.DataFrame(list(rows))
+
+
+def write_tables(folder: Path, records: Sequence[Record]) -> None:
+    """runs.parquet, curves.parquet and provenance.parquet of trainings."""
+    tables: dict[str, Callable[[Iterable[Record]], Any]] = {
+        "runs": tidy_runs,
+        "curves": tidy_curves,
+        "provenance": tidy_provenance,
+    }
+    for name, make in tables.items():
+        write_frame(folder / f"{name}.parquet", make(records))
+
+
+def write_frame(path: Path, frame: Any) -> None:
+    """A pandas DataFrame as Parquet; the same frame gives the same bytes."""
+    with atomic_path(path) as temporary:
+        frame.to_parquet(temporary, compression="zstd", index=False)

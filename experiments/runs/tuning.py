@@ -1,0 +1,120 @@
+"""Random search of hyperparameters at the base width, recorded beside the spec that uses it."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+from experiments.declare.spec import Override, RunConfig, Scale, Search, draw_points
+from experiments.errors import UserError
+from experiments.files import write_atomically
+from experiments.runs.store import Record, Store
+from experiments.runs.sweep import results_dir, train_runs
+from experiments.runs.versions import ROOT
+
+Point = dict[str, Any]
+Losses = Callable[[str, Sequence[RunConfig]], list[float]]
+WINDOW = 3  # neighbouring rates over which a finalist's loss is averaged
+
+
+def tune(
+    search: Search,
+    scale: Scale,
+    data: str,
+    jobs: int,
+    report: Callable[[str, int, int, Record], None],
+) -> dict[str, Any]:
+    """Run both stages of a search, `jobs` trainings at once, and return its record.
+
+    Args:
+        report: called with the stage, the runs done and to do, and the newest record.
+
+    Raises:
+        UserError: if every trial diverged.
+    """
+    base = {**search.base, **search.scales.get(scale, Override()).base, "data": data}
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+        losses = partial(_losses, pool, results_dir(scale), report)
+        ranking = rank_trials(search, base, losses)
+        finals = sorted(
+            (sweep_finalist(search, base, row, losses) for row in ranking[: search.finalists]),
+            key=lambda final: math.inf if final["score"] is None else final["score"],
+        )
+    if not finals or finals[0]["score"] is None:
+        raise UserError("every trial diverged; mend the space of the search in spec.py")
+    return {
+        "best": finals[0]["point"],
+        "score": finals[0]["score"],
+        "scale": scale,
+        "base": base,
+        "space": {key: list(values) for key, values in search.space.items()},
+        "trials": search.trials,
+        "seeds": search.seeds,
+        "rates": list(search.rates),
+        "finalists": finals,
+        "ranking": ranking,
+    }
+
+
+def rank_trials(search: Search, base: Point, losses: Losses) -> list[Point]:
+    """Random points with their `loss`, best first, without those that diverged."""
+    points = draw_points(search.space, search.trials, search.draws)
+    runs = [search.config.make(**{**base, **point}) for point in points]
+    rows = [
+        {**point, "loss": loss} for point, loss in zip(points, losses("random", runs), strict=True)
+    ]
+    return sorted((row for row in rows if math.isfinite(row["loss"])), key=lambda r: r["loss"])
+
+
+def sweep_finalist(search: Search, base: Point, row: Point, losses: Losses) -> Point:
+    """A finalist's mean losses over the rates, and its score: the mean of its best window."""
+    point = {key: row[key] for key in search.space}
+    runs = [
+        search.config.make(**{**base, **point, "log2lr": rate, "seed": seed})
+        for rate in search.rates
+        for seed in range(search.seeds)
+    ]
+    flat = losses("finalist", runs)
+    means = [
+        sum(flat[i * search.seeds : (i + 1) * search.seeds]) / search.seeds
+        for i in range(len(search.rates))
+    ]
+    scores = [sum(means[i : i + WINDOW]) / WINDOW for i in range(len(search.rates) - WINDOW + 1)]
+    best = min(range(len(scores)), key=scores.__getitem__)
+    middle = search.rates[best + WINDOW // 2]
+    finite = [loss if math.isfinite(loss) else None for loss in means]  # JSON has no infinity
+    score = scores[best] if math.isfinite(scores[best]) else None
+    return {"point": {**point, "log2lr": middle}, "score": score, "losses": finite}
+
+
+def _losses(
+    pool: ProcessPoolExecutor,
+    folder: Path,
+    report: Callable[[str, int, int, Record], None],
+    stage: str,
+    runs: Sequence[RunConfig],
+) -> list[float]:
+    """Final losses of `runs`, infinity for those that diverged; equal runs are trained once."""
+    unique = list({run.id: run for run in runs}.values())
+    found: dict[str, float] = {}
+    for record in pool.map(_train_one, [folder] * len(unique), unique):
+        found[record.id] = math.inf if record.diverged else record.final_loss
+        report(stage, len(found), len(unique), record)
+    return [found[run.id] for run in runs]
+
+
+def _train_one(folder: Path, run: RunConfig) -> Record:
+    return train_runs([run], Store(folder))[0]
+
+
+def save(family: str, record: dict[str, Any]) -> Path:
+    """Write the record to experiments/<family>/tuned.json, where the spec reads it."""
+    path = ROOT / "experiments" / "families" / family / "tuned.json"
+    write_atomically(path, (json.dumps(record, indent=1) + "\n").encode())
+    return path

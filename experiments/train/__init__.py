@@ -1,0 +1,1 @@
+"""How one run is trained. A change here makes stored runs old."""

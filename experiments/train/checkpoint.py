@@ -1,0 +1,225 @@
+"""The state of an unfinished run on disk, so that an interruption costs a minute of it and no more.
+
+One safetensors file a run: parameters, buffers, the optimizer's tensors and the states of torch's
+generators; what is no tensor is JSON in its header. There is no pickle in it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from experiments.errors import UserError
+from experiments.files import atomic_path
+from experiments.messages import note
+
+SECONDS = 60.0  # of training from one checkpoint to the next
+SHARE = 0.05  # of the time at most that writing them takes
+METADATA = "mupkit.checkpoint"
+
+
+class _ForeignError(Exception):
+    """The checkpoint is not of this run, or not whole."""
+
+
+@dataclass(frozen=True)
+class Resumed:
+    """Where a run goes on.
+
+    Attributes:
+        losses: of the steps that were done; their number is the position in the schedule and in
+            the data, too.
+        seconds: that they took.
+        generators: states of torch's generators by device.
+    """
+
+    losses: list[float]
+    seconds: float
+    generators: dict[str, Tensor]
+
+    def restore_generators(self) -> None:
+        """Let torch's generators go on where they were."""
+        torch.set_rng_state(self.generators["cpu"])
+        if "cuda" in self.generators:
+            torch.cuda.set_rng_state(self.generators["cuda"])
+
+
+class Checkpoint:
+    """The checkpoint of one run.
+
+    A run shorter than `SECONDS` never writes one.
+
+    Args:
+        path: of its file; who trains the run holds the run's lock.
+        origin: what the run's bits depend on: its id, the code, the machine. A file of another
+            origin is not used.
+    """
+
+    def __init__(self, path: Path, origin: Mapping[str, Any]):
+        self.path = path
+        self.origin = dict(origin)
+        self._due = time.monotonic() + SECONDS
+
+    def keep(
+        self, model: nn.Module, optimizer: Optimizer, losses: Sequence[float], seconds: float
+    ) -> None:
+        """Write the state after a step if it is time; a disk that refuses does not end the run."""
+        start = time.monotonic()
+        if start < self._due:
+            return
+        try:
+            self._write(model, optimizer, losses, seconds)
+        except (UserError, SafetensorError) as error:
+            note(f"no checkpoint, training goes on: {error}")
+        end = time.monotonic()
+        self._due = end + max(SECONDS, (end - start) / SHARE)
+
+    def restore(self, model: nn.Module, optimizer: Optimizer) -> Resumed | None:
+        """Put the state of the file, if there is one, into a newly built model and optimizer.
+
+        A file that is damaged or foreign is named on stderr and dropped, and nothing is changed.
+        """
+        if not self.path.exists():
+            return None
+        try:
+            tensors, meta = self._read()
+            _check_fit(tensors, meta, model, optimizer)
+        except Exception as error:  # whatever a damaged file makes the reader raise
+            reason = str(error).split("\n")[0]
+            note(f"unusable checkpoint, the run starts anew: {self.path}: {reason}")
+            self.remove()
+            return None
+        with torch.no_grad():
+            for name, tensor in _model_tensors(model).items():
+                tensor.copy_(tensors[name])
+        _load_optimizer(optimizer, tensors, meta)
+        generators = {
+            name.removeprefix("generator."): tensor
+            for name, tensor in tensors.items()
+            if name.startswith("generator.")
+        }
+        note(f"run {meta['origin'].get('id')}: goes on after {len(meta['losses'])} steps")
+        return Resumed(meta["losses"], meta["seconds"], generators)
+
+    def remove(self) -> None:
+        """Drop the file, and what a killed write may have left beside it."""
+        self.path.unlink(missing_ok=True)
+        for left in self.path.parent.glob(f".{self.path.name}.*"):
+            left.unlink(missing_ok=True)
+
+    def _write(
+        self, model: nn.Module, optimizer: Optimizer, losses: Sequence[float], seconds: float
+    ) -> None:
+        tensors, scalars = _optimizer_state(optimizer)
+        tensors |= _model_tensors(model)
+        tensors["generator.cpu"] = torch.get_rng_state()
+        if any(t.is_cuda for t in tensors.values()):
+            tensors["generator.cuda"] = torch.cuda.get_rng_state()
+        # Copies: safetensors takes neither strides nor tensors that share memory.
+        tensors = {
+            name: t.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
+            for name, t in tensors.items()
+        }
+        meta = {
+            "origin": self.origin,
+            "step": len(losses),
+            "losses": list(losses),
+            "seconds": seconds,
+            "groups": _groups(optimizer),
+            "scalars": scalars,
+        }
+        meta["digest"] = _digest(tensors, meta)
+        with atomic_path(self.path) as temporary:
+            save_file(tensors, temporary, {METADATA: json.dumps(meta)})
+
+    def _read(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        with safe_open(self.path, framework="pt") as file:
+            meta = json.loads((file.metadata() or {})[METADATA])
+            for key in {**self.origin, **meta["origin"]}:
+                ours, theirs = self.origin.get(key), meta["origin"].get(key)
+                if ours != theirs:
+                    raise _ForeignError(f"its {key} is {theirs}, not {ours}")
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        digest = meta.pop("digest")
+        if digest != _digest(tensors, meta):
+            raise _ForeignError("its content does not match its checksum")
+        return tensors, meta
+
+
+def _model_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """Parameters and buffers, persistent or not; what is tied, once."""
+    named = [*model.named_parameters(), *model.named_buffers()]
+    return {f"model.{name}": tensor for name, tensor in named}
+
+
+def _optimizer_state(optimizer: Optimizer) -> tuple[dict[str, Tensor], dict[str, dict[str, Any]]]:
+    """Tensors of the state by "optimizer.<parameter>.<key>", and what is no tensor."""
+    tensors: dict[str, Tensor] = {}
+    scalars: dict[str, dict[str, Any]] = {}
+    for index, state in optimizer.state_dict()["state"].items():
+        scalars[str(index)] = {k: v for k, v in state.items() if not isinstance(v, Tensor)}
+        for key, value in state.items():
+            if isinstance(value, Tensor):
+                tensors[f"optimizer.{index}.{key}"] = value
+    return tensors, scalars
+
+
+def _groups(optimizer: Optimizer) -> list[dict[str, Any]]:
+    """The optimizer's groups as JSON has them."""
+    groups: list[dict[str, Any]] = json.loads(
+        json.dumps(optimizer.state_dict()["param_groups"], default=str)
+    )
+    return groups
+
+
+def _check_fit(
+    tensors: dict[str, Tensor], meta: dict[str, Any], model: nn.Module, optimizer: Optimizer
+) -> None:
+    def rigid(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        return [{k: v for k, v in group.items() if k != "lr"} for group in groups]
+
+    expected = _model_tensors(model)
+    found = {name: tensor for name, tensor in tensors.items() if name.startswith("model.")}
+    if {n: (t.shape, t.dtype) for n, t in expected.items()} != {
+        n: (t.shape, t.dtype) for n, t in found.items()
+    }:
+        raise _ForeignError("its model is another one")
+    if rigid(meta["groups"]) != rigid(_groups(optimizer)):
+        raise _ForeignError("its optimizer is another one")
+    if meta["step"] != len(meta["losses"]):
+        raise _ForeignError("its losses are not those of its steps")
+
+
+def _load_optimizer(optimizer: Optimizer, tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:
+    state: dict[int, dict[str, Any]] = {int(i): dict(v) for i, v in meta["scalars"].items()}
+    for name, tensor in tensors.items():
+        if name.startswith("optimizer."):
+            _, index, key = name.split(".", 2)
+            state[int(index)][key] = tensor.clone()  # into memory that is torch's own
+    # The groups are the new optimizer's own, which the file's equal but for the rates of its last
+    # step. JSON would make lists of tuples.
+    groups = [
+        {**own, "lr": saved["lr"]}
+        for own, saved in zip(optimizer.state_dict()["param_groups"], meta["groups"], strict=True)
+    ]
+    optimizer.load_state_dict({"state": state, "param_groups": groups})
+
+
+def _digest(tensors: dict[str, Tensor], meta: dict[str, Any]) -> str:
+    digest = hashlib.sha256(json.dumps(meta, sort_keys=True).encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()

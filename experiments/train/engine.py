@@ -1,0 +1,224 @@
+"""The one training loop of all families."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+import mupkit
+from experiments.declare.schedules import lr_factor
+from experiments.declare.spec import RunConfig
+from experiments.train.checkpoint import Checkpoint, Resumed
+from experiments.train.process import Machine
+
+DIVERGENCE_FACTOR = 10.0
+FINAL_FRACTION = 0.1
+
+
+class Task(Protocol):
+    """What a family gives the training loop.
+
+    A run is resumed, and its beginning taken for a shorter run, so a task draws from torch's
+    generators alone, has no state that its batches and its model do not hold, and never looks at
+    the number of steps.
+    """
+
+    fingerprint: str
+    """Identifies the training data."""
+
+    def build(self) -> nn.Module:
+        """A parametrized and initialized model, drawn from torch's global generator."""
+
+    def batches(self, device: str) -> Iterator[Any]:
+        """Training batches in an order that depends on the seed alone.
+
+        A resumed run skips those it has seen, so a batch should cost index work alone.
+        """
+
+    def loss(self, model: nn.Module, batch: Any) -> Tensor:
+        """The mean training loss of a batch, in nats."""
+
+    def evaluate(self, model: nn.Module) -> dict[str, float]:
+        """What is measured of a model at the end, in evaluation mode, by name; may be nothing."""
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a training gave.
+
+    Attributes:
+        losses: training loss of each step that was done, in nats, before its update.
+        diverged_step: the step at which the run diverged, or None.
+        final_loss: mean of the last tenth of the losses; NaN if the run diverged.
+        seconds: of wall time, those before an interruption included.
+        metrics: what the task measured at the end; nothing of a run that diverged.
+    """
+
+    losses: tuple[float, ...]
+    diverged_step: int | None
+    final_loss: float
+    seconds: float
+    metrics: dict[str, float] = field(default_factory=dict)
+
+
+def train(
+    config: RunConfig,
+    task: Task,
+    machine: Machine,
+    on_step: Callable[[int, float], None] | None = None,
+    checkpoint: Checkpoint | None = None,
+) -> RunResult:
+    """Train one configuration, from scratch or from its checkpoint: the bits are the same.
+
+    A run that diverges (`diverged`, `spoiled`) ends there, as a result and not as an error.
+    """
+    start = time.perf_counter()
+    torch.manual_seed(config.seed)
+    model = task.build().to(machine.device)
+    optimizer = make_optimizer(model, config)
+    rates = [group["lr"] for group in optimizer.param_groups]
+    batches = task.batches(machine.device)
+    losses: list[float] = []
+    resumed = checkpoint.restore(model, optimizer) if checkpoint is not None else None
+    if resumed is not None:
+        losses, start = _go_on(resumed, batches, on_step), start - resumed.seconds
+    diverged_step = None
+    for step in range(len(losses), config.steps):
+        factor = lr_factor(config.schedule, step, config.steps, config.warmup)
+        for group, rate in zip(optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate * factor
+        with _precision(config, machine):
+            loss = task.loss(model, next(batches))
+        losses.append(loss.item())
+        if on_step is not None:
+            on_step(step, losses[-1])
+        if diverged(losses):
+            diverged_step = step
+            break
+        _update(model, optimizer, loss, config.grad_clip)
+        if step + 1 == config.steps:
+            diverged_step = step if spoiled(model) else None
+        elif checkpoint is not None:
+            checkpoint.keep(model, optimizer, losses, time.perf_counter() - start)
+    final, metrics = math.nan, {}
+    if diverged_step is None:
+        final, metrics = final_loss(losses), _evaluate(task, model, config, machine)
+    seconds = time.perf_counter() - start
+    return RunResult(tuple(losses), diverged_step, final, seconds, metrics)
+
+
+def _precision(config: RunConfig, machine: Machine) -> AbstractContextManager[Any]:
+    """Autocast where the configuration asks for it; parameters and updates stay float32."""
+    if config.precision == "float32":
+        return nullcontext()
+    return torch.autocast(machine.device, torch.bfloat16)
+
+
+def _evaluate(
+    task: Task, model: nn.Module, config: RunConfig, machine: Machine
+) -> dict[str, float]:
+    model.eval()
+    with torch.no_grad(), _precision(config, machine):
+        return task.evaluate(model)
+
+
+def _update(
+    model: nn.Module, optimizer: torch.optim.Optimizer, loss: Tensor, grad_clip: float | None
+) -> None:
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()  # type: ignore[no-untyped-call]
+    if grad_clip is not None:
+        nn.utils.clip_grad_norm_(model.parameters(), grad_clip)
+    optimizer.step()
+
+
+def _go_on(
+    resumed: Resumed, batches: Iterator[Any], on_step: Callable[[int, float], None] | None
+) -> list[float]:
+    """Bring data, generators and whoever watches to where the run was; its losses."""
+    for _ in islice(batches, len(resumed.losses)):
+        pass
+    resumed.restore_generators()
+    for step, loss in enumerate(resumed.losses):
+        if on_step is not None:
+            on_step(step, loss)
+    return resumed.losses
+
+
+def diverged(losses: Sequence[float]) -> bool:
+    """Whether a run has diverged at its newest step.
+
+    It has when the loss is not finite or exceeds ten times the first loss. An update that makes
+    parameters infinite or NaN shows in the next loss; after the last update there is none, and
+    `spoiled` looks at the parameters themselves.
+    """
+    return not math.isfinite(losses[-1]) or losses[-1] > DIVERGENCE_FACTOR * losses[0]
+
+
+def spoiled(model: nn.Module) -> bool:
+    """Whether a gradient or a parameter of the model holds infinity or NaN."""
+    held = [t for p in model.parameters() for t in (p.detach(), p.grad) if t is not None]
+    return not all(bool(t.isfinite().all()) for t in held)
+
+
+def final_loss(losses: Sequence[float]) -> float:
+    """The mean of the last tenth of the losses of a run that did all its steps."""
+    last = losses[-max(1, round(FINAL_FRACTION * len(losses))) :]
+    return math.fsum(last) / len(last)
+
+
+def beginning(losses: Sequence[float], diverged_step: int | None, steps: int) -> RunResult | None:
+    """What a run of `steps` steps gives whose equal of more steps gave these losses.
+
+    The schedule has to be one of `schedules.OPEN_ENDED`. None if the longer run cannot say: it
+    diverged later, so the shorter one's parameters may be spoiled already, or not.
+    """
+    if diverged_step is None:
+        return RunResult(tuple(losses[:steps]), None, final_loss(losses[:steps]), 0.0)
+    if diverged_step < steps:
+        return RunResult(tuple(losses), diverged_step, math.nan, 0.0)
+    return None
+
+
+def make_optimizer(model: nn.Module, config: RunConfig) -> torch.optim.Optimizer:
+    """The optimizer of a configuration with the rates of the model's parametrization.
+
+    In SP every dimension of the model is finite, so the same call gives the plain optimizer. A
+    model may have factors of its own for Adam's rates, by name (`adam_factor`).
+    """
+    lr = 2.0**config.log2lr
+    if config.optimizer == "sgd":
+        return mupkit.MuSGD(
+            model,
+            lr=lr,
+            momentum=config.momentum,
+            weight_decay=config.weight_decay,
+            fused=True,
+        )
+    return mupkit.MuAdam(
+        _by_factor(model, lr),
+        lr=lr,
+        betas=(config.beta1, config.beta2),
+        eps=config.eps,
+        weight_decay=config.weight_decay,
+        fused=True,
+    )
+
+
+def _by_factor(model: nn.Module, lr: float) -> nn.Module | list[dict[str, Any]]:
+    """The model's parameters in a group for each of its own factors; the model itself without."""
+    factor: Callable[[str], float] = getattr(model, "adam_factor", lambda name: 1.0)
+    groups: dict[float, list[tuple[str, nn.Parameter]]] = {}
+    for name, p in model.named_parameters():
+        groups.setdefault(factor(name), []).append((name, p))
+    if set(groups) == {1.0}:
+        return model
+    return [{"params": members, "lr": lr * f} for f, members in groups.items()]
