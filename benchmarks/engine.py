@@ -78,12 +78,12 @@ def timed(step: Callable[[], object], threads: int) -> dict[str, float]:
 
 def config_of(width: int, kind: str = "ours"):
     """The configuration of Fig. 1 at the scale small."""
-    from experiments.data.source import resolve_source
+    from experiments.data.text_source import choose_text
     from experiments.families.transformer_wikitext2.config import SMALL, TransformerConfig, tuned
 
     precision = "bfloat16" if kind == "bfloat16" else "float32"
     return TransformerConfig.make(
-        **{**SMALL, **tuned(), "width": width, "log2lr": -8.0, "data": resolve_source()},
+        **{**SMALL, **tuned(), "width": width, "log2lr": -8.0, "data": choose_text()},
         precision=precision,
     )
 

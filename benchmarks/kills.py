@@ -62,15 +62,15 @@ class Round:
     """The copy's results: train, kill, look, compare."""
 
     def __init__(self, seed: int):
-        from experiments.declare import registry
-        from experiments.runs import sweep
+        from experiments.declare import data_sources, registry
+        from experiments.runs import grouping, places
         from experiments.runs.store import Store
 
-        self.data = sweep.resolve_data()
-        self.groups, needed = sweep.groups(SCALE, self.data)
+        self.data = data_sources.resolve_all()
+        self.groups, needed = grouping.groups(SCALE, self.data)
         self.todo = needed[FIGURE]
         self.runs = [run.id for group in self.todo for run in self.groups[group].runs]
-        self.results = sweep.results_dir(SCALE)
+        self.results = places.results_dir(SCALE)
         self.store = Store(self.results)
         self.random = random.Random(seed)
         self.seconds = 1.0
@@ -80,11 +80,11 @@ class Round:
 
     def train(self) -> None:
         """What the jobs of a workflow do, in this process."""
-        from experiments import cli
+        from experiments.cli import train
 
         for group in self.todo:
             done = self.results / "groups" / f"{group}.done"
-            cli.train(group, FIGURE, SCALE, None, 1, done)
+            train.train(group, FIGURE, SCALE, None, 1, done)
 
     def forked(self) -> int:
         """A process of its own that trains; its id."""
@@ -111,9 +111,9 @@ class Round:
 
     def tables(self) -> dict[str, bytes]:
         """The collected tables; they are made anew."""
-        from experiments import products
+        from experiments.products import collect
 
-        products.collect(FIGURE, SCALE, self.data)
+        collect.collect(FIGURE, SCALE, self.data)
         folder = self.results / FIGURE
         return {name: (folder / f"{name}.parquet").read_bytes() for name in TABLES}
 
@@ -190,7 +190,6 @@ def inside(kills: int, workflow_kills: int, seed: int) -> None:
 
     from experiments.analysis import transfer  # noqa: F401
     from experiments.families.transformer_wikitext2 import task  # noqa: F401
-    from experiments.train import engine, process
 
     torch.set_num_threads(1)
     one, counts, rounds = Round(seed), Counter[str](), 0

@@ -33,13 +33,13 @@ def main() -> None:
     sys.path.insert(0, str(engine.ROOT))
     import pandas as pd
 
-    from experiments.declare import registry
-    from experiments.runs import sweep
+    from experiments.declare import data_sources, registry
+    from experiments.runs import places
 
-    folder = sweep.results_dir(SCALE)
+    folder = places.results_dir(SCALE)
     if (folder / "runs").exists():
         sys.exit(f"{folder} holds runs; run this in a fresh clone")
-    source = sweep.resolve_data()[registry.owner(FIGURE).name]
+    source = data_sources.resolve_all()[registry.owner(FIGURE).name]
     runs = registry.product(FIGURE).runs(SCALE, source)
     widths = sorted({run.width for run in runs})
     before = stock_steps(widths)

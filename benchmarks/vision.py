@@ -37,9 +37,9 @@ VARIANTS = {
 
 def task_of(model: str, width: int):
     """Configuration and task of a case, as the figures have them."""
-    from experiments.declare.spec import load
-    from experiments.families.mlp_cifar10.spec import EXPERIMENT as MLP
-    from experiments.families.resnet_cifar10.spec import EXPERIMENT as RESNET
+    from experiments.declare.references import load
+    from experiments.families.mlp_cifar10.spec import FAMILY as MLP
+    from experiments.families.resnet_cifar10.spec import FAMILY as RESNET
 
     experiment = {"mlp": MLP, "resnet": RESNET}[model]
     data = experiment.source(None)
@@ -179,7 +179,7 @@ def main() -> None:
         print(json.dumps(worker(kind, model, int(width), int(threads))))
         return
     sys.path.insert(0, str(ROOT))
-    from experiments.runs.sweep import flops
+    from experiments.runs.grouping import flops
 
     theirs = (*STOCK, "ours, compiled")
     head = ["model", "width", "ours, ms a step", *theirs, "the limit over stock"]

@@ -1,5 +1,10 @@
 """`python -m experiments`."""
 
-from experiments.cli import main
+import os
+
+# One thread per process: before torch is imported anywhere.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+from experiments.cli.main import main  # noqa: E402
 
 main()

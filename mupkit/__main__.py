@@ -49,7 +49,7 @@ OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
     "sgd": mupkit.MuSGD,
     "adafactor": mupkit.MuFrobenius,
 }
-PLOT = "experiments.analysis.plotting:coordinate_check"
+PLOT = "experiments.analysis.coordinate_pictures:coordinate_check"
 
 
 class UsageError(Exception):

@@ -5,14 +5,16 @@ from pathlib import Path
 
 import pandas as pd
 
-from experiments import products, readme
-from experiments.analysis import claims
+from experiments.analysis import verdicts
 from experiments.declare import registry
-from experiments.runs.sweep import figures_dir
+from experiments.products import collect, draw, readme, reference, tidy_tables
+from experiments.runs import places
 
 ROOT = Path(__file__).parents[1]
 REFERENCE = [
-    name for name in registry.products() if products.claims_file(name, products.REFERENCE).exists()
+    product
+    for product in registry.products().values()
+    if tidy_tables.claims_file(product, tidy_tables.REFERENCE).exists()
 ]
 
 
@@ -23,13 +25,13 @@ def test_generated_part_is_up_to_date() -> None:
 
 
 def test_fig1_has_a_reference_at_small_on_wikitext2() -> None:
-    runs, scale = products.read_runs("fig1", products.REFERENCE)
+    runs, scale = tidy_tables.read_runs(registry.product("fig1"), tidy_tables.REFERENCE)
     assert scale == "small"
     declared = registry.product("fig1").runs("small", "wikitext2")
     assert sorted(runs["id"]) == sorted(run.id for run in declared)
 
 
-def rounded(verdict: claims.Verdict) -> dict:
+def rounded(verdict: verdicts.Verdict) -> dict:
     """Without the last digits, in which processors differ."""
     return {
         key: float(f"{value:.6g}") if isinstance(value, float) else value
@@ -38,19 +40,18 @@ def rounded(verdict: claims.Verdict) -> dict:
 
 
 def test_reference_verdicts_follow_from_reference_runs() -> None:
-    for name in REFERENCE:
-        runs, scale = products.read_runs(name, products.REFERENCE)
-        product = registry.product(name)
-        table = products.seen(product, runs, products.REFERENCE)
-        verdicts = [claims.judge(c, table, scale) for c in product.claims]
-        stored = claims.read(products.claims_file(name, products.REFERENCE))
-        assert [rounded(v) for v in verdicts] == [rounded(v) for v in stored]
-        assert all(v.verdict != "not judged" or v.note for v in verdicts)
+    for product in REFERENCE:
+        runs, scale = tidy_tables.read_runs(product, tidy_tables.REFERENCE)
+        table = draw.seen(product, runs, tidy_tables.REFERENCE)
+        found = [verdicts.judge(c, table, scale) for c in product.claims]
+        stored = verdicts.read(tidy_tables.claims_file(product, tidy_tables.REFERENCE))
+        assert [rounded(v) for v in found] == [rounded(v) for v in stored]
+        assert all(v.verdict != "not judged" or v.note for v in found)
 
 
 def test_reference_is_of_one_code_and_one_data_set() -> None:
-    for name in REFERENCE:
-        folder = products.claims_file(name, products.REFERENCE).parent
+    for product in REFERENCE:
+        folder = tidy_tables.claims_file(product, tidy_tables.REFERENCE).parent
         provenance = pd.read_parquet(folder / "provenance.parquet")
         assert provenance["code_version"].nunique() == 1
         assert provenance["data_fingerprint"].nunique() == 1
@@ -58,18 +59,17 @@ def test_reference_is_of_one_code_and_one_data_set() -> None:
 
 
 def test_reference_pictures_are_there() -> None:
-    for name in REFERENCE:
-        for suffix in registry.product(name).suffixes:
-            assert (figures_dir(products.REFERENCE) / f"{name}.{suffix}").exists()
+    for product in REFERENCE:
+        for suffix in product.suffixes:
+            assert (places.figures_dir(tidy_tables.REFERENCE) / f"{product.name}.{suffix}").exists()
 
 
 def test_generated_part_shows_what_there_is(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(products, "results_dir", lambda scale: tmp_path / "results" / scale)
-    monkeypatch.setattr(products, "figures_dir", lambda scale: tmp_path / "figures" / scale)
+    monkeypatch.setattr(places, "ROOT", tmp_path)
     assert "###" not in readme.results() + readme.summary()
     for name in ("table3", "table14", "fig11", "fig2"):
-        products.collect(name, "smoke", {"core": ""})
-        products.make_reference(name, "smoke")
+        collect.collect(registry.product(name), "smoke", "")
+        reference.make_reference(registry.product(name), "smoke")
     summary = readme.summary()
     assert "| table14 | How fast the entries of A v grow |  |  | 4 |" in summary
     assert "###" not in summary

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from experiments.declare.spec import Measured
+from experiments.declare.claims import Measured
 
 
 def exponent(sizes: pd.DataFrame) -> Measured:

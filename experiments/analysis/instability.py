@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from experiments.analysis import plotting
+from experiments.analysis import style
 
 JUMP = 1.0  # nats above the lowest loss so far
 BLOW_UP = 10.0  # times the median of the sizes so far
@@ -122,7 +122,7 @@ def draw(trace: pd.DataFrame, diverged_step: int | None = None) -> Figure:
         trace: columns step, tensor, size, loss.
         diverged_step: at which the run ended because it diverged, or None.
     """
-    fig, (left, right) = plotting.subplots(1, 2, figsize=(9.2, 3.9))
+    fig, (left, right) = style.subplots(1, 2, figsize=(9.2, 3.9))
     _loss_panel(left, _losses(trace), diverged_step)
     _size_panel(right, trace)
     for ax in (left, right):

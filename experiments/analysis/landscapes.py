@@ -13,8 +13,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from experiments.analysis import plotting, transfer
-from experiments.declare.spec import Measured
+from experiments.analysis import style, transfer
+from experiments.declare.claims import Measured
 
 
 def draw_pairs(
@@ -28,7 +28,7 @@ def draw_pairs(
         width: what the width is called in the legend.
     """
     count = len(pairs)
-    fig, axes = plotting.subplots(
+    fig, axes = style.subplots(
         1, 2 * count, figsize=(8.6 if count == 1 else 1.2 + 5.2 * count, 3.9), squeeze=False
     )
     for i, (heading, runs) in enumerate(pairs.items()):
@@ -53,9 +53,9 @@ def _pair(left: Axes, right: Axes, runs: pd.DataFrame, short: bool, heading: str
         if np.isfinite(best_mup):
             ax.axhline(best_mup, color="#444444", linestyle="--", linewidth=1, zorder=1)
         name = {"sp": "SP", "mup": "µP"}[parametrization]
-        title = f"{heading}, {name}" if short else plotting.NAME[parametrization]
-        ax.set_title(title, color=plotting.COLOR[parametrization])
-        plotting.log2_axis(ax, "log2 learning rate")
+        title = f"{heading}, {name}" if short else style.NAME[parametrization]
+        ax.set_title(title, color=style.COLOR[parametrization])
+        style.log2_axis(ax, "log2 learning rate")
     left.set_ylim(*limits(scapes))
     if np.isfinite(best_mup):
         left.annotate(
@@ -78,7 +78,7 @@ def curves(
     Args:
         show: what is drawn of a loss, such as the accuracy of an error rate.
     """
-    colors = plotting.width_colors(list(scape.sizes))
+    colors = style.width_colors(list(scape.sizes))
     for width, losses in zip(scape.sizes, np.moveaxis(scape.losses, 1, 0), strict=True):
         mean = np.where(np.isfinite(losses), losses, np.nan).mean(axis=0)
         color = colors[width]

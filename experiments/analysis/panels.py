@@ -15,10 +15,10 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from experiments.analysis import landscapes, plotting, transfer
+from experiments.analysis import landscapes, style, transfer
+from experiments.declare.claims import Measured
 from experiments.declare.layout import Layout
 from experiments.declare.schedules import SCHEDULES
-from experiments.declare.spec import Measured
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def draw(runs: pd.DataFrame, layout: Layout, heads: Sequence[str] = ()) -> Figur
         heads: what stands before each row's loss axis; nothing if empty.
     """
     count = len(layout.rows), len(layout.keys)
-    fig, axes = plotting.subplots(
+    fig, axes = style.subplots(
         *count,
         figsize=(1.7 + 2.25 * count[1], 0.7 + 2.3 * count[0]),
         squeeze=False,
@@ -78,7 +78,7 @@ def draw(runs: pd.DataFrame, layout: Layout, heads: Sequence[str] = ()) -> Figur
     for row, scapes, head, line in zip(layout.rows, found, texts, axes, strict=True):
         for ax, (key, scape) in zip(line, scapes.items(), strict=True):
             landscapes.curves(ax, scape)
-            plotting.log2_axis(ax, "")
+            style.log2_axis(ax, "")
             _ticks(ax, AXES[key], scape.grid)
         line[0].set_ylim(*_limits(found if heads else [scapes]))
         line[0].set_ylabel("\n".join(filter(None, (head, "training loss (nats)"))))

@@ -12,7 +12,8 @@ import numpy as np
 import pandas as pd
 
 from experiments.analysis import landscapes
-from experiments.declare.spec import Measured, RunConfig
+from experiments.declare.claims import Measured
+from experiments.declare.config import RunConfig
 from experiments.errors import UserError
 
 METRIC = "valid_accuracy"

@@ -8,11 +8,16 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from experiments.data.source import cache_dir, data_mend, data_root, hub_reachable
+from experiments.data.places import cache_dir, data_mend, data_root, hub_reachable
 from experiments.errors import UserError, unknown
 
-CIFAR10_SOURCES = ("cifar10", "digits")
-IMAGENET_SOURCES = ("imagenet", "tiny_imagenet")
+# Names of the sources, with what a figure calls them.
+CIFAR10_SOURCES = {"cifar10": "CIFAR-10", "digits": "scikit-learn's digits"}
+IMAGENET_SOURCES = {
+    "imagenet": "ImageNet",
+    "tiny_imagenet": "100 classes of Tiny-ImageNet",
+}
+LABELS = {**CIFAR10_SOURCES, **IMAGENET_SOURCES}
 # Numbers in an image as it is trained on, and classes.
 SHAPES = {
     "cifar10": (3 * 32 * 32, 10),
@@ -33,7 +38,7 @@ LAYOUT = {
 }
 
 
-def resolve_cifar10(requested: str | None = None) -> str:
+def choose_cifar10(requested: str | None = None) -> str:
     """The source of small images: CIFAR-10 if it can be had, else scikit-learn's digits.
 
     CIFAR-10 comes from `MUPKIT_DATA`, the cache, or the Hub if it answers.
@@ -50,7 +55,7 @@ def resolve_cifar10(requested: str | None = None) -> str:
     return "digits"
 
 
-def resolve_imagenet(requested: str | None = None) -> str:
+def choose_imagenet(requested: str | None = None) -> str:
     """The source of larger images: ImageNet if its files are there, else 100 classes of Tiny.
 
     Raises:

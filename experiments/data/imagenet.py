@@ -22,7 +22,7 @@ from PIL import Image
 from torch import Tensor
 
 from experiments.data import image_source
-from experiments.data.source import cache_dir
+from experiments.data.places import cache_dir
 from experiments.errors import UserError
 
 SIDE, SHORT = 224, 256  # of a crop; the shorter side of a held-out image before its crop

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,12 +12,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from filelock import FileLock
 from numpy.typing import NDArray
 from torch import Tensor
 
 from experiments.data import image_source
-from experiments.data.source import cache_dir, label
+from experiments.data.cache import cached
+from experiments.data.places import cache_dir
 from experiments.errors import UserError, unknown
 from experiments.files import sha256
 from experiments.messages import note
@@ -64,23 +63,12 @@ def load_images(source: str) -> Images:
         known = set(image_source.SHAPES) - {"imagenet"}
         raise unknown("data", source, known)
     folder, read = _origin(source)
-    images = _read(folder)
-    if images is not None:
-        return images
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{folder}.lock"):
-            images = _read(folder)  # another process may have written it meanwhile
-            if images is None:
-                note(f"decoding {label(source)} (once)")
-                _write(folder, read())
-                images = _read(folder)
-    except OSError as error:
-        raise UserError(
-            f"MUPKIT_CACHE: cannot write {folder} ({error}); set it to a folder with room"
-        ) from error
-    assert images is not None
-    return images
+
+    def fill(new: Path) -> None:
+        note(f"decoding {image_source.LABELS[source]} (once)")
+        _write(new, read())
+
+    return cached(folder, _read, fill)
 
 
 def _origin(source: str) -> tuple[Path, Callable[[], Arrays]]:
@@ -201,33 +189,25 @@ def _decoded(source: str, rows: dict[str, Iterator[tuple[str, bytes, int]]]) -> 
 
 
 def _write(folder: Path, arrays: Arrays) -> None:
-    """Put arrays where damaged ones or none are; a killed process leaves no half of them."""
-    new = Path(f"{folder}.new")
-    shutil.rmtree(new, ignore_errors=True)  # of a process that was killed
-    new.mkdir()
-    try:
-        digest = hashlib.sha256()
-        for name in sorted(arrays):
-            array = np.ascontiguousarray(arrays[name])
-            digest.update(f"{name} {array.shape}".encode() + array.tobytes())
-            np.save(new / f"{name}.npy", array, allow_pickle=False)
-        train = arrays["train"].reshape(*arrays["train"].shape[:2], -1)
-        levels = np.stack([np.bincount(c.reshape(-1), minlength=256) for c in train.swapaxes(0, 1)])
-        shares, values = levels / levels.sum(1, keepdims=True), np.arange(256) / 255
-        mean = shares @ values
-        meta = {
-            "counts": {split: len(arrays[split]) for split in SPLITS},
-            "classes": int(arrays["train_labels"].max()) + 1,
-            "mean": mean.tolist(),
-            "std": np.sqrt(shares @ values**2 - mean**2).tolist(),
-            "fingerprint": digest.hexdigest()[:16],
-            "bytes": {path.name: path.stat().st_size for path in new.iterdir()},
-        }
-        (new / "meta.json").write_text(json.dumps(meta, indent=1), encoding="utf-8")
-        shutil.rmtree(folder, ignore_errors=True)
-        new.rename(folder)
-    finally:
-        shutil.rmtree(new, ignore_errors=True)
+    """Fill an empty folder with arrays."""
+    digest = hashlib.sha256()
+    for name in sorted(arrays):
+        array = np.ascontiguousarray(arrays[name])
+        digest.update(f"{name} {array.shape}".encode() + array.tobytes())
+        np.save(folder / f"{name}.npy", array, allow_pickle=False)
+    train = arrays["train"].reshape(*arrays["train"].shape[:2], -1)
+    levels = np.stack([np.bincount(c.reshape(-1), minlength=256) for c in train.swapaxes(0, 1)])
+    shares, values = levels / levels.sum(1, keepdims=True), np.arange(256) / 255
+    mean = shares @ values
+    meta = {
+        "counts": {split: len(arrays[split]) for split in SPLITS},
+        "classes": int(arrays["train_labels"].max()) + 1,
+        "mean": mean.tolist(),
+        "std": np.sqrt(shares @ values**2 - mean**2).tolist(),
+        "fingerprint": digest.hexdigest()[:16],
+        "bytes": {path.name: path.stat().st_size for path in folder.iterdir()},
+    }
+    (folder / "meta.json").write_text(json.dumps(meta, indent=1), encoding="utf-8")
 
 
 def _read(folder: Path) -> Images | None:

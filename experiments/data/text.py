@@ -9,22 +9,20 @@ import hashlib
 import importlib.metadata
 import json
 import re
-import shutil
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from filelock import FileLock
 from numpy.typing import NDArray
 
-from experiments.data import source as sources
-from experiments.data import wikipedia
-from experiments.data.source import SPLITS
+from experiments.data import places, text_source, wikipedia
+from experiments.data.cache import cached
+from experiments.data.text_source import SPLITS, TEXT_SOURCES
 from experiments.errors import UserError, unknown
 from experiments.files import sha256
+from experiments.messages import note
 
 EOS, UNK = "<eos>", "<unk>"
 Words = dict[str, list[list[str]]]  # by split and line
@@ -45,7 +43,7 @@ class Corpus:
         vocab: words by id, in order of first occurrence.
         fingerprint: first 16 hexadecimal digits of the SHA-256 of the whole source's vocabulary
             and ids; the same for every `vocab_size`.
-        source: one of `experiments.data.source.SOURCES`.
+        source: one of `experiments.data.text_source.TEXT_SOURCES`.
     """
 
     tokens: dict[str, NDArray[np.int32]]
@@ -63,12 +61,12 @@ def load_corpus(source: str, vocab_size: int) -> Corpus:
     Raises:
         UserError: unknown source, impossible vocabulary, missing or damaged data.
     """
-    if source not in sources.SOURCES:
-        raise unknown("data", source, sources.SOURCES)
+    if source not in TEXT_SOURCES:
+        raise unknown("data", source, TEXT_SOURCES)
     folder, origin, read = _origin(source)
 
     def prepare() -> Corpus:
-        print(f"preparing {sources.label(source)} from {origin} (once)", file=sys.stderr)
+        note(f"preparing {TEXT_SOURCES[source]} from {origin} (once)")
         return _encode(source, read())
 
     whole = _cached(folder, prepare)
@@ -79,24 +77,24 @@ def load_corpus(source: str, vocab_size: int) -> Corpus:
         )
     if vocab_size == size:
         return whole
-    folder = sources.cache_dir() / f"{source}-{vocab_size}-{whole.fingerprint}"
+    folder = places.cache_dir() / f"{source}-{vocab_size}-{whole.fingerprint}"
     return _cached(folder, lambda: _cut(whole, vocab_size))
 
 
 def _origin(source: str) -> tuple[Path, str, Callable[[], Words]]:
     """Of a source with its full vocabulary: cache folder, where it comes from, how to read it."""
-    root = sources.cache_dir()
+    root = places.cache_dir()
     if source == "wikipedia_sample":
         path = wikipedia.sample_file()
         key = _key([path], importlib.metadata.version("mwparserfromhell"))
         return root / f"{source}-full-{key}", str(path), lambda: _sample_words(path)
-    files = sources.wikitext2_files()
+    files = text_source.wikitext2_files()
     if files:
         folder = root / f"{source}-full-{_key(files.values())}"
         where = str(files["train"].parent)
-        return folder, where, lambda: _split_words(sources.lines_of_parquet(files))
-    folder = sources.prepared_wikitext2() or root / f"{source}-full-hub"
-    return folder, "the Hugging Face Hub", lambda: _split_words(sources.lines_of_hub())
+        return folder, where, lambda: _split_words(text_source.lines_of_parquet(files))
+    folder = text_source.prepared_wikitext2() or root / f"{source}-full-hub"
+    return folder, "the Hugging Face Hub", lambda: _split_words(text_source.lines_of_hub())
 
 
 def _key(paths: Iterable[Path], *more: str) -> str:
@@ -176,23 +174,8 @@ def _cut(whole: Corpus, vocab_size: int) -> Corpus:
 
 
 def _cached(folder: Path, build: Callable[[], Corpus]) -> Corpus:
-    """The corpus in a cache folder, which is written first if it is missing or damaged."""
-    corpus = _read(folder)
-    if corpus is not None:
-        return corpus
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{folder}.lock"):
-            corpus = _read(folder)  # another process may have written it meanwhile
-            if corpus is None:
-                _write(folder, build())
-                corpus = _read(folder)
-    except OSError as error:
-        raise UserError(
-            f"MUPKIT_CACHE: cannot write {folder} ({error}); set it to a folder with room"
-        ) from error
-    assert corpus is not None
-    return corpus
+    """The corpus in a cache folder, built first if it is missing or damaged."""
+    return cached(folder, _read, lambda new: _write(new, build()))
 
 
 def _read(folder: Path) -> Corpus | None:
@@ -213,23 +196,15 @@ def _read(folder: Path) -> Corpus | None:
 
 
 def _write(folder: Path, corpus: Corpus) -> None:
-    """Put a corpus where a damaged one or none is; a killed process leaves no half of it."""
-    new = Path(f"{folder}.new")
-    shutil.rmtree(new, ignore_errors=True)  # of a process that was killed
-    new.mkdir()
-    try:
-        for split, ids in corpus.tokens.items():
-            np.save(new / f"{split}.npy", ids, allow_pickle=False)
-        vocab = json.dumps(corpus.vocab, ensure_ascii=False)
-        (new / "vocab.json").write_text(vocab, encoding="utf-8")
-        meta = {
-            "source": corpus.source,
-            "fingerprint": corpus.fingerprint,
-            "counts": {split: len(ids) for split, ids in corpus.tokens.items()},
-            "sha256": {path.name: sha256(path) for path in new.iterdir()},
-        }
-        (new / "meta.json").write_text(json.dumps(meta, indent=1), encoding="utf-8")
-        shutil.rmtree(folder, ignore_errors=True)
-        new.rename(folder)
-    finally:
-        shutil.rmtree(new, ignore_errors=True)
+    """Fill an empty folder with a corpus."""
+    for split, ids in corpus.tokens.items():
+        np.save(folder / f"{split}.npy", ids, allow_pickle=False)
+    vocab = json.dumps(corpus.vocab, ensure_ascii=False)
+    (folder / "vocab.json").write_text(vocab, encoding="utf-8")
+    meta = {
+        "source": corpus.source,
+        "fingerprint": corpus.fingerprint,
+        "counts": {split: len(ids) for split, ids in corpus.tokens.items()},
+        "sha256": {path.name: sha256(path) for path in folder.iterdir()},
+    }
+    (folder / "meta.json").write_text(json.dumps(meta, indent=1), encoding="utf-8")

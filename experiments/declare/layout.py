@@ -1,11 +1,12 @@
-"""Which panels a figure of many has, as data; `experiments.analysis.panels` draws and measures them."""
+"""Which panels a figure of many has, as data; `analysis.panels` draws and measures them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from experiments.declare.spec import Call, Claim
+from experiments.declare.claims import Claim
+from experiments.declare.references import Call
 from experiments.declare.statements import transfers
 
 PANELS = "experiments.analysis.panels"

@@ -1,59 +1,75 @@
-"""All experiments, found by their `spec.py`. Imports neither torch nor pandas."""
+"""What all folders of `families/` declare, found by their `spec.py`. No torch and no pandas."""
 
 from __future__ import annotations
 
 import importlib
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
-from experiments.declare.spec import Exhibit, Experiment, Product
+from experiments.declare.family import Exhibit, Family
+from experiments.declare.product import Product
 from experiments.errors import UserError, unknown
 
-FAMILIES = Path(__file__).parents[1] / "families"
+FOLDER = Path(__file__).parents[1] / "families"
 
 
 @cache
-def experiments() -> dict[str, Exhibit]:
-    """Every experiment by name, with those that train nothing.
+def exhibits() -> dict[str, Exhibit]:
+    """Every folder by name: the model families, and those that train nothing.
+
+    Each is given its folder's name, and so are its figures and tables.
 
     Raises:
-        ValueError: if a figure or table is declared twice or a folder and its name disagree.
+        ValueError: if a folder declares nothing, a run configuration belongs to another family, or
+            two folders declare the same figure or table.
     """
     found: dict[str, Exhibit] = {}
-    products: set[str] = set()
-    for spec in sorted(FAMILIES.glob("*/spec.py")):
-        folder = spec.parent.name
-        experiment: Exhibit = importlib.import_module(
-            f"experiments.families.{folder}.spec"
-        ).EXPERIMENT
-        family = experiment.config.family if isinstance(experiment, Experiment) else folder
-        if {experiment.name, family} != {folder}:
-            raise ValueError(f"{spec}: folder, experiment and config.family must have one name")
-        names = [p.name for p in experiment.products]
-        if twice := products.intersection(names):
-            raise ValueError(f"{spec}: {', '.join(sorted(twice))} declared twice")
-        products.update(names)
-        found[experiment.name] = experiment
+    declared: dict[str, Path] = {}
+    for spec in sorted(FOLDER.glob("*/spec.py")):
+        exhibit = _named(spec)
+        for product in exhibit.products:
+            if product.name in declared:
+                raise ValueError(f"{spec}: {product.name} is declared in {declared[product.name]}")
+            declared[product.name] = spec
+        found[exhibit.name] = exhibit
     return found
+
+
+def _named(spec: Path) -> Exhibit:
+    """What a `spec.py` declares, with the name of its folder."""
+    folder = spec.parent.name
+    module = importlib.import_module(f"experiments.families.{folder}.spec")
+    exhibit: Exhibit | None = getattr(module, "FAMILY", None) or getattr(module, "EXHIBIT", None)
+    if exhibit is None:
+        raise ValueError(f"{spec}: declares neither FAMILY nor EXHIBIT")
+    if isinstance(exhibit, Family) and exhibit.config.family != folder:
+        raise ValueError(f"{spec}: {exhibit.config.__name__}.family is {exhibit.config.family!r}")
+    return replace(
+        exhibit,
+        name=folder,
+        figures=tuple(replace(figure, exhibit=folder) for figure in exhibit.figures),
+        tables=tuple(replace(table, exhibit=folder) for table in exhibit.tables),
+    )
 
 
 @cache
 def products() -> dict[str, Product]:
     """Every figure and table by name."""
-    return {p.name: p for e in experiments().values() for p in e.products}
+    return {p.name: p for exhibit in exhibits().values() for p in exhibit.products}
 
 
-def experiment(name: str) -> Exhibit:
-    """One experiment; a UserError that lists the names if there is none."""
-    if name not in experiments():
-        raise unknown("experiment", name, experiments())
-    return experiments()[name]
+def exhibit(name: str) -> Exhibit:
+    """One folder; a UserError that lists the names if there is none."""
+    if name not in exhibits():
+        raise unknown("family", name, exhibits())
+    return exhibits()[name]
 
 
-def trained(name: str) -> Experiment:
-    """One experiment that trains; a UserError if it is none or trains nothing."""
-    found = experiment(name)
-    if not isinstance(found, Experiment):
+def family(name: str) -> Family:
+    """One model family; a UserError if there is none of that name, or if it trains nothing."""
+    found = exhibit(name)
+    if not isinstance(found, Family):
         raise UserError(f"{name} trains nothing; `python -m experiments list` says what it shows")
     return found
 
@@ -63,9 +79,3 @@ def product(name: str) -> Product:
     if name not in products():
         raise unknown("figure or table", name, products())
     return products()[name]
-
-
-def owner(name: str) -> Exhibit:
-    """The experiment that declares a figure or table."""
-    found = product(name)
-    return next(e for e in experiments().values() if found in e.products)

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from typing import Literal
 
-from experiments.declare.spec import Claim, Reference
+from experiments.declare.claims import Claim
+from experiments.declare.references import Reference
 
 LANDSCAPES = "experiments.analysis.landscapes"
 MOST = 0.05  # nats that a transfer may cost

@@ -3,8 +3,8 @@
 A run's shape is what its time depends on: every key that is no real number (rates, multipliers),
 without seed, steps and schedule. A few shapes of a product are timed with the engine, as many
 processes at once as will train; others are interpolated in FLOPs a step. The times only predict:
-which runs make a group follows from fixed constants (`experiments.runs.sweep`), so that groups do not
-change when a machine is measured. Nothing here imports torch but the timing itself.
+which runs make a group follows from fixed constants (`experiments.runs.grouping`), so that
+groups do not change when a machine is timed. Nothing here imports torch but the timing itself.
 """
 
 from __future__ import annotations
@@ -28,11 +28,12 @@ from typing import TYPE_CHECKING
 
 from filelock import FileLock
 
-from experiments.data.source import cache_dir
-from experiments.declare.spec import RunConfig, load
+from experiments.data.places import cache_dir
+from experiments.declare.config import RunConfig
+from experiments.declare.references import load
 from experiments.files import wait_for_lock, write_atomically
 from experiments.messages import note
-from experiments.runs import sweep
+from experiments.runs import grouping, training
 from experiments.runs.store import Store
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ class Speed:
         if found is not None:
             return found.seconds
         timed = [(t.flops, t.seconds) for t in self._of(run)]
-        return interpolate(timed, step_flops(run)) if timed else sweep.cost(run) / run.steps
+        return interpolate(timed, step_flops(run)) if timed else grouping.cost(run) / run.steps
 
     def seconds(self, run: RunConfig, steps: int | None = None) -> float:
         """Seconds of a run, or of its first steps, on one core."""
@@ -114,7 +115,7 @@ def shape(run: RunConfig) -> str:
 
 def step_flops(run: RunConfig) -> float:
     """FLOPs of one step."""
-    return sweep.flops(run) / run.steps
+    return run.flops() / run.steps
 
 
 def interpolate(points: Sequence[tuple[float, float]], flops: float) -> float:
@@ -142,9 +143,9 @@ def interpolate(points: Sequence[tuple[float, float]], flops: float) -> float:
 
 def plan(runs: Sequence[RunConfig], store: Store, speed: Speed, cores: int) -> Plan:
     """Minutes that a product takes from here on, and what its stored runs took."""
-    missing = sweep.missing(runs, store)
+    missing = training.missing(runs, store)
     units = _unit_seconds(missing, speed)
-    jobs = len(sweep.pack(missing)) if missing else 0
+    jobs = len(grouping.pack(missing)) if missing else 0
     # Jobs help each other, so all cores are busy until the last run is on its way.
     together = (sum(units) + speed.process * jobs) / cores
     seconds = max([together, *(speed.process + unit for unit in units)])
@@ -163,7 +164,7 @@ def _unit_seconds(runs: Sequence[RunConfig], speed: Speed) -> list[float]:
     """Seconds of each run that is trained; those that are the beginning of another are not."""
     longest: dict[str, float] = {}
     for run in runs:
-        unit = sweep._beginning_of(run) or run.id
+        unit = grouping.beginning_of(run) or run.id
         longest[unit] = max(longest.get(unit, 0.0), speed.seconds(run))
     return list(longest.values())
 
@@ -233,7 +234,7 @@ def choose(runs: Sequence[RunConfig]) -> dict[str, RunConfig]:
 
         families = {run.family: run for run in runs}
         for family, run in families.items():
-            experiment = registry.trained(family)
+            experiment = registry.family(family)
             short.append(experiment.config.make(**{**experiment.example, "data": run.data}))
     if len(short) > SHAPES:
         short = list({step_flops(run): run for run in short}.values())
@@ -277,11 +278,10 @@ def time_steps(run: RunConfig, machine: Machine, budget: float) -> tuple[float, 
     On a CPU they are of the process's own time, which is what one thread on an idle core takes
     however busy the machine is now.
     """
-    from experiments.declare import registry
     from experiments.train import engine
 
     clock = time.process_time if machine.device == "cpu" else time.perf_counter
-    make: Callable[[RunConfig], engine.Task] = load(registry.trained(run.family).task)
+    make: Callable[[RunConfig], engine.Task] = load(run.task)
     make(run)  # what is prepared once is not timed
     begin, end = clock(), time.perf_counter() + budget
     task = make(run)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from filelock import FileLock
 
-from experiments.declare.spec import RunConfig
+from experiments.declare.config import RunConfig
 from experiments.messages import duration, note
 from experiments.runs.store import Record, Store
 

@@ -20,8 +20,8 @@ import torch
 from torch import Tensor, nn
 
 from experiments.analysis.instability import JUMP
-from experiments.declare import registry
-from experiments.declare.spec import RunConfig, load
+from experiments.declare.config import RunConfig
+from experiments.declare.references import load
 from experiments.train import engine, process
 from mupkit.coord_check import capture
 from mupkit.coord_check.record import MASKED, rms
@@ -56,7 +56,7 @@ def replay(
         on_step: called with the number of each step and its loss.
     """
     machine = process.set_up()
-    task = load(registry.trained(config.family).task)(config)
+    task = load(config.task)(config)
     return record(config, task, machine, every, on_step)
 
 

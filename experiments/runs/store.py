@@ -1,4 +1,4 @@
-"""Finished runs on disk: one Parquet file a run, named by the run's id, written atomically.
+"""Finished runs on disk: one Parquet file per run, named by the run's id, written atomically.
 
 The file's rows are (step, loss); its metadata holds the configuration, the result and the
 provenance. Nothing here imports torch.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -22,8 +22,14 @@ from experiments.files import atomic_path, take_lock
 from experiments.runs.versions import code_version
 
 METADATA = b"mupkit.run"
+
+
 MAGIC = b"PAR1"  # first and last bytes of every Parquet file
+
+
 SCHEMA = 1  # of the metadata that is written and read; a file without a number has 1
+
+
 RUN_ID = re.compile(r"[0-9a-f]{16}")
 
 
@@ -88,6 +94,8 @@ class Record:
 State = Literal[
     "missing", "done", "damaged", "newer schema", "older schema", "other code", "other data"
 ]
+
+
 STALE: tuple[State, ...] = ("older schema", "other code", "other data")  # what --stale drops
 
 
@@ -292,58 +300,5 @@ def _digest(meta: dict[str, Any], losses: Iterable[float]) -> str:
 def _code_version_or_none(family: str) -> str | None:
     try:
         return code_version(family)
-    except FileNotFoundError:  # of an experiment that this checkout does not have
+    except UserError:  # a family that this checkout does not have
         return None
-
-
-def tidy_runs(records: Iterable[Record]) -> Any:
-    """One row a run: id, family, the configuration's columns, the result, its metrics."""
-    return _frame(
-        {
-            "id": r.id,
-            "family": r.family,
-            **r.config,
-            "final_loss": r.final_loss,
-            "diverged": r.diverged,
-            "diverged_step": r.diverged_step,
-            **r.metrics,
-        }
-        for r in records
-    )
-
-
-def tidy_curves(records: Iterable[Record]) -> Any:
-    """One row a (run, step): id, step, loss. A pandas DataFrame."""
-    return _frame(
-        {"id": r.id, "step": step, "loss": loss}
-        for r in records
-        for step, loss in enumerate(r.losses)
-    )
-
-
-def tidy_provenance(records: Iterable[Record]) -> Any:
-    """One row a run: id and provenance. A pandas DataFrame."""
-    return _frame({"id": r.id, **asdict(r.provenance)} for r in records)
-
-
-def _frame(rows: Iterable[dict[str, Any]]) -> Any:
-    import pandas as pd
-
-    return pd.DataFrame(list(rows))
-
-
-def write_tables(folder: Path, records: Sequence[Record]) -> None:
-    """runs.parquet, curves.parquet and provenance.parquet of trainings."""
-    tables: dict[str, Callable[[Iterable[Record]], Any]] = {
-        "runs": tidy_runs,
-        "curves": tidy_curves,
-        "provenance": tidy_provenance,
-    }
-    for name, make in tables.items():
-        write_frame(folder / f"{name}.parquet", make(records))
-
-
-def write_frame(path: Path, frame: Any) -> None:
-    """A pandas DataFrame as Parquet; the same frame gives the same bytes."""
-    with atomic_path(path) as temporary:
-        frame.to_parquet(temporary, compression="zstd", index=False)

@@ -11,11 +11,15 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from experiments.declare.spec import Override, RunConfig, Scale, Search, draw_points
+from experiments.declare.config import RunConfig
+from experiments.declare.family import Search
+from experiments.declare.scales import Scale
+from experiments.declare.sweep import Override, draw_points
 from experiments.errors import UserError
 from experiments.files import write_atomically
+from experiments.runs.places import results_dir
 from experiments.runs.store import Record, Store
-from experiments.runs.sweep import results_dir, train_runs
+from experiments.runs.training import train_runs
 from experiments.runs.versions import ROOT
 
 Point = dict[str, Any]

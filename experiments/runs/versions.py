@@ -1,7 +1,6 @@
 """Which code made a number: a hash of the files that can change it, and the commit.
 
-Figures, claims and the command line cannot change a number, nor can a model of another family, nor
-can the core's subpackages change a training: they look at models.
+What counts follows from the imports, so a new module counts without being listed anywhere.
 """
 
 from __future__ import annotations
@@ -9,36 +8,75 @@ from __future__ import annotations
 import ast
 import hashlib
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
 
-from experiments.declare.spec import Measurement
+from experiments.declare import registry
+from experiments.declare.product import Computation, Product
+from experiments.declare.references import name_of
+from experiments.runs.places import ROOT
 
-ROOT = Path(__file__).parents[2]
-ENGINE = ("train/checkpoint.py", "train/engine.py", "train/process.py", "declare/schedules.py")
-DECLARATIONS = ("spec", "config")  # beginnings of the names of such modules
-SHARED = ("models", "data")  # folders whose modules count where they are imported
+DECLARATIONS = ("spec", "config")  # how the names of a family's modules begin that only declare
 
 
 @cache
 def code_version(family: str) -> str:
-    """12 digits that change when code changes that can change this family's numbers."""
-    task = ROOT / "experiments" / "families" / family / "task.py"
-    return _digest([*_core("mupkit/*.py"), *_imported(task)])
+    """12 digits that change when code changes that can change this family's numbers.
+
+    Raises:
+        UserError: if there is no such family.
+    """
+    return _digest(training_code(registry.family(family).config.task))
 
 
-def measuring_code(measurement: Measurement) -> list[Path]:
-    """Files whose change can change a measurement's table, in a fixed order."""
-    files = {*_core("mupkit/**/*.py"), *_imported(module_file(measurement.function))}
-    for pattern in measurement.reads:
+def training_code(task: str) -> set[Path]:
+    """Files that can change the numbers of a training.
+
+    These are the core, the training loop, and what the task imports, wherever it is. Declarations
+    are left out, since the values that they declare are in the run's id, and so is the ground
+    (errors, files, messages), on which everything stands and which computes nothing.
+
+    Args:
+        task: reference of the family's task.
+    """
+
+    def declares(file: Path) -> bool:
+        return file.parent in (
+            ROOT / "experiments",
+            ROOT / "experiments" / "declare",
+        ) or file.name.startswith(DECLARATIONS)
+
+    return {*_core("*.py"), *imported([module_file(task)], skip=declares)}
+
+
+def computing_code(computation: Computation) -> list[Path]:
+    """Files that can change a computation's table, in a fixed order.
+
+    These are the whole core, the training loop, what the function imports, and what it reads.
+    """
+    files = {*_core("**/*.py"), *imported([module_file(name_of(computation.function))])}
+    for pattern in computation.reads:
         files.update(ROOT.glob(pattern))
     return sorted(files)
 
 
-def measuring_version(measurement: Measurement) -> str:
-    """12 digits that change when code changes that can change a measurement's table."""
-    return _digest(measuring_code(measurement))
+def computing_version(computation: Computation) -> str:
+    """12 digits that change when code changes that can change a computation's table."""
+    return _digest(computing_code(computation))
+
+
+def drawing_code(product: Product) -> list[Path]:
+    """Files whose change redraws a product and judges it again, in a fixed order.
+
+    These are all of `analysis`, its exhibit's declarations, what its functions import, and what
+    draws and judges.
+    """
+    experiments = ROOT / "experiments"
+    starts = [module_file(function) for function in product.functions]
+    starts += [experiments / "products" / "draw.py", *(experiments / "analysis").glob("*.py")]
+    starts += (experiments / "families" / product.exhibit).glob("spec*.py")
+    return sorted(imported(starts))
 
 
 def module_file(reference: str) -> Path:
@@ -46,29 +84,33 @@ def module_file(reference: str) -> Path:
     return _file(reference.partition(":")[0])
 
 
+def imported(
+    starts: Iterable[Path], skip: Callable[[Path], bool] = lambda file: False
+) -> set[Path]:
+    """Files of the project that some of its files import, directly or not, and these themselves.
+
+    Imports inside functions count. `__init__.py` files do not: they hold docstrings alone.
+
+    Args:
+        starts: files; those outside the project are left out.
+        skip: which files are left out, with what they alone import.
+    """
+    found: set[Path] = set()
+    todo = {file for file in starts if file.is_relative_to(ROOT)}
+    while todo:
+        file = todo.pop()
+        found.add(file)
+        named = {_file(module) for module in _modules(file)}
+        todo |= {f for f in named - found if f.exists() and not skip(f)}
+    return found
+
+
 def _file(module: str) -> Path:
     return ROOT / f"{module.replace('.', '/')}.py"
 
 
 def _core(pattern: str) -> list[Path]:
-    return [*ROOT.glob(pattern), *(ROOT / "experiments" / name for name in ENGINE)]
-
-
-def _imported(start: Path) -> set[Path]:
-    """A family's file and what it imports of the family, the shared models and the data.
-
-    Without declarations: a configuration's values are in its run's id.
-    """
-    folders = {start.parent, *(ROOT / "experiments" / name for name in SHARED)}
-    found: set[Path] = set()
-    todo = {start}
-    while todo:
-        file = todo.pop()
-        found.add(file)
-        named = {_file(module) for module in _modules(file)}
-        todo |= {f for f in named - found if f.parent in folders and f.exists()}
-        todo = {f for f in todo if not f.name.startswith(DECLARATIONS)}
-    return found
+    return [*(ROOT / "mupkit").glob(pattern), *(ROOT / "experiments" / "train").glob("*.py")]
 
 
 def _modules(file: Path) -> Iterable[str]:

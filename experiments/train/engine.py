@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 
 import mupkit
-from experiments.declare.schedules import lr_factor
-from experiments.declare.spec import RunConfig
+from experiments.declare.config import RunConfig
 from experiments.train.checkpoint import Checkpoint, Resumed
 from experiments.train.process import Machine
+from experiments.train.schedules import lr_factor
 
 DIVERGENCE_FACTOR = 10.0
 FINAL_FRACTION = 0.1

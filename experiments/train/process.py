@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 from filelock import FileLock
 
-from experiments.data.source import cache_dir
+from experiments.data.places import cache_dir
 from experiments.files import write_atomically
 
 GEMM = (1024, 256, 1024)  # rows, fan-in, fan-out of a typical product

@@ -21,7 +21,7 @@ from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from mupkit.optim import MuAdam, MuAdamW, MuSGD
 
-PLOT = "experiments.analysis.plotting:coordinates"
+PLOT = "experiments.analysis.coordinate_pictures:coordinates"
 """Draws coordinate data: (DataFrame with columns width, t, module, l1) -> matplotlib Figure."""
 
 Statistic = Callable[[Tensor], Any]

@@ -16,8 +16,9 @@ SMOKE = ("--config", "scale=smoke")
 
 def groups(project) -> list[str]:
     code = (
-        "from experiments import sweep; "
-        "print(*sweep.groups('smoke', sweep.resolve_data())[1]['fig1'])"
+        "from experiments.declare.data_sources import resolve_all; "
+        "from experiments.runs.grouping import groups; "
+        "print(*groups('smoke', resolve_all())[1]['fig1'])"
     )
     return project.run([sys.executable, "-c", code]).stdout.split()
 
@@ -31,7 +32,9 @@ def train(project) -> subprocess.CompletedProcess:
 def count_trainings(project) -> Path:
     """Let the copy write down every run that it trains; the file where it does."""
     log = project.root / "trained.log"
-    with (project.root / "experiments" / "runs" / "sweep.py").open("a", encoding="utf-8") as file:
+    with (project.root / "experiments" / "runs" / "training.py").open(
+        "a", encoding="utf-8"
+    ) as file:
         file.write(
             "\n_train_it = _train\n\n\ndef _train(run, *rest):\n"
             f"    with open({str(log)!r}, 'a') as log:\n        log.write(run.id + '\\n')\n"
@@ -153,13 +156,13 @@ def test_a_few_kills(tmp_path) -> None:
 
 
 def test_a_clock_that_is_set_back_does_not_change_seconds(tiny, tmp_path, monkeypatch) -> None:
-    from experiments.runs import sweep
+    from experiments.runs import training
     from experiments.runs.store import Store
     from tests.tiny_runs import tiny_run
 
     now = iter(range(10**9, 0, -3600))
     monkeypatch.setattr(time, "time", lambda: next(now))
-    (made,) = sweep.train_runs([tiny_run()], Store(tmp_path / "store"))
+    (made,) = training.train_runs([tiny_run()], Store(tmp_path / "store"))
     assert 0 < made.provenance.seconds < 60
 
 

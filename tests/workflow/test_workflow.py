@@ -189,14 +189,14 @@ def test_a_measurement_is_made_again_when_its_code_or_settings_change(project) -
     assert project.snakemake("table14", *SMOKE).returncode == 0
     first, table = seconds(), (folder / "runs.parquet").read_bytes()
     assert "Nothing to be done" in project.snakemake("table14", *SMOKE).stderr
-    code = project.root / "experiments" / "families" / "core" / "measure.py"
+    code = project.root / "experiments" / "families" / "theory" / "sizes.py"
     code.write_text(code.read_text(encoding="utf-8") + "# changed\n", encoding="utf-8")
     status = project.experiments("status", "table14", "--scale", "smoke").stdout
     assert status.splitlines()[1].split() == ["table14", "1", "1", "0", "1"]
     assert project.snakemake("table14", *SMOKE).returncode == 0
     assert seconds() != first
     assert (folder / "runs.parquet").read_bytes() == table
-    spec = project.root / "experiments" / "families" / "core" / "spec.py"
+    spec = project.root / "experiments" / "families" / "theory" / "spec.py"
     text = spec.read_text(encoding="utf-8").replace('"widths": [16, 32, 64]', '"widths": [16, 32]')
     spec.write_text(text, encoding="utf-8")
     assert project.snakemake("table14", *SMOKE).returncode == 0

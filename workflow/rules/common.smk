@@ -2,20 +2,23 @@
 import os
 import shlex
 import sys
-from contextlib import suppress
 from pathlib import Path
 
 sys.path.insert(0, str(Path(workflow.basedir)))
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
 from experiments.declare import registry
+from experiments.declare.data_sources import resolve_all
+from experiments.declare.product import Figure
+from experiments.declare.scales import check_scale
 from experiments.errors import UserError
 from experiments.files import wait_for_lock
-from experiments.declare.spec import Figure, check_scale
+from experiments.runs.grouping import groups
+from experiments.runs.places import ROOT
 from experiments.runs.store import Store
-from experiments.runs.sweep import groups, missing, resolve_data
-from experiments.runs.versions import ROOT, measuring_code, module_file
+from experiments.runs.training import missing
+from experiments.runs.versions import computing_code, drawing_code
 
 
 def stop(error):
@@ -29,7 +32,7 @@ if "data_dir" in config:
 
 try:
     SCALE = check_scale(str(config.get("scale", "small")))
-    DATA = resolve_data(config.get("data"))
+    DATA = resolve_all(config.get("data"))
     GROUPS, NEEDED = groups(SCALE, DATA)
 except UserError as error:
     stop(error)
@@ -63,7 +66,7 @@ def drawn(name):
 
 def tables(name):
     """What collect makes of one product."""
-    names = (*(f"{table}.parquet" for table in registry.product(name).tables), "scale.json")
+    names = (*(f"{table}.parquet" for table in registry.product(name).tidy_tables), "scale.json")
     return [f"{RESULTS}/{name}/{file}" for file in names]
 
 
@@ -72,12 +75,12 @@ def processes(name):
     return JOBS if registry.product(name).follow_up else 1
 
 
-def measurement(name):
-    """The code of a product's measurement and its settings; nothing for trainings."""
-    found = registry.product(name).measurement
+def computation(name):
+    """The code of a product's computation and its settings; nothing for trainings."""
+    found = registry.product(name).computation
     if found is None:
         return [], ""
-    return [relative(file) for file in measuring_code(found)], repr(found.at(SCALE))
+    return [relative(file) for file in computing_code(found)], repr(found.at(SCALE))
 
 
 def relative(file):
@@ -97,44 +100,34 @@ def needing(group):
 
 def data_option(name):
     """The data source of a product; none where it cannot be had, so that its job says why."""
-    source = DATA.get(registry.owner(name).name)
+    source = DATA.get(registry.product(name).exhibit)
     return f"--data {source}" if source else ""
 
 
-def drawing_code(name):
+def drawing(name):
     """Files whose change redraws a product."""
-    own = {relative(module_file(function)) for function in registry.product(name).functions}
-    folder = ROOT / "experiments" / "families" / registry.owner(name).name
-    own |= {relative(file) for file in folder.glob("spec*.py")}
-    own |= {relative(file) for file in (ROOT / "experiments" / "analysis").glob("*.py")}
-    return [*sorted(own), "experiments/products.py"]
+    return [relative(file) for file in drawing_code(registry.product(name))]
 
 
-# A marker lies if a run of its group was lost or truncated since. Without the marker, and without
-# one output of each rule that follows, the group runs again and trains what is missing.
-def remove_lying_markers():
-    for group_id, group in GROUPS.items():
-        if missing(group.runs, STORE):
-            stale = [marker(group_id)]
-            for name in needing(group_id):
-                stale += [f"{RESULTS}/{name}/{file}" for file in ("scale.json", "claims.json")]
-            for path in stale:
-                (Path(workflow.basedir) / path).unlink(missing_ok=True)
-
+# A marker lies if a run of its group was lost or truncated since. Its job is then run again, as by
+# --forcerun, with what follows. Nothing is changed here: to read this file is to look, not to touch.
+if workflow.dag_settings:
+    workflow.dag_settings.forcerun |= {
+        marker(group_id)
+        for group_id, group in GROUPS.items()
+        if Path(marker(group_id)).exists() and missing(group.runs, STORE)
+    }
 
 # One workflow at a time in a results folder; a second one waits and then finds the runs done. The
 # lock dies with its process, so nobody ever has to unlock anything.
 LOCK = FileLock(STORE.folder / ".workflow.lock")
-try:
-    STORE.folder.mkdir(parents=True, exist_ok=True)
-    with suppress(Timeout), LOCK.acquire(timeout=0):
-        remove_lying_markers()
-except OSError as error:
-    stop(f"cannot write {STORE.folder}: {error.strerror}; mend its rights or move it away")
 
 
 onstart:
-    wait_for_lock(LOCK, f"another workflow runs in {RESULTS}")
+    try:
+        wait_for_lock(LOCK, f"another workflow runs in {RESULTS}")
+    except UserError as error:
+        stop(error)
 
 
 wildcard_constraints:

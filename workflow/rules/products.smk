@@ -1,4 +1,4 @@
-# From runs or a measurement to tidy tables, from tables to pictures and verdicts.
+# From runs or a computation to tidy tables, from tables to pictures and verdicts.
 for name in PRODUCTS:
 
     rule:
@@ -6,7 +6,7 @@ for name in PRODUCTS:
             f"collect_{name}"
         input:
             [marker(group) for group in NEEDED[name]],
-            code=measurement(name)[0],
+            code=computation(name)[0],
         output:
             tables(name),
         log:
@@ -17,7 +17,7 @@ for name in PRODUCTS:
         params:
             name=name,
             data=data_option(name),
-            settings=measurement(name)[1],
+            settings=computation(name)[1],
         shell:
             f"{EXPERIMENTS} collect {{params.name}} --scale {SCALE} {{params.data}}"
             " --jobs {threads}"
@@ -28,7 +28,7 @@ for name in PRODUCTS:
             f"draw_{name}"
         input:
             table=multiext(f"{RESULTS}/{name}/", "runs.parquet", "scale.json"),
-            code=drawing_code(name),
+            code=drawing(name),
         output:
             drawn(name),
         log:

@@ -9,9 +9,10 @@ import pandas as pd
 from matplotlib.animation import FuncAnimation
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MultipleLocator
 
-from experiments.analysis import landscapes, plotting, transfer
-from experiments.declare.spec import Measured
+from experiments.analysis import landscapes, style, transfer
+from experiments.declare.claims import Measured
 
 LOSS = {"xent": "training loss (nats)", "mse": "training loss (squared error)"}
 ANCHORS = {0.0: "SP", 1.0: "µP"}
@@ -83,13 +84,13 @@ def by_t(runs: pd.DataFrame) -> dict[float, transfer.Landscape]:
 def draw_frames(runs: pd.DataFrame) -> Figure:
     """A panel for each t, all on the same axes."""
     scapes = by_t(runs)
-    fig, axes = plotting.subplots(
+    fig, axes = style.subplots(
         1, len(scapes), figsize=(1.4 + 1.75 * len(scapes), 3.4), sharex=True, sharey=True
     )
     for ax, (t, scape) in zip(np.atleast_1d(axes), scapes.items(), strict=True):
         _frame(ax, t, scape)
         ax.set_ylim(*landscapes.limits(scapes))
-        ax.xaxis.set_major_locator(plotting.matplotlib.ticker.MultipleLocator(4))
+        ax.xaxis.set_major_locator(MultipleLocator(4))
     np.atleast_1d(axes)[0].set_ylabel(LOSS["xent"])
     _legend(fig, np.atleast_1d(axes)[0])
     return fig
@@ -98,7 +99,7 @@ def draw_frames(runs: pd.DataFrame) -> Figure:
 def animate(runs: pd.DataFrame) -> FuncAnimation:
     """A frame for each t."""
     scapes = by_t(runs)
-    fig, ax = plotting.subplots(figsize=(5.6, 4.2))
+    fig, ax = style.subplots(figsize=(5.6, 4.2))
     frames = list(scapes)
     rates = np.concatenate([scape.grid for scape in scapes.values()])
 
@@ -117,9 +118,9 @@ def animate(runs: pd.DataFrame) -> FuncAnimation:
 def _frame(ax: Axes, t: float, scape: transfer.Landscape) -> None:
     landscapes.curves(ax, scape)
     name = f" ({ANCHORS[t]})" if t in ANCHORS else ""
-    color = {0.0: plotting.COLOR["sp"], 1.0: plotting.COLOR["mup"]}.get(t, "black")
+    color = {0.0: style.COLOR["sp"], 1.0: style.COLOR["mup"]}.get(t, "black")
     ax.set_title(f"t = {t:g}{name}", color=color)
-    plotting.log2_axis(ax, "log2 learning rate")
+    style.log2_axis(ax, "log2 learning rate")
 
 
 def _legend(fig: Figure, ax: Axes) -> None:
@@ -132,7 +133,7 @@ def _legend(fig: Figure, ax: Axes) -> None:
 def draw_interpolation(runs: pd.DataFrame) -> Figure:
     """Drift of the optimum and regret against t, with intervals over seeds."""
     scapes = by_t(runs)
-    fig, axes = plotting.subplots(1, 2, figsize=(8.6, 3.6))
+    fig, axes = style.subplots(1, 2, figsize=(8.6, 3.6))
     panels = {
         "drift of the best rate\n(octaves per doubling)": transfer.drift_per_doubling,
         "regret of the narrowest's rate\n(nats)": transfer.regret,
@@ -171,7 +172,7 @@ def _over_t(
             ax.plot([t, t], band, color="#444444", lw=4, alpha=0.25, solid_capstyle="butt")
     ax.axhline(0, color="#999999", lw=0.8)
     for t, name in ANCHORS.items():
-        color = plotting.COLOR[{"SP": "sp", "µP": "mup"}[name]]
+        color = style.COLOR[{"SP": "sp", "µP": "mup"}[name]]
         ax.axvline(t, ls=":", color=color)
         ax.annotate(
             name,

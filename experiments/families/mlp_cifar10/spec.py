@@ -6,17 +6,12 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field
 
-from experiments.data.image_source import CIFAR10_SOURCES, SHAPES, resolve_cifar10
-from experiments.declare.spec import (
-    Animation,
-    Call,
-    Claim,
-    Experiment,
-    Figure,
-    Override,
-    RunConfig,
-    Sweep,
-)
+from experiments.data.image_source import CIFAR10_SOURCES, SHAPES, choose_cifar10
+from experiments.declare.claims import Claim
+from experiments.declare.config import RunConfig
+from experiments.declare.family import Family
+from experiments.declare.product import Animation, Figure
+from experiments.declare.references import Call
 from experiments.declare.statements import (
     beats_sp,
     does_not_transfer,
@@ -25,16 +20,17 @@ from experiments.declare.statements import (
     transfers,
     wider_is_better,
 )
+from experiments.declare.sweep import Override, Sweep
 from experiments.errors import UserError
 
-NAME = "mlp_cifar10"
-FIGURES = f"experiments.families.{NAME}.figures"
+FIGURES = f"{__package__}.figures"
 
 
 class MlpConfig(RunConfig):
     """Two hidden layers of one width."""
 
-    family: ClassVar[str] = NAME
+    task: ClassVar[str] = f"{__package__}.task:ImageRegression"
+    overhead: ClassVar[float] = 0.0005
 
     images: int | None = Field(None, gt=0, description="training images (all)")
     loss: Literal["xent", "mse"] = Field("xent", description="cross-entropy or squared error")
@@ -59,19 +55,20 @@ class MlpConfig(RunConfig):
         if self.parametrization == "sp" or self.t == 0:
             return super().narrowed(width).replace(base_width=self.width, t=1.0)
         if self.t != 1:
-            raise UserError(f"{NAME}: t: {self.t:g} cannot be replayed narrow; give --t 0 or --t 1")
+            raise UserError(
+                f"{self.family}: t: {self.t:g} cannot be replayed narrow; give --t 0 or --t 1"
+            )
         return super().narrowed(width)
 
     def describe(self) -> str:
         between = f" t {self.t:g}" if self.parametrization == "mup" and self.t != 1 else ""
         return f"{self.activation} {self.loss}{between} {super().describe()}"
 
-
-def flops(config: MlpConfig) -> float:
-    """Training FLOPs: 6 for each weight and image, but the first layer passes nothing back."""
-    d_in, classes = SHAPES[config.data]
-    weights = 4 * d_in * config.width + 6 * (config.width**2 + config.width * classes)
-    return float(weights * config.batch_size * config.steps)
+    def flops(self) -> float:
+        """Training FLOPs: 6 for each weight and image, but the first layer passes nothing back."""
+        d_in, classes = SHAPES[self.data]
+        weights = 4 * d_in * self.width + 6 * (self.width**2 + self.width * classes)
+        return float(weights * self.batch_size * self.steps)
 
 
 # The paper's Section 3 and Fig. 3: SGD, 20 epochs of 781 steps. It does not give the multipliers:
@@ -262,15 +259,11 @@ POST_INTERPOLATION = Figure(
     **MOVING,
 )
 
-EXPERIMENT = Experiment(
-    name=NAME,
+FAMILY = Family(
     title="MLP on CIFAR-10",
     config=MlpConfig,
-    task=f"experiments.families.{NAME}.task:ImageRegression",
     example={**PAPER, **SMALL, **RELU, "steps": EPOCH, "width": 256, "log2lr": -5.0},
-    sources=CIFAR10_SOURCES,
-    source=resolve_cifar10,
-    cost=flops,
-    overhead=0.0005,
+    data_sources=CIFAR10_SOURCES,
+    choose_data=choose_cifar10,
     figures=(FIG3, FIG9, POST_ANIMATION, POST_INTERPOLATION),
 )

@@ -8,9 +8,11 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from experiments.analysis import landscapes, plotting, searched, transfer
-from experiments.analysis.grid import Grid
-from experiments.declare.spec import Measured, RunConfig, Scale
+from experiments.analysis import landscapes, searched, style, transfer
+from experiments.analysis.text_table import TextTable
+from experiments.declare.claims import Measured
+from experiments.declare.config import RunConfig
+from experiments.declare.scales import Scale
 from experiments.families.resnet_cifar10.spec import TARGET, TARGET_SEEDS
 
 KEYS = ("log2lr", "output_mult")
@@ -45,17 +47,17 @@ def _percent(error: np.ndarray) -> np.ndarray:
 def draw_fig16(runs: pd.DataFrame) -> Figure:
     """Accuracy over learning rate in SP and µP, and over the output multiplier in µP."""
     found = scapes(runs)
-    fig, axes = plotting.subplots(1, 3, figsize=(10.4, 3.9), sharey=True)
+    fig, axes = style.subplots(1, 3, figsize=(10.4, 3.9), sharey=True)
     titles = {
-        "sp": (plotting.NAME["sp"], "log2 learning rate"),
+        "sp": (style.NAME["sp"], "log2 learning rate"),
         "mup": ("Maximal update (µP)", "log2 learning rate"),
         "multiplier": ("Maximal update (µP)", "log2 output multiplier"),
     }
     for ax, (name, scape) in zip(axes, found.items(), strict=True):
         landscapes.curves(ax, scape, _percent)
         title, label = titles[name]
-        ax.set_title(title, color=plotting.COLOR["sp" if name == "sp" else "mup"])
-        plotting.log2_axis(ax, label)
+        ax.set_title(title, color=style.COLOR["sp" if name == "sp" else "mup"])
+        style.log2_axis(ax, label)
     axes[0].set_ylabel("validation accuracy (%)")
     handles, labels = axes[1].get_legend_handles_labels()
     fig.legend(
@@ -109,7 +111,7 @@ def carry(runs: Sequence[RunConfig], table: pd.DataFrame, scale: Scale) -> list[
     return searched.carried(runs, table, KEYS, TARGET[scale], TARGET_SEEDS[scale])
 
 
-def render_table12(runs: pd.DataFrame) -> Grid:
+def render_table12(runs: pd.DataFrame) -> TextTable:
     """SP and µP, the paper's numbers beside ours."""
     narrow, wide = runs["width"].min(), runs["width"].max()
     head = ["", "Best learning rate", "Best output mult.", "Narrow", "Wide"]
@@ -127,4 +129,4 @@ def render_table12(runs: pd.DataFrame) -> Grid:
             ]
         )
     note = "Validation accuracy; ± is the standard error over seeds of the wide runs."
-    return Grid(head, rows, (note,))
+    return TextTable(head, rows, (note,))

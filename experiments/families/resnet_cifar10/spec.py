@@ -8,23 +8,17 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
-from experiments.data.image_source import CIFAR10_SOURCES, SHAPES, resolve_cifar10
-from experiments.declare.spec import (
-    Call,
-    Claim,
-    Experiment,
-    Figure,
-    Override,
-    RunConfig,
-    Scale,
-    Search,
-    Sweep,
-    Table,
-)
+from experiments.data.image_source import CIFAR10_SOURCES, SHAPES, choose_cifar10
+from experiments.declare.claims import Claim
+from experiments.declare.config import RunConfig
+from experiments.declare.family import Family, Search
+from experiments.declare.product import Figure, Table
+from experiments.declare.references import Call
+from experiments.declare.scales import Scale
 from experiments.declare.statements import beats_sp, searched_beats_sp, stays, wider_is_better
+from experiments.declare.sweep import Override, Sweep
 
-NAME = "resnet_cifar10"
-FIGURES = f"experiments.families.{NAME}.figures"
+FIGURES = f"{__package__}.figures"
 TUNED = Path(__file__).with_name("tuned.json")
 PAD = 4  # pixels of reflected padding before the random crop
 
@@ -32,7 +26,8 @@ PAD = 4  # pixels of reflected padding before the random crop
 class ResNetConfig(RunConfig):
     """ResNet-9 ("Davidnet"); `width` is the channels after the first convolution, 64 at 1x."""
 
-    family: ClassVar[str] = NAME
+    task: ClassVar[str] = f"{__package__}.task:Classification"
+    overhead: ClassVar[float] = 0.02
 
     images: int | None = Field(None, gt=0, description="training images (all)")
     output_mult: float = Field(1.0, gt=0, description="multiplier of the output, beside 1/8")
@@ -40,19 +35,18 @@ class ResNetConfig(RunConfig):
     zero_readout: bool = Field(True, description="readout starts at zero")
     cutout: int = Field(8, ge=0, description="side of the square that is cut out of an image")
 
-
-def flops(config: ResNetConfig) -> float:
-    """Training FLOPs: 6 for each weight of a 3x3 convolution, pixel and image."""
-    inputs, classes = SHAPES[config.data]
-    channels = 3 if inputs % 3 == 0 else 1
-    w, pixels = config.width, inputs / channels
-    weights = (  # of convolutions at full size, a half, a quarter and an eighth
-        9 * (channels * w + 2 * w * w)
-        + 9 * (2 * 4 * w * w + 8 * w * w) / 4
-        + 9 * (32 * w * w) / 16
-        + 9 * (2 * 64 * w * w) / 64
-    )
-    return 6.0 * (8 * w * classes + weights * pixels) * config.batch_size * config.steps
+    def flops(self) -> float:
+        """Training FLOPs: 6 for each weight of a 3x3 convolution, pixel and image."""
+        inputs, classes = SHAPES[self.data]
+        channels = 3 if inputs % 3 == 0 else 1
+        w, pixels = self.width, inputs / channels
+        weights = (  # of convolutions at full size, a half, a quarter and an eighth
+            9 * (channels * w + 2 * w * w)
+            + 9 * (2 * 4 * w * w + 8 * w * w) / 4
+            + 9 * (32 * w * w) / 16
+            + 9 * (2 * 64 * w * w) / 64
+        )
+        return 6.0 * (8 * w * classes + weights * pixels) * self.batch_size * self.steps
 
 
 def tuned() -> dict[str, Any]:
@@ -239,16 +233,12 @@ SEARCH = Search(
     scales={"smoke": Override({**SMOKE, "width": SMOKE["base_width"]})},
 )
 
-EXPERIMENT = Experiment(
-    name=NAME,
+FAMILY = Family(
     title="ResNet on CIFAR-10",
     config=ResNetConfig,
-    task=f"experiments.families.{NAME}.task:Classification",
     example={**PAPER, **SMALL, **tuned(), "width": 8},
-    sources=CIFAR10_SOURCES,
-    source=resolve_cifar10,
-    cost=flops,
-    overhead=0.02,
+    data_sources=CIFAR10_SOURCES,
+    choose_data=choose_cifar10,
     figures=(FIG16,),
     tables=(TABLE12,),
     search=SEARCH,

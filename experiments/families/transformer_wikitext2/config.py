@@ -8,9 +8,8 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from experiments.declare.spec import RunConfig
+from experiments.declare.config import RunConfig
 
-NAME = "transformer_wikitext2"
 TUNED = Path(__file__).with_name("tuned.json")
 DIMS = ("n_head", "d_head", "d_k", "d_ffn")
 
@@ -18,7 +17,8 @@ DIMS = ("n_head", "d_head", "d_k", "d_ffn")
 class TransformerConfig(RunConfig):
     """A language model; `width` is d_model. Dimensions left at None follow from the width."""
 
-    family: ClassVar[str] = NAME
+    task: ClassVar[str] = f"{__package__}.task:LanguageModeling"
+    overhead: ClassVar[float] = 0.009
 
     seq_len: int = Field(gt=0, description="tokens a sequence")
     vocab_size: int = Field(gt=1, description="words, the most frequent ones")
@@ -85,15 +85,14 @@ class TransformerConfig(RunConfig):
             values["base_dims"] = self.dims(base=True)
         return values
 
-
-def flops(config: TransformerConfig) -> float:
-    """Training FLOPs: 6 for each matrix weight and token, and the attention products."""
-    d = config.dims()
-    heads = d["n_head"] * (2 * d["d_k"] + 2 * d["d_head"])
-    per_layer = d["d_model"] * heads + 2 * d["d_model"] * d["d_ffn"]
-    attention = config.n_layer * d["n_head"] * (d["d_k"] + d["d_head"]) * config.seq_len
-    weights = config.n_layer * per_layer + d["d_model"] * config.vocab_size
-    return 6.0 * (weights + attention) * config.seq_len * config.batch_size * config.steps
+    def flops(self) -> float:
+        """Training FLOPs: 6 for each matrix weight and token, and the attention products."""
+        d = self.dims()
+        heads = d["n_head"] * (2 * d["d_k"] + 2 * d["d_head"])
+        per_layer = d["d_model"] * heads + 2 * d["d_model"] * d["d_ffn"]
+        attention = self.n_layer * d["n_head"] * (d["d_k"] + d["d_head"]) * self.seq_len
+        weights = self.n_layer * per_layer + d["d_model"] * self.vocab_size
+        return 6.0 * (weights + attention) * self.seq_len * self.batch_size * self.steps
 
 
 def tuned() -> dict[str, Any]:

@@ -8,9 +8,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from experiments.analysis import plotting
+from experiments.analysis import style
 from experiments.analysis.exponents import exponent
-from experiments.declare.spec import Measured
+from experiments.declare.claims import Measured
 
 QUANTITIES = ("logits", "attention logits", "word embeddings")
 ROWS = ("sp", "mup")
@@ -18,14 +18,12 @@ ROWS = ("sp", "mup")
 
 def draw_fig5(table: pd.DataFrame) -> Figure:
     """Change of coordinates against width, a curve a step; SP above, µP below."""
-    fig, axes = plotting.subplots(2, 3, figsize=(8.6, 5.4), sharex=True, sharey="col")
+    fig, axes = style.subplots(2, 3, figsize=(8.6, 5.4), sharex=True, sharey="col")
     for row, parametrization in zip(axes, ROWS, strict=True):
         for ax, quantity in zip(row, QUANTITIES, strict=True):
             _curves(ax, _part(table, parametrization, quantity))
-        row[0].set_ylabel(
-            f"{plotting.NAME[parametrization].split('(')[1][:-1]}: size of the change"
-        )
-        row[0].yaxis.label.set_color(plotting.COLOR[parametrization])
+        row[0].set_ylabel(f"{style.NAME[parametrization].split('(')[1][:-1]}: size of the change")
+        row[0].yaxis.label.set_color(style.COLOR[parametrization])
     for ax, quantity in zip(axes[0], QUANTITIES, strict=True):
         ax.set_title(quantity)
     _finish(fig, axes[1], axes[0, 0])
@@ -34,10 +32,10 @@ def draw_fig5(table: pd.DataFrame) -> Figure:
 
 def draw_post_fig1(table: pd.DataFrame) -> Figure:
     """Change of the network's output against width, a curve a step; SP left, µP right."""
-    fig, axes = plotting.subplots(1, 2, figsize=(7.6, 3.6), sharex=True, sharey=True)
+    fig, axes = style.subplots(1, 2, figsize=(7.6, 3.6), sharex=True, sharey=True)
     for ax, parametrization in zip(axes, ROWS, strict=True):
         _curves(ax, _part(table, parametrization, "logits"))
-        ax.set_title(plotting.NAME[parametrization], color=plotting.COLOR[parametrization])
+        ax.set_title(style.NAME[parametrization], color=style.COLOR[parametrization])
     axes[0].set_ylabel("size of the output's change")
     _finish(fig, axes, axes[0])
     return fig

@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from experiments.analysis import landscapes, panels, plotting, transfer
+from experiments.analysis import landscapes, panels, style, transfer
+from experiments.declare.claims import Measured
 from experiments.declare.layout import Layout
-from experiments.declare.spec import Measured
 from experiments.families.transformer_wikitext2.spec_across import (
     DEPTH_KEYS,
     MUP_DEPTH,
@@ -24,7 +24,7 @@ def draw_fig1(runs: pd.DataFrame) -> Figure:
     return landscapes.draw_pairs({"": runs}, {"": "training loss (nats)"}, "width\n(d_model)")
 
 
-# One hyperparameter at a time: Figs. 4, 13, 17, 18, 19; here what `experiments.analysis.panels` has not
+# One hyperparameter at a time: what Figs. 4 and depth_mup need beside `analysis.panels`
 
 LAYOUT_DEPTH = Layout(DEPTH_KEYS, (MUP_DEPTH, ("depth_mup", "n_layer")))
 
@@ -103,7 +103,7 @@ def windows(steps: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def draw_fig7(steps: pd.DataFrame) -> Figure:
     """Loss over steps by width: µP, SP at a low rate, SP at a high one; violations below."""
     parts = settings(steps)
-    fig, axes = plotting.subplots(
+    fig, axes = style.subplots(
         2,
         3,
         figsize=(10.4, 4.6),
@@ -113,7 +113,7 @@ def draw_fig7(steps: pd.DataFrame) -> Figure:
     )
     for (panel, strip), part in zip(axes.T, parts.values(), strict=True):
         curves, widths, ends = windows(part)
-        colors = plotting.width_colors(list(widths))
+        colors = style.width_colors(list(widths))
         for width, losses in zip(widths, np.moveaxis(curves, 1, 0), strict=True):
             panel.plot(ends, losses.mean(axis=0), color=colors[width], label=f"{width}", lw=1.2)
             band = losses.min(axis=0), losses.max(axis=0)
@@ -129,7 +129,7 @@ def draw_fig7(steps: pd.DataFrame) -> Figure:
         rate = part["log2lr"].iloc[0]
         panel.set_title(
             f"{ {'sp': 'SP', 'mup': 'µP'}[parametrization] }, log2 learning rate {rate:g}",
-            color=plotting.COLOR[parametrization],
+            color=style.COLOR[parametrization],
         )
     finite = np.concatenate([c[np.isfinite(c)] for c in (windows(p)[0] for p in parts.values())])
     axes[0, 0].set_ylim(finite.min() - 0.1, np.quantile(finite, 0.97))
@@ -180,17 +180,17 @@ def replays(runs: pd.DataFrame) -> dict[str, transfer.Landscape]:
 def draw_fig21(runs: pd.DataFrame) -> Figure:
     """Loss against learning rate, a curve a width: actual left, simulated right."""
     found = replays(runs)
-    fig, axes = plotting.subplots(1, 2, figsize=(8.6, 3.9), sharex=True, sharey=True)
+    fig, axes = style.subplots(1, 2, figsize=(8.6, 3.9), sharex=True, sharey=True)
     narrow = runs.loc[runs["parametrization"] == "mup", "width"].iloc[0]
     titles = {"sp": "Actual width (SP)", "mup": f"Simulated width (µP, width {narrow})"}
     for ax, (name, scape) in zip(axes, found.items(), strict=True):
         landscapes.curves(ax, scape)
-        mean, colors = scape.losses.mean(axis=0), plotting.width_colors(list(scape.sizes))
+        mean, colors = scape.losses.mean(axis=0), style.width_colors(list(scape.sizes))
         for size, row, rate in zip(scape.sizes, mean, transfer.onset(scape), strict=True):
             if np.isfinite(rate) and np.isfinite(row[scape.grid == rate]).all():
                 ax.plot(rate, row[scape.grid == rate], "o", ms=7, mfc="white", mec=colors[size])
-        ax.set_title(titles[name], color=plotting.COLOR[name])
-        plotting.log2_axis(ax, "log2 learning rate")
+        ax.set_title(titles[name], color=style.COLOR[name])
+        style.log2_axis(ax, "log2 learning rate")
     axes[0].set_ylim(*landscapes.limits(found))
     axes[0].set_ylabel("training loss (nats)")
     handles, labels = axes[0].get_legend_handles_labels()

@@ -4,16 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from experiments.data.source import SOURCES, resolve_source
-from experiments.declare.spec import (
-    Claim,
-    Experiment,
-    Figure,
-    Measurement,
-    Override,
-    Search,
-    Sweep,
-)
+from experiments.data.text_source import TEXT_SOURCES, choose_text
+from experiments.declare.claims import Claim
+from experiments.declare.family import Family, Search
+from experiments.declare.product import Computation, Figure
 from experiments.declare.statements import (
     beats_sp,
     does_not_transfer,
@@ -22,13 +16,12 @@ from experiments.declare.statements import (
     transfers,
     wider_is_better,
 )
+from experiments.declare.sweep import Override, Sweep
 from experiments.families.transformer_wikitext2.config import (
-    NAME,
     PAPER,
     SMALL,
     SMOKE,
     TransformerConfig,
-    flops,
     tuned,
 )
 from experiments.families.transformer_wikitext2.spec_across import ACROSS_FIGURES
@@ -54,7 +47,7 @@ WIDTH_LR = Sweep(
     },
 )
 
-FIGURES = f"experiments.families.{NAME}.figures"
+FIGURES = f"{__package__}.figures"
 FIG1 = Figure(
     name="fig1",
     title="Learning rate across width: standard parametrization against µP",
@@ -94,8 +87,8 @@ FIG1_BFLOAT16 = replace(
     ),
 )
 
-COORDINATES = Measurement(
-    function=f"experiments.families.{NAME}.coordinates:measure",
+COORDINATES = Computation(
+    function=f"{__package__}.coordinates:measure",
     settings={
         # A readout that is not zero, so that the first step moves everything, as in the paper.
         "base": {**PAPER, **tuned(), "log2lr": -7, "zero_readout": False},
@@ -124,9 +117,8 @@ COORDINATES = Measurement(
             "seeds": 2,
         },
     },
-    reads=(f"experiments/families/{NAME}/spec.py", f"experiments/families/{NAME}/config.py"),
 )
-FIG5_CODE = f"experiments.families.{NAME}.fig5"
+FIG5_CODE = f"{__package__}.fig5"
 FLAT = 0.25  # as in mupkit.coord_check: mistakes are half powers of width, this is the middle
 FIG5 = Figure(
     name="fig5",
@@ -137,7 +129,7 @@ FIG5 = Figure(
         "the width. Bands: range over seeds."
     ),
     source="Figure 5; Section 5 and Appendix D.1",
-    measurement=COORDINATES,
+    computation=COORDINATES,
     draw=f"{FIG5_CODE}:draw_fig5",
     claims=(
         Claim(
@@ -191,7 +183,7 @@ POST_FIG1 = Figure(
     ),
     source="Figure 1",
     work="the announcement post",
-    measurement=COORDINATES,
+    computation=COORDINATES,
     draw=f"{FIG5_CODE}:draw_post_fig1",
 )
 
@@ -212,16 +204,12 @@ SEARCH = Search(
     scales={"smoke": Override(base={**SMOKE, "width": SMOKE["base_width"]})},
 )
 
-EXPERIMENT = Experiment(
-    name=NAME,
+FAMILY = Family(
     title="Transformer on WikiText-2",
     config=TransformerConfig,
-    task=f"experiments.families.{NAME}.task:LanguageModeling",
     example={**SMALL, **tuned(), "width": 128, "log2lr": -8.0},
-    sources=SOURCES,
-    source=resolve_source,
-    cost=flops,
-    overhead=0.009,
+    data_sources=TEXT_SOURCES,
+    choose_data=choose_text,
     figures=(FIG1, FIG1_BFLOAT16, FIG5, POST_FIG1, *ACROSS_FIGURES, *STABILITY_FIGURES),
     search=SEARCH,
 )

@@ -1,8 +1,7 @@
 """Figs. 4, 13, 17, 18, 19: hyperparameters across width, depth, batch size, length and steps.
 
-A figure is a grid of panels (`experiments.analysis.panels`). Each panel is a sweep of one hyperparameter
-and one dimension, everything else at its usual value; where two panels or figures meet they share
-their runs.
+Each panel of a figure is a sweep of one hyperparameter and one dimension, everything else at its
+usual value; where two panels or figures meet they share their runs.
 """
 
 from __future__ import annotations
@@ -11,12 +10,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from experiments.declare.claims import Claim
 from experiments.declare.layout import Layout
+from experiments.declare.product import Figure
+from experiments.declare.scales import Scale
 from experiments.declare.schedules import SCHEDULES
-from experiments.declare.spec import Claim, Figure, Override, Scale, Sweep
 from experiments.declare.statements import does_not_transfer, transfers
+from experiments.declare.sweep import Override, Sweep
 from experiments.families.transformer_wikitext2.config import (
-    NAME,
     PAPER,
     SMALL,
     SMOKE,
@@ -24,7 +25,7 @@ from experiments.families.transformer_wikitext2.config import (
     tuned,
 )
 
-FIGURES = f"experiments.families.{NAME}.figures"
+FIGURES = f"{__package__}.figures"
 
 # The caption of Fig. 4: width 256, depth 2, batch 20, length 256, 10,000 steps, base width 128.
 LOG2LR = -7

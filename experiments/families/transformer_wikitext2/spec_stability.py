@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from experiments.declare.spec import Call, Claim, Figure, Override, Scale, Sweep
+from experiments.declare.claims import Claim
+from experiments.declare.product import Figure
+from experiments.declare.references import Call
+from experiments.declare.scales import Scale
+from experiments.declare.sweep import Override, Sweep
 from experiments.families.transformer_wikitext2.config import (
-    NAME,
     PAPER,
     SMALL,
     SMOKE,
@@ -14,7 +17,7 @@ from experiments.families.transformer_wikitext2.config import (
     tuned,
 )
 
-FIGURES = f"experiments.families.{NAME}.figures"
+FIGURES = f"{__package__}.figures"
 
 # Fig. 7 has µP at 0.001, SP at a quarter of it and at the same: here the best rate of Fig. 1.
 HIGH, LOW = -7, -9

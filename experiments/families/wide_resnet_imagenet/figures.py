@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import pandas as pd
 
 from experiments.analysis import searched
-from experiments.analysis.grid import Grid
-from experiments.declare.spec import RunConfig, Scale
+from experiments.analysis.text_table import TextTable
+from experiments.declare.config import RunConfig
+from experiments.declare.scales import Scale
 from experiments.families.wide_resnet_imagenet.spec import KEYS, TARGET, TARGET_SEEDS
 
 PAPER = {  # Table 13: rate, multiplier, decay, momentum, accuracy at 0.125x and 1x
@@ -22,7 +23,7 @@ def carry(runs: Sequence[RunConfig], table: pd.DataFrame, scale: Scale) -> list[
     return searched.carried(runs, table, KEYS, TARGET[scale], TARGET_SEEDS[scale])
 
 
-def render_table13(runs: pd.DataFrame) -> Grid:
+def render_table13(runs: pd.DataFrame) -> TextTable:
     """SP and µP, the paper's numbers beside ours."""
     narrow, wide = runs["width"].min(), runs["width"].max()
     head = ["", "Learning rate", "Output mult.", "Weight decay", "Momentum", "Narrow", "Wide"]
@@ -42,4 +43,4 @@ def render_table13(runs: pd.DataFrame) -> Grid:
             ]
         )
     note = "Top-1 validation accuracy; ± is the standard error over seeds of the wide runs."
-    return Grid(head, rows, (note,))
+    return TextTable(head, rows, (note,))

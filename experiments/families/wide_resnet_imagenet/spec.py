@@ -7,27 +7,23 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
-from experiments.data.image_source import IMAGENET_SOURCES, SHAPES, resolve_imagenet
-from experiments.declare.spec import (
-    Experiment,
-    Override,
-    RunConfig,
-    Scale,
-    Sweep,
-    Table,
-    draw_points,
-)
+from experiments.data.image_source import IMAGENET_SOURCES, SHAPES, choose_imagenet
+from experiments.declare.config import RunConfig
+from experiments.declare.family import Family
+from experiments.declare.product import Table
+from experiments.declare.scales import Scale
 from experiments.declare.statements import searched_beats_sp
+from experiments.declare.sweep import Override, Sweep, draw_points
 
-NAME = "wide_resnet_imagenet"
-FIGURES = f"experiments.families.{NAME}.figures"
+FIGURES = f"{__package__}.figures"
 BLOCKS = (3, 4, 6, 3)
 
 
 class WideResNetConfig(RunConfig):
     """WRN-50-2-bottleneck; `width` is the channels after the first convolution, 64 at 1x."""
 
-    family: ClassVar[str] = NAME
+    task: ClassVar[str] = f"{__package__}.task:Classification"
+    overhead: ClassVar[float] = 0.08
 
     images: int | None = Field(None, gt=0, description="training images (all)")
     output_mult: float = Field(1.0, gt=0, description="multiplier of the output")
@@ -35,21 +31,20 @@ class WideResNetConfig(RunConfig):
     zero_readout: bool = Field(True, description="readout starts at zero")
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="of the training loss")
 
-
-def flops(config: WideResNetConfig) -> float:
-    """Training FLOPs: 6 for each weight of a convolution, pixel and image."""
-    inputs, classes = SHAPES[config.data]
-    stem, pixels = config.width, inputs / 3
-    total, fan_in = 3 * 49 * stem * pixels / 4, stem
-    for stage, blocks in enumerate(BLOCKS):
-        inner, outer = 2 * stem * 2**stage, 4 * stem * 2**stage
-        area = pixels / 16 / 4**stage
-        rest = blocks - 1
-        first = fan_in * inner * (4 if stage else 1) + 9 * inner**2 + inner * outer
-        total += area * (first + fan_in * outer)  # its shortcut is projected
-        total += area * rest * (2 * inner * outer + 9 * inner**2)
-        fan_in = outer
-    return 6.0 * (total + fan_in * classes) * config.batch_size * config.steps
+    def flops(self) -> float:
+        """Training FLOPs: 6 for each weight of a convolution, pixel and image."""
+        inputs, classes = SHAPES[self.data]
+        stem, pixels = self.width, inputs / 3
+        total, fan_in = 3 * 49 * stem * pixels / 4, stem
+        for stage, blocks in enumerate(BLOCKS):
+            inner, outer = 2 * stem * 2**stage, 4 * stem * 2**stage
+            area = pixels / 16 / 4**stage
+            rest = blocks - 1
+            first = fan_in * inner * (4 if stage else 1) + 9 * inner**2 + inner * outer
+            total += area * (first + fan_in * outer)  # its shortcut is projected
+            total += area * rest * (2 * inner * outer + 9 * inner**2)
+            fan_in = outer
+        return 6.0 * (total + fan_in * classes) * self.batch_size * self.steps
 
 
 # Appendix G.1.2: SGD, 50 epochs, standard augmentation; batch, warm-up, schedule and smoothing are
@@ -115,11 +110,9 @@ TABLE13 = Table(
     claims=(searched_beats_sp("Appendix G.1.2, Table 13"),),
 )
 
-EXPERIMENT = Experiment(
-    name=NAME,
+FAMILY = Family(
     title="Wide ResNet on ImageNet",
     config=WideResNetConfig,
-    task=f"experiments.families.{NAME}.task:Classification",
     example={
         **PAPER,
         **SMALL,
@@ -128,9 +121,7 @@ EXPERIMENT = Experiment(
         "weight_decay": 3.05e-5,
         "momentum": 0.875,
     },
-    sources=IMAGENET_SOURCES,
-    source=resolve_imagenet,
-    cost=flops,
-    overhead=0.08,
+    data_sources=IMAGENET_SOURCES,
+    choose_data=choose_imagenet,
     tables=(TABLE13,),
 )

@@ -1,0 +1,104 @@
+"""One look for all figures. No torch here: pictures are redrawn from the store alone."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import matplotlib.lines
+import matplotlib.pyplot as plt
+import matplotlib.ticker
+import numpy as np
+from matplotlib.animation import FuncAnimation, PillowWriter
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from experiments.files import atomic_path, write_atomically
+
+STYLE: dict[str, Any] = {
+    "font.family": "DejaVu Sans",
+    "font.size": 9,
+    "axes.titlesize": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#e6e6e6",
+    "grid.linewidth": 0.6,
+    "lines.linewidth": 1.6,
+    "legend.frameon": False,
+    "svg.hashsalt": "mupkit",  # the same data give the same file
+    "svg.fonttype": "none",
+    "figure.constrained_layout.use": True,
+}
+
+
+SLOW = 1.5  # frames a second
+
+
+ICONS = {
+    "minus": "&minus;",
+    "fast-backward": "|&#9664;",
+    "step-backward": "&#9664;&#9664;",
+    "play fa-flip-horizontal": "&#9664;",
+    "pause": "||",
+    "play": "&#9654;",
+    "step-forward": "&#9654;&#9654;",
+    "fast-forward": "&#9654;|",
+    "plus": "+",
+}
+
+
+COLOR = {"sp": "#c44e52", "mup": "#2a7f62"}
+
+
+NAME = {"sp": "Standard parametrization (SP)", "mup": "Maximal update parametrization (µP)"}
+
+
+def subplots(rows: int = 1, columns: int = 1, **options: Any) -> tuple[Figure, Any]:
+    """`plt.subplots` in the project's style; also for drawing functions called on their own."""
+    plt.rcParams.update(STYLE)
+    return plt.subplots(rows, columns, **options)
+
+
+def width_colors(widths: Sequence[int]) -> dict[int, Any]:
+    """A colour for each width, dark for wide, from one map in all figures."""
+    shades = np.linspace(0.85, 0.1, len(widths))
+    return {w: plt.get_cmap("viridis")(s) for w, s in zip(sorted(widths), shades, strict=True)}
+
+
+def footer(fig: Figure, text: str) -> None:
+    """A line below the panels: what data, what scale."""
+    fig.supxlabel(text, fontsize=7.5, color="#555555", x=0.01, ha="left")
+
+
+def log2_axis(ax: Axes, label: str) -> None:
+    """Whole powers of two as ticks of the x axis, as many as there is room for."""
+    ax.set_xlabel(label)
+    ax.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(8, integer=True, min_n_ticks=1))
+
+
+def save(fig: Figure, path: Path) -> None:
+    """Write a figure as SVG or PNG, by the path's ending, without a date in it."""
+    kind = path.suffix[1:]
+    metadata = {"Date": None} if kind == "svg" else {"Software": None}
+    with atomic_path(path) as temporary:
+        fig.savefig(temporary, format=kind, dpi=200, metadata=metadata)
+
+
+def save_animation(animation: FuncAnimation, title: str, caption: str, path: Path) -> None:
+    """Write an animation as path.gif and as path.html, a page of its own with a slider."""
+    with atomic_path(path.with_suffix(".gif")) as temporary:
+        animation.save(temporary, writer=PillowWriter(fps=SLOW), dpi=100)
+    with matplotlib.rc_context({"svg.fonttype": "path", "animation.embed_limit": 50}):
+        player = animation.to_jshtml(fps=SLOW, default_mode="reflect")
+    player = re.sub(r"<link[^>]*>", "", player)  # a font of icons from the net: signs instead
+    for icon, sign in ICONS.items():
+        player = player.replace(f'<i class="fa fa-{icon}"></i>', sign)
+    page = (
+        f'<!DOCTYPE html><html lang="en"><meta charset="utf-8"><title>{title}</title>'
+        f"<h1>{title}</h1><p>{caption}</p>{player}</html>"
+    )
+    write_atomically(path.with_suffix(".html"), page.encode())

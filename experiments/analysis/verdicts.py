@@ -1,0 +1,121 @@
+"""Judging a figure's claims against thresholds that were fixed before the runs."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from experiments.declare.claims import Claim, Measured
+from experiments.declare.references import load
+from experiments.errors import UserError
+from experiments.files import write_atomically
+
+JUDGED_AT = ("small", "paper")
+Decision = Literal["holds", "fails", "not judged"]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A claim and what came of it."""
+
+    id: str
+    statement: str
+    source: str
+    verdict: Decision
+    value: float | None
+    low: float | None
+    high: float | None
+    relation: str
+    threshold: float
+    unit: str
+    note: str
+
+
+def judge(claim: Claim, runs: Any, scale: str) -> Verdict:
+    """Measure a claim on the tidy table of runs and hold it against its threshold.
+
+    At `smoke` a claim is measured, so that the code runs, but not judged. An infinite value is
+    judged, but a verdict has no number for it, so its note says it.
+    """
+    measured: Measured = load(claim.measure)(runs)
+    decision, note = decide(claim, measured), measured.note
+    if math.isinf(measured.value):
+        note = f"the value is infinite; {note}" if note else "the value is infinite"
+    if scale not in JUDGED_AT:
+        decision, note = "not judged", f"not judged at the scale {scale}"
+    return Verdict(
+        id=claim.id,
+        statement=claim.statement,
+        source=claim.source,
+        verdict=decision,
+        value=_finite(measured.value),
+        low=_finite(measured.low),
+        high=_finite(measured.high),
+        relation=claim.relation,
+        threshold=claim.threshold,
+        unit=claim.unit,
+        note=note,
+    )
+
+
+def decide(claim: Claim, measured: Measured) -> Decision:
+    """`holds` or `fails`; `not judged` where the value could not be measured."""
+    number: float | None = measured.value
+    if claim.decided_by == "interval":
+        number = measured.high if claim.relation == "<=" else measured.low
+    if number is None or math.isnan(number):
+        return "not judged"
+    holds = number <= claim.threshold if claim.relation == "<=" else number >= claim.threshold
+    return "holds" if holds else "fails"
+
+
+def _finite(x: float | None) -> float | None:
+    """JSON has no NaN and no infinity."""
+    return x if x is not None and math.isfinite(x) else None
+
+
+def save(path: Path, verdicts: Sequence[Verdict]) -> None:
+    """Verdicts as JSON."""
+    content = json.dumps([asdict(v) for v in verdicts], indent=1, ensure_ascii=False) + "\n"
+    write_atomically(path, content.encode())
+
+
+def read(path: Path) -> list[Verdict]:
+    """Verdicts from JSON.
+
+    Raises:
+        UserError: if they are not there.
+    """
+    if not path.exists():
+        raise UserError(f"no verdicts at {path}; run `snakemake {path.parent.name}` first")
+    return [Verdict(**v) for v in json.loads(path.read_text(encoding="utf-8"))]
+
+
+def measured_text(verdict: Verdict) -> str:
+    """The value with its interval, such as "-0.97 [-1.02, -0.91]"."""
+    if verdict.value is None:
+        return "—"
+    text = f"{verdict.value:.3g}"
+    if verdict.low is not None and verdict.high is not None:
+        text += f" [{verdict.low:.3g}, {verdict.high:.3g}]"
+    return text
+
+
+def threshold_text(verdict: Verdict) -> str:
+    """The threshold with its unit, such as "<= 1 grid steps"."""
+    return f"{verdict.relation} {verdict.threshold:g} {verdict.unit}"
+
+
+def markdown(verdicts: Sequence[Verdict]) -> str:
+    """A Markdown table."""
+    rows = ["| claim | verdict | measured | threshold | paper |", "|---|---|---|---|---|"]
+    rows += [
+        f"| {v.statement} | **{v.verdict}** | {measured_text(v)} | {threshold_text(v)} "
+        f"| {v.source} |"
+        for v in verdicts
+    ]
+    return "\n".join(rows) + "\n"

@@ -1,0 +1,41 @@
+"""The command line: errors of the user are one line and exit status 2."""
+
+from __future__ import annotations
+
+import errno
+import sys
+
+import typer
+
+from experiments.cli import keep, look, train
+from experiments.errors import UserError
+from experiments.messages import note
+
+app = typer.Typer(
+    help="Reproduce Tensor Programs V (µTransfer): train sweeps, draw figures, judge claims.",
+    epilog="Whole figures: `snakemake fig1`. One training: "
+    "`python -m experiments run transformer_wikitext2 --width 256 --log2lr -8`.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
+for part in (look, train, keep):
+    app.add_typer(part.app)
+
+STORAGE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
+
+
+def main() -> None:
+    """Run the command line; a UserError becomes one line and exit status 2."""
+    try:
+        app()
+    except UserError as error:
+        note(f"error: {error}")
+        sys.exit(2)
+    except OSError as error:
+        if error.errno not in STORAGE_ERRORS:
+            raise
+        where = f" {error.filename}" if error.filename else ""
+        note(f"error: {error.strerror}:{where}; free space or mend rights, then run it again")
+        sys.exit(2)

@@ -1,0 +1,231 @@
+"""Commands that train."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table as RichTable
+
+from experiments.cli.options import Data, Jobs, Scale, console
+from experiments.declare import registry
+from experiments.declare.config import RunConfig
+from experiments.declare.data_sources import resolve_all
+from experiments.declare.family import Family
+from experiments.declare.scales import check_scale
+from experiments.errors import UserError, unknown
+from experiments.messages import duration, note
+from experiments.runs.grouping import cost, groups, needed_with
+from experiments.runs.places import results_dir
+from experiments.runs.planning import CORES
+from experiments.runs.progress import Progress
+from experiments.runs.store import Store
+from experiments.runs.training import help_with, train_runs
+
+app = typer.Typer()
+RECORDINGS = 100  # of a replayed run, about
+
+
+BLOW_UP_ROWS = 15
+
+
+@app.command(
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+    epilog="Example: `python -m experiments run transformer_wikitext2 --width 256 "
+    "--parametrization mup --log2lr -7`",
+)
+def run(
+    context: typer.Context,
+    family: Annotated[str, typer.Argument(help="A family of `list`.")],
+    scale: Annotated[str, typer.Option(help="Folder of results/ that keeps the run.")] = "small",
+    data: Data = None,
+) -> None:
+    """Train one configuration. Every key that `show FAMILY` lists is an option: `--key value`."""
+    store = Store(results_dir(check_scale(scale)))
+    config = _configured(registry.family(family), context.args, data)
+    if store.looks_finished(config.id):
+        note(f"run {config.id} is in the store already")
+    with _bar(config) as on_step:
+        record = train_runs([config], store, on_step=on_step)[0]
+    outcome = f"diverged at step {record.diverged_step}"
+    if not record.diverged:
+        outcome = f"final training loss {record.final_loss:.4f} nats"
+    console.print(f"{config.describe()}: {outcome} ({duration(record.provenance.seconds)})")
+    console.print(str(store.path(config.id)), soft_wrap=True)
+
+
+def _configured(family: Family, args: list[str], data: str | None) -> RunConfig:
+    """The family's example with the given options."""
+    values = {**family.example, **_options(args, family)}
+    return family.config.make(**{**values, "data": family.resolve_data(data)})
+
+
+@contextmanager
+def _bar(config: RunConfig) -> Iterator[Callable[[int, float], None]]:
+    """A progress bar of a run: a function of each step and its loss."""
+    from tqdm import tqdm
+
+    with tqdm(total=config.steps, unit="step", desc=config.describe(), leave=False) as bar:
+
+        def on_step(step: int, loss: float) -> None:
+            bar.update()
+            if step % 10 == 0:
+                bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
+
+        yield on_step
+
+
+def _options(args: list[str], family: Family) -> dict[str, str]:
+    """`--key value` and `--key=value` pairs as a dictionary of the configuration's keys."""
+    options: dict[str, str] = {}
+    rest = list(args)
+    while rest:
+        word = rest.pop(0)
+        if not word.startswith("--"):
+            raise UserError(f"{word!r} is not an option; write --key value")
+        key, equals, value = word[2:].partition("=")
+        key = key.replace("-", "_")
+        if key not in family.config.model_fields:
+            raise unknown(f"key of {family.name}", key, family.config.model_fields)
+        if not equals:
+            if not rest:
+                raise UserError(f"--{key} needs a value")
+            value = rest.pop(0)
+        options[key] = value
+    return options
+
+
+@app.command(
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+    epilog="Example: `python -m experiments reverse transformer_wikitext2 --width 8192 "
+    "--narrow 32 --parametrization sp --log2lr -6`",
+)
+def reverse(
+    context: typer.Context,
+    family: Annotated[str, typer.Argument(help="A family of `list`.")],
+    narrow: Annotated[
+        int | None, typer.Option(help="Width of the model that is trained.", min=1)
+    ] = None,
+    every: Annotated[
+        int | None, typer.Option(help="Steps between recordings (steps / 100).", min=1)
+    ] = None,
+    scale: Annotated[str, typer.Option(help="Folder of results/ that keeps the record.")] = "small",
+    data: Data = None,
+) -> None:
+    """Replay a wide run in a narrow model, and show which activation blows up first.
+
+    Every key that `show FAMILY` lists is an option and describes the wide run, which is not
+    trained. The narrow width is the family's base width without `--narrow`.
+    """
+    chosen, folder = registry.family(family), results_dir(check_scale(scale)) / "reverse"
+    wide = _configured(chosen, context.args, data)
+    config = wide.narrowed(narrow or chosen.example["base_width"])
+    from experiments.analysis import instability, style
+    from experiments.products.tidy_tables import write_frame
+    from experiments.runs.reverse import replay
+
+    with _bar(config) as on_step:
+        found = replay(config, every or max(1, config.steps // RECORDINGS), on_step)
+    path = folder / f"{config.id}.parquet"
+    write_frame(path, found.trace)
+    picture = instability.draw(found.trace, found.result.diverged_step)
+    replayed = f"{wide.describe()}, replayed at width {config.width}"
+    style.footer(picture, replayed)
+    style.save(picture, path.with_suffix(".png"))
+    outcome = instability.outcome(found.result.losses, found.result.diverged_step)
+    console.print(f"{replayed}: {outcome} ({duration(found.result.seconds)})", soft_wrap=True)
+    _print_blow_ups(instability.blow_ups(found.trace))
+    console.print(f"{path}\n{path.with_suffix('.png')}", soft_wrap=True)
+
+
+def _print_blow_ups(found: Any) -> None:
+    from experiments.analysis.instability import BLOW_UP, label
+
+    table = RichTable("activation", "blew up at step", "growth", box=None, pad_edge=False)
+    for tensor, step, growth in found.head(BLOW_UP_ROWS).itertuples(index=False):
+        when = "-" if step != step else f"{step:.0f}"
+        table.add_row(label(tensor), when, "-" if growth != growth else f"{growth:.3g}")
+    console.print(table)
+    console.print(
+        f"blew up: more than {BLOW_UP:g} times its median so far, or not finite; growth: largest "
+        f"over that median; {len(found)} activations",
+        soft_wrap=True,
+    )
+
+
+@app.command(epilog="Example: `python -m experiments tune transformer_wikitext2`")
+def tune(
+    family: Annotated[str, typer.Argument(help="A family with a search.")],
+    scale: Scale = "small",
+    data: Data = None,
+    jobs: Jobs = CORES,
+) -> None:
+    """Search base hyperparameters at the base width and record them for the sweeps."""
+    from experiments.runs import tuning
+
+    chosen = registry.family(family)
+    if chosen.search is None:
+        raise UserError(f"{family} declares no search")
+
+    def report(stage: str, done: int, total: int, record: Any) -> None:
+        if done == total or done % 10 == 0:
+            note(f"tune: {stage}: {done} of {total} runs; last loss {record.final_loss:.3f}")
+
+    result = tuning.tune(chosen.search, check_scale(scale), chosen.resolve_data(data), jobs, report)
+    for final in result["finalists"]:
+        values = ", ".join(f"{k} {v:g}" for k, v in final["point"].items())
+        score = "diverged" if final["score"] is None else f"score {final['score']:.4f}"
+        console.print(f"{score}: {values}", soft_wrap=True)
+    if scale == "smoke":
+        console.print("not recorded: a search at the scale smoke finds nothing")
+        return
+    console.print(f"recorded in {tuning.save(family, result)}", soft_wrap=True)
+
+
+@app.command(hidden=True)
+def train(
+    group: Annotated[str, typer.Argument(help="Id of a group of runs.")],
+    product: Annotated[
+        list[str] | None, typer.Option(help="A figure or table that is being made.")
+    ] = None,
+    scale: Scale = "small",
+    data: Data = None,
+    jobs: Jobs = 1,
+    done: Annotated[Path | None, typer.Option(help="File to write at the end.")] = None,
+) -> None:
+    """Train one group of runs; a job of the workflow."""
+    checked, sources = check_scale(scale), resolve_all(data)
+    by_id, needed = groups(checked, sources)
+    if group not in by_id:
+        raise unknown("group", group, by_id)
+    store = Store(results_dir(checked))
+    if done is not None and not done.resolve().is_relative_to(store.folder.resolve()):
+        raise UserError(f"--done {done} is outside {store.folder}")
+    names, ids = needed_with(group, needed, product or ())
+    runs = [run for i in ids for run in by_id[i].runs]
+    progress = Progress(" ".join(names), [(r, cost(r)) for r in runs], store, jobs)
+    everything = [run for one in by_id.values() for run in one.runs]
+    train_runs(by_id[group].runs, store, progress, known=everything)
+    if done is not None:
+        from experiments.files import write_atomically
+
+        write_atomically(done, "".join(f"{r.id}\n" for r in by_id[group].runs).encode())
+    help_with(runs, store, progress, known=everything)
+
+
+@app.command(hidden=True)
+def collect(
+    name: Annotated[str, typer.Argument(help="A figure or table.")],
+    scale: Scale = "small",
+    data: Data = None,
+    jobs: Jobs = 1,
+) -> None:
+    """Gather a product's runs into tidy tables, or compute them; a job of the workflow."""
+    from experiments.products import collect
+
+    product = registry.product(name)
+    source = resolve_all(data)[product.exhibit]
+    collect.collect(product, check_scale(scale), source, jobs)

@@ -1,0 +1,57 @@
+"""Prepared data in a folder of the cache, written aside and renamed: no half is ever read."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from filelock import FileLock
+
+from experiments.errors import UserError
+
+T = TypeVar("T")
+
+
+def cached(folder: Path, read: Callable[[Path], T | None], fill: Callable[[Path], None]) -> T:
+    """What a cache folder holds, prepared first if it is missing or damaged.
+
+    Two processes never prepare the same folder, and a killed one leaves no half of it.
+
+    Args:
+        folder: of the data.
+        read: function of the folder to the data, or None if a file is missing or damaged.
+        fill: function of an empty folder that writes the data there.
+
+    Raises:
+        UserError: if the cache cannot be written.
+    """
+    found = read(folder)
+    if found is not None:
+        return found
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{folder}.lock"):
+            found = read(folder)  # another process may have written it meanwhile
+            if found is None:
+                _write(folder, fill)
+                found = read(folder)
+    except OSError as error:
+        raise UserError(
+            f"MUPKIT_CACHE: cannot write {folder} ({error}); set it to a folder with room"
+        ) from error
+    assert found is not None
+    return found
+
+
+def _write(folder: Path, fill: Callable[[Path], None]) -> None:
+    new = Path(f"{folder}.new")
+    shutil.rmtree(new, ignore_errors=True)  # of a process that was killed
+    new.mkdir()
+    try:
+        fill(new)
+        shutil.rmtree(folder, ignore_errors=True)
+        new.rename(folder)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)

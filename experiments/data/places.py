@@ -1,0 +1,66 @@
+"""Where data come from: `MUPKIT_DATA`, the cache, the Hugging Face Hub.
+
+The workflow imports this module at every parse, so nothing slow is imported here.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import socket
+import threading
+from pathlib import Path
+
+from experiments.errors import UserError
+
+HUB = ("huggingface.co", 443)
+
+
+def cache_dir() -> Path:
+    """Where prepared tokens are kept: `MUPKIT_CACHE`, or `.cache/mupkit` in the project."""
+    given = os.environ.get("MUPKIT_CACHE")
+    return Path(given).expanduser() if given else Path(__file__).parents[2] / ".cache" / "mupkit"
+
+
+def data_root(holds: str) -> Path | None:
+    """The folder that `MUPKIT_DATA` names, or None if the variable is not set.
+
+    Raises:
+        UserError: it does not exist; the message says what it should hold.
+    """
+    given = os.environ.get("MUPKIT_DATA")
+    if not given:
+        return None
+    root = Path(given).expanduser()
+    if not root.exists():
+        raise UserError(f"MUPKIT_DATA: {root} does not exist; {data_mend(holds)}")
+    return root
+
+
+def data_mend(holds: str) -> str:
+    """What to do about `MUPKIT_DATA` without some data, for the end of an error."""
+    return (
+        f"set MUPKIT_DATA to the folder that holds {holds}, or unset it, or run with what is built "
+        "in: data=wikipedia_sample for text, data=digits for CIFAR-10"
+    )
+
+
+@functools.cache
+def hub_reachable(seconds: float = 1.0) -> bool:
+    """Whether the Hugging Face Hub accepts a connection within some seconds."""
+    if os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "on", "yes", "true"):
+        return False
+    connected = threading.Event()
+
+    def connect() -> None:
+        try:
+            socket.create_connection(HUB, timeout=seconds).close()
+        except OSError:
+            return
+        connected.set()
+
+    # In a thread, because the time-out of a connection does not bound the look-up of its name.
+    thread = threading.Thread(target=connect, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    return connected.is_set()

@@ -1,0 +1,50 @@
+"""A statement of the paper with its threshold, and what measures it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from experiments.declare.references import Reference
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a claim's function returns.
+
+    Args:
+        value: the measured value; NaN where the data do not allow to measure it.
+        low, high: its bootstrap interval over seeds, nominally of 95 %, with two seeds hardly more
+            than their range; None where a value has none (a count of grid steps).
+        note: what a reader needs to know about it, or why it could not be measured.
+    """
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A statement of the paper, measurable, with a threshold that is fixed before any run.
+
+    Args:
+        id: unique in the figure.
+        statement: in our words.
+        source: section or figure of the paper.
+        measure: "module:function" of the tidy table of runs to `Measured`.
+        relation, threshold: the claim holds if the value stands in this relation to it.
+        unit: of the value.
+        decided_by: which number is held against the threshold: the value itself, or the end of
+            its interval that is less favourable.
+    """
+
+    id: str
+    statement: str
+    source: str
+    measure: Reference
+    relation: Literal["<=", ">="]
+    threshold: float
+    unit: str
+    decided_by: Literal["value", "interval"] = "value"

@@ -1,0 +1,69 @@
+"""A base run and a grid around it, overridden by scale."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from experiments.declare.config import RunConfig
+from experiments.declare.scales import Scale
+
+
+@dataclass(frozen=True)
+class Override:
+    """How a scale changes a sweep: values of the base run, axes of the grid, number of seeds."""
+
+    base: Mapping[str, Any] = field(default_factory=dict)
+    grid: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    points: Sequence[Mapping[str, Any]] | None = None
+    seeds: int | None = None
+
+
+def draw_points(space: Mapping[str, Sequence[Any]], count: int, seed: int) -> list[dict[str, Any]]:
+    """Points of a random search: each value drawn uniformly and by itself."""
+    draw = random.Random(seed)
+    return [{k: draw.choice(values) for k, values in space.items()} for _ in range(count)]
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A base run and a grid around it. `scales` overrides it; without an entry it stays as it is.
+
+    Args:
+        name: unique in its experiment.
+        config: class of the run configuration.
+        base: values of the base run.
+        grid: values by key; the sweep is their product.
+        seeds: number of seeds, 0 to seeds - 1.
+        scales: overrides by scale.
+        points: values that go together, such as those of a random search; at each the whole grid.
+    """
+
+    name: str
+    config: type[RunConfig]
+    base: Mapping[str, Any]
+    grid: Mapping[str, Sequence[Any]]
+    seeds: int
+    scales: Mapping[Scale, Override] = field(default_factory=dict)
+    points: Sequence[Mapping[str, Any]] = ({},)
+
+    def axes(self, scale: Scale) -> dict[str, Sequence[Any]]:
+        """The grid at a scale, seeds last."""
+        override = self.scales.get(scale, Override())
+        grid = {**self.grid, **override.grid}
+        seeds = self.seeds if override.seeds is None else override.seeds
+        return {**grid, "seed": range(seeds)}
+
+    def runs(self, scale: Scale, data: str) -> tuple[RunConfig, ...]:
+        """Every run of the sweep at a scale, on the data source `data`."""
+        axes, override = self.axes(scale), self.scales.get(scale, Override())
+        base = {**self.base, **override.base, "data": data}
+        points = self.points if override.points is None else override.points
+        return tuple(
+            self.config.make(**{**base, **point, **dict(zip(axes, values, strict=True))})
+            for point in points
+            for values in itertools.product(*axes.values())
+        )

@@ -1,0 +1,54 @@
+"""What is shown of the planted bugs: the kill matrix."""
+
+from __future__ import annotations
+
+from experiments.declare.claims import Claim
+from experiments.declare.family import Exhibit
+from experiments.declare.product import Computation, Table
+
+CODE = __package__
+
+KILL_MATRIX = Table(
+    name="kill_matrix",
+    title="Which check notices which bug",
+    caption=(
+        "Bugs of parametrization, planted one by one in small models, and what notices them. The "
+        "first rows are right models, which nothing may accuse."
+    ),
+    source="Appendix D.1 (coordinate checks); the bugs and the other checks are ours",
+    computation=Computation(
+        function=f"{CODE}.matrix:measure",
+        settings={"seeds": 8, "steps": 3, "wider_steps": 30},
+        scales={
+            "smoke": {
+                "seeds": 2,
+                "steps": 1,
+                "wider_steps": 3,
+                "names": ["right: CNN, Table 8, Adam", "forgotten convolutional head"],
+            }
+        },
+    ),
+    render=f"{CODE}.figures:render_kill_matrix",
+    claims=(
+        Claim(
+            id="every-bug-is-noticed",
+            statement="Every planted bug is noticed by one of our checks",
+            source="Appendix D.1",
+            measure=f"{CODE}.figures:unnoticed",
+            relation="<=",
+            threshold=0.0,
+            unit="bugs",
+        ),
+        Claim(
+            id="no-right-model-is-accused",
+            statement="No right model is accused by any of them",
+            source="Appendix D.1",
+            measure=f"{CODE}.figures:accused",
+            relation="<=",
+            threshold=0.0,
+            unit="models",
+        ),
+    ),
+)
+
+EXHIBIT = Exhibit(title="Which check notices which bug", tables=(KILL_MATRIX,))

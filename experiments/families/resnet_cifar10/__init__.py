@@ -1,1 +1,0 @@
-"""ResNet-9 ("Davidnet") on CIFAR-10."""

@@ -1,1 +1,0 @@
-"""Transformer language models on WikiText-2."""

@@ -1,1 +1,0 @@
-"""Wide ResNet (WRN-50-2-bottleneck) on ImageNet."""

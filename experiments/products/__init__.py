@@ -1,0 +1,1 @@
+"""From stored runs to tidy tables, pictures, verdicts and the committed reference."""

@@ -1,0 +1,56 @@
+"""From runs, or from a function, to the tidy tables of a product."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from experiments.declare.product import Product
+from experiments.declare.references import load
+from experiments.declare.scales import Scale
+from experiments.files import write_atomically
+from experiments.messages import note
+from experiments.products import computing
+from experiments.products.tidy_tables import folder_of, tidy_runs, write_tables
+from experiments.runs.places import results_dir
+from experiments.runs.store import Store
+from experiments.runs.training import parted, train_runs, train_together
+
+
+def collect(product: Product, scale: Scale, data: str, jobs: int = 1) -> None:
+    """Write a product's tidy tables and scale.json to results/<scale>/<name>.
+
+    Args:
+        product: a figure or table.
+        scale: of its runs.
+        data: source that its runs use.
+        jobs: processes for runs that follow from what was found.
+    """
+    folder = folder_of(product, scale)
+    if product.sweeps:
+        _collect_runs(product, scale, data, folder, jobs)
+    else:
+        computing.compute(product, scale, data, folder)
+    write_atomically(folder / "scale.json", json.dumps({"scale": scale}).encode())
+
+
+def _collect_runs(product: Product, scale: Scale, data: str, folder: Path, jobs: int) -> None:
+    """A run that was lost or damaged since its group finished is trained again, and named."""
+    store = Store(results_dir(scale))
+    runs = product.runs(scale, data)
+    records = train_runs(runs, store)
+    if product.follow_up:
+        chosen = load(product.follow_up)(runs, tidy_runs(records), scale)
+        note(f"{product.name}: {len(chosen)} runs follow from the {len(records)} done")
+        records += train_together(chosen, store, jobs)
+    if others := parted(records):
+        note(
+            f"{product.name}: {len(others)} of {len(records)} runs were made by other code than "
+            f"this checkout's; `python -m experiments forget {product.name} --stale` drops them"
+        )
+    if len({(r.config["data"], r.provenance.data_fingerprint) for r in records}) > 1:
+        note(
+            f"{product.name}: its runs were not made with the same data; "
+            f"`python -m experiments forget {product.name} --stale` drops those of other data"
+        )
+    write_tables(folder, records)

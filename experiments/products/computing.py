@@ -1,0 +1,90 @@
+"""Numbers that come from a function instead of trainings, with their provenance.
+
+What Snakemake is told of a computation, its code and its settings, decides when it is made again;
+the provenance says with which code it was made.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from experiments.declare.product import Product
+from experiments.declare.references import load
+from experiments.declare.scales import Scale
+from experiments.products.tidy_tables import write_frame
+from experiments.runs.versions import computing_version, git_state
+
+
+def compute(product: Product, scale: Scale, data: str, folder: Path) -> None:
+    """Write runs.parquet and provenance.parquet of a product without sweeps.
+
+    Args:
+        product: with a computation; the tables of a schematic are empty and say no code version.
+        scale: whose settings the computation gets.
+        data: source that the computation gets.
+        folder: of the tables.
+
+    The function may say `device` and `data_fingerprint` in the `attrs` of its table.
+    """
+    import pandas as pd
+
+    start = time.perf_counter()
+    frame, settings, code = pd.DataFrame(), {}, ""
+    if product.computation is not None:
+        settings = product.computation.at(scale)
+        code = computing_version(product.computation)
+        frame = load(product.computation.function)(settings, data)
+    said = {key: frame.attrs.get(key) for key in ("device", "data_fingerprint")}
+    frame.attrs = {}
+    commit, dirty = git_state()
+    provenance = {
+        "id": product.name,
+        "code_version": code,
+        "git_commit": commit,
+        "git_dirty": dirty,
+        "settings": json.dumps(settings),
+        "data": data,
+        "data_fingerprint": said["data_fingerprint"] or "",
+        "torch_version": version("torch"),
+        "device": said["device"] or "cpu",
+        "seconds": time.perf_counter() - start,
+        "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    write_frame(folder / "provenance.parquet", pd.DataFrame([provenance]))
+    write_frame(folder / "runs.parquet", frame)
+
+
+def state(product: Product, folder: Path) -> str:
+    """Whether the table of a product without sweeps is there: done, missing, damaged, other code.
+
+    Other code: it was computed by other code than the checkout's. A schematic's table never is.
+    """
+    import pyarrow.parquet as pq
+
+    tables = [folder / f"{table}.parquet" for table in product.tidy_tables]
+    if not all(path.exists() for path in tables):
+        return "missing"
+    try:
+        code: list[Any] = [pq.read_table(path) for path in tables][-1]["code_version"].to_pylist()
+    except (OSError, ValueError, KeyError):
+        return "damaged"
+    if product.computation and code != [computing_version(product.computation)]:
+        return "other code"
+    return "done"
+
+
+def forget(product: Product, folder: Path) -> int:
+    """Drop the tables of a product without sweeps, so that it is computed again; files dropped.
+
+    The verdicts go with them: a lost table alone is no reason for Snakemake to do anything.
+    """
+    names = (*(f"{table}.parquet" for table in product.tidy_tables), "scale.json", "claims.json")
+    found = [folder / name for name in names if (folder / name).exists()]
+    for path in found:
+        path.unlink()
+    return len(found)

@@ -1,0 +1,106 @@
+"""From a product's tidy table to its pictures and verdicts."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from experiments.analysis import text_table, verdicts
+from experiments.analysis.verdicts import Verdict
+from experiments.declare import registry
+from experiments.declare.product import Animation, Figure, Product, Table
+from experiments.declare.references import load
+from experiments.files import atomic_path, write_atomically
+from experiments.products.tidy_tables import claims_file, read_runs, read_table
+from experiments.runs.places import figures_dir
+
+
+def draw(product: Product, results: str) -> list[Verdict]:
+    """Draw a product from its tidy table alone and judge its claims.
+
+    Args:
+        product: a figure or table.
+        results: a scale, or "reference" for the committed runs.
+
+    Returns:
+        The verdicts; written beside the table, pictures and CSV under figures/<results>/.
+    """
+    runs, scale = read_runs(product, results)
+    folder = figures_dir(results)
+    foot = setting(product, runs, scale) if product.scaled else ""
+    table = seen(product, runs, results)
+    if isinstance(product, Figure):
+        _draw_figure(product, table, foot, folder)
+    elif isinstance(product, Table):
+        _write_table(product, table, foot, folder)
+    if not product.schematic:
+        with atomic_path(folder / f"{product.name}.csv") as temporary:
+            runs.to_csv(temporary, index=False)
+    found = [verdicts.judge(claim, table, scale) for claim in product.claims]
+    verdicts.save(claims_file(product, results), found)
+    return found
+
+
+def seen(product: Product, runs: Any, results: str) -> Any:
+    """What a product is drawn and judged from: its runs, or the losses of their steps."""
+    if not product.over_steps:
+        return runs
+    curves = read_table(product, results, "curves")
+    return curves.merge(runs, on="id", validate="many_to_one")
+
+
+def _draw_figure(figure: Figure, runs: Any, foot: str, folder: Path) -> None:
+    from matplotlib import pyplot as plt
+
+    from experiments.analysis import style
+
+    picture = load(figure.draw)(runs)
+    if foot:
+        style.footer(picture, foot)
+    for kind in Figure.kinds:
+        style.save(picture, folder / f"{figure.name}.{kind}")
+    if isinstance(figure, Animation):
+        animation = load(figure.animate)(runs)
+        style.footer(plt.gcf(), foot)
+        caption = f"{figure.caption} {figure.cited}"
+        style.save_animation(animation, figure.title, caption, folder / figure.name)
+    plt.close("all")
+
+
+def _write_table(table: Table, runs: Any, foot: str, folder: Path) -> None:
+    made: text_table.TextTable = load(table.render)(runs)
+    if foot:
+        made = replace(made, notes=(*made.notes, f"Here: {foot}."))
+    texts = {
+        "md": f"# {table.title}\n\n{table.caption} {table.cited}\n\n{text_table.markdown(made)}",
+        "tex": text_table.latex(made, table.title, f"{table.caption} {table.cited}"),
+        "html": text_table.html_page(made, table.title, f"{table.caption} {table.cited}"),
+    }
+    for kind in table.kinds:
+        write_atomically(folder / f"{table.name}.{kind}", texts[kind].encode())
+
+
+def setting(product: Product, runs: Any, scale: str) -> str:
+    """Data, size and scale of a product's tidy table, for its foot."""
+    labels = registry.exhibit(product.exhibit).data_sources
+    parts = [labels[source] for source in runs["data"].unique() if source] if "data" in runs else []
+
+    def one(key: str, text: str) -> None:
+        if key in runs and runs[key].nunique() == 1:
+            parts.append(text.format(runs[key].iloc[0]))
+
+    one("vocab_size", "{:,} words")
+    one("steps", "{:,} steps")
+    one("batch_size", "batch {}")
+    one("seq_len", "length {}")
+    one("images", "{:,.0f} training images")
+    if "precision" in runs and set(runs["precision"]) == {"bfloat16"}:
+        parts.append("bfloat16 products")
+    if "seed" in runs:
+        seeds = runs["seed"].nunique()
+        parts.append(f"{seeds} seeds" if seeds > 1 else "1 seed")
+        if seeds > 1 and isinstance(product, Figure) and product.sweeps:
+            parts[-1] += ", band = range"
+    parts.append(f"scale: {scale}")
+    return " · ".join(parts)

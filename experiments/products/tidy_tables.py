@@ -1,0 +1,125 @@
+"""Tidy tables of a product, written and read, and where they are."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from experiments.declare.product import Product
+from experiments.errors import UserError
+from experiments.files import atomic_path
+from experiments.runs.places import results_dir
+from experiments.runs.store import Record
+
+REFERENCE = "reference"
+
+
+def folder_of(product: Product, results: str) -> Path:
+    """Where the tables and verdicts of a product are.
+
+    Args:
+        product: a figure or table.
+        results: a scale, or "reference" for the committed runs.
+    """
+    return results_dir(results) / product.name
+
+
+def claims_file(product: Product, results: str) -> Path:
+    """Where a product's verdicts are."""
+    return folder_of(product, results) / "claims.json"
+
+
+def read_runs(product: Product, results: str) -> tuple[Any, str]:
+    """The tidy table of a product, a pandas DataFrame, and the scale that it was made at.
+
+    Raises:
+        UserError: naming the file that is missing or damaged.
+    """
+    runs = read_table(product, results, "runs")
+    path = folder_of(product, results) / "scale.json"
+    try:
+        return runs, json.loads(path.read_text())["scale"]
+    except (OSError, ValueError, KeyError) as error:
+        raise _damaged(path, error, product, results) from None
+
+
+def read_table(product: Product, results: str, table: str) -> Any:
+    """One of a product's tidy tables (`Product.tidy_tables`), a pandas DataFrame.
+
+    Raises:
+        UserError: naming the file that is missing or damaged.
+    """
+    import pandas as pd
+
+    path = folder_of(product, results) / f"{table}.parquet"
+    if not path.exists():
+        raise UserError(f"no {table} of {product.name} at {path}; {_remedy(product, results)}")
+    try:
+        return pd.read_parquet(path)
+    except (OSError, ValueError) as error:
+        raise _damaged(path, error, product, results) from None
+
+
+def _remedy(product: Product, results: str) -> str:
+    return f"run `snakemake {product.name}`" if results != REFERENCE else "see `git status`"
+
+
+def _damaged(path: Path, error: Exception, product: Product, results: str) -> UserError:
+    remedy = _remedy(product, results)
+    return UserError(f"{path} is damaged ({type(error).__name__}); delete it, {remedy}")
+
+
+def tidy_runs(records: Iterable[Record]) -> Any:
+    """One row per run: id, family, the configuration's columns, the result, its metrics."""
+    return _frame(
+        {
+            "id": r.id,
+            "family": r.family,
+            **r.config,
+            "final_loss": r.final_loss,
+            "diverged": r.diverged,
+            "diverged_step": r.diverged_step,
+            **r.metrics,
+        }
+        for r in records
+    )
+
+
+def tidy_curves(records: Iterable[Record]) -> Any:
+    """One row per (run, step): id, step, loss. A pandas DataFrame."""
+    return _frame(
+        {"id": r.id, "step": step, "loss": loss}
+        for r in records
+        for step, loss in enumerate(r.losses)
+    )
+
+
+def tidy_provenance(records: Iterable[Record]) -> Any:
+    """One row per run: id and provenance. A pandas DataFrame."""
+    return _frame({"id": r.id, **asdict(r.provenance)} for r in records)
+
+
+def _frame(rows: Iterable[dict[str, Any]]) -> Any:
+    import pandas as pd
+
+    return pd.DataFrame(list(rows))
+
+
+def write_tables(folder: Path, records: Sequence[Record]) -> None:
+    """runs.parquet, curves.parquet and provenance.parquet of trainings."""
+    tables: dict[str, Callable[[Iterable[Record]], Any]] = {
+        "runs": tidy_runs,
+        "curves": tidy_curves,
+        "provenance": tidy_provenance,
+    }
+    for name, make in tables.items():
+        write_frame(folder / f"{name}.parquet", make(records))
+
+
+def write_frame(path: Path, frame: Any) -> None:
+    """A pandas DataFrame as Parquet; the same frame gives the same bytes."""
+    with atomic_path(path) as temporary:
+        frame.to_parquet(temporary, compression="zstd", index=False)

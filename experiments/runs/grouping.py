@@ -1,0 +1,130 @@
+"""Which runs one job trains: groups of like cost."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from experiments.declare import registry
+from experiments.declare.config import RunConfig
+from experiments.declare.scales import Scale
+from experiments.declare.schedules import OPEN_ENDED
+
+if TYPE_CHECKING:
+    pass
+
+
+# Seconds that a group should take on one core, and the speed that this assumes beside a family's
+# overhead: what an AVX-512 core reached. Elsewhere groups are longer or shorter, and still alike.
+GROUP_SECONDS = 240.0
+
+
+SPLIT, SHORTEST = 4, 30.0  # groups that runs are parted in even if they are few, of so many seconds
+
+
+SECONDS_PER_FLOP = 1 / 1.8e11
+
+
+def cost(run: RunConfig) -> float:
+    """Rough seconds on one core: what groups are balanced and time left is estimated by."""
+    return run.overhead * run.steps + SECONDS_PER_FLOP * run.flops()
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs that one job trains one after another."""
+
+    runs: tuple[RunConfig, ...]
+
+    @property
+    def id(self) -> str:
+        """12 digits of a hash of the runs' ids: other runs make another group."""
+        return hashlib.sha256(" ".join(r.id for r in self.runs).encode()).hexdigest()[:12]
+
+
+def groups(scale: Scale, data: dict[str, str]) -> tuple[dict[str, Group], dict[str, list[str]]]:
+    """The jobs of a scale, and the jobs that each figure or table needs.
+
+    Runs that the same set of products needs are grouped together, so that a product waits for
+    nothing else and a shared run is in one group alone.
+
+    Args:
+        scale: one of the three.
+        data: data source by exhibit. Products of one that is not in it have no
+            groups: their data cannot be had.
+
+    Returns:
+        Groups by id; ids of groups by product.
+    """
+    needed_by: dict[str, list[str]] = {}
+    runs: dict[str, RunConfig] = {}
+    products = registry.products()
+    for name, product in products.items():
+        there = product.exhibit in data
+        for run in product.runs(scale, data[product.exhibit]) if there else ():
+            runs[run.id] = run
+            needed_by.setdefault(run.id, []).append(name)
+    by_products: dict[tuple[str, ...], list[RunConfig]] = {}
+    for run_id, names in needed_by.items():
+        by_products.setdefault(tuple(names), []).append(runs[run_id])
+    all_groups: dict[str, Group] = {}
+    of_product: dict[str, list[str]] = {name: [] for name in products}
+    for names, members in by_products.items():
+        for group in pack(members):
+            all_groups[group.id] = group
+            for name in names:
+                of_product[name].append(group.id)
+    return all_groups, of_product
+
+
+def needed_with(
+    group: str, needed: Mapping[str, Sequence[str]], asked: Iterable[str] = ()
+) -> tuple[list[str], list[str]]:
+    """Which products a group's job works for, and the groups that they need.
+
+    Args:
+        group: id of a group.
+        needed: ids of groups by product.
+        asked: products that are being made, as far as that is known.
+
+    Returns:
+        The first of `asked` that needs the group, and all groups that it needs; where none is, all
+        products that need the group, and the groups that every one of them needs. So a job never
+        trains what nobody has asked for.
+    """
+    names = [name for name, ids in needed.items() if group in ids]
+    names = [name for name in names if name in set(asked)][:1] or names
+    return names, [i for i in needed[names[0]] if all(i in needed[name] for name in names)]
+
+
+def pack(runs: Sequence[RunConfig]) -> list[Group]:
+    """Runs in groups of about equal cost, at most about `GROUP_SECONDS` or one run each.
+
+    Runs that are beginnings of another go with it and cost nothing. Few runs make a few short
+    groups, so that several cores have one; a group whose runs were done by others ends at once.
+    """
+    units: dict[str, list[RunConfig]] = {}
+    for run in sorted(runs, key=lambda r: (-cost(r), r.id)):
+        units.setdefault(beginning_of(run) or run.id, []).append(run)
+    total = sum(cost(unit[0]) for unit in units.values())
+    count = max(1, round(total / GROUP_SECONDS), min(SPLIT, int(total / SHORTEST)))
+    count = min(len(units), count)
+    bins: list[list[RunConfig]] = [[] for _ in range(count)]
+    load = [0.0] * count
+    for unit in units.values():
+        lightest = load.index(min(load))
+        bins[lightest] += unit
+        load[lightest] += cost(unit[0])
+    return [Group(tuple(members)) for members in bins if members]
+
+
+def beginning_of(run: RunConfig) -> str | None:
+    """What is equal for runs of which the shorter is the beginning of the longer, if any can be."""
+    if run.schedule not in OPEN_ENDED:
+        return None
+    values = run.canonical()
+    values.pop("steps", None)
+    return json.dumps(values, sort_keys=True)

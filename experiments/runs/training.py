@@ -1,0 +1,240 @@
+"""Training what is missing, one run after another or in several processes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from datetime import UTC, datetime
+from multiprocessing import get_context
+from typing import TYPE_CHECKING, Any
+
+from experiments.declare.config import RunConfig
+from experiments.messages import note
+from experiments.runs.store import DamagedRunError, Provenance, Record, Store
+from experiments.runs.versions import code_version, git_state
+
+if TYPE_CHECKING:
+    from experiments.train.engine import RunResult
+    from experiments.train.process import Machine
+from experiments.runs.grouping import beginning_of, cost
+
+
+def train_runs(
+    runs: Iterable[RunConfig],
+    store: Store,
+    report: Callable[[Record], None] | None = None,
+    on_step: Callable[[int, float], None] | None = None,
+    known: Iterable[RunConfig] = (),
+) -> list[Record]:
+    """Train what is not in the store, one after another; every run is stored before the next.
+
+    A run that another process is training is put off to the end and then waited for, not trained
+    twice. A damaged file is named on stderr and replaced. A run that is the beginning of a longer
+    one, of `runs` or `known`, reads its losses from it if that is stored; so longer runs are
+    trained first. A run that was interrupted goes on from its checkpoint.
+
+    Args:
+        runs: any runs.
+        store: where they are or will be.
+        report: called with each record as it is there.
+        on_step: called with the number of each step and its loss while a run is training.
+        known: further runs that may be in the store.
+
+    Returns:
+        The records, in the order of `runs`.
+    """
+    runs = list(runs)
+    longer = _longer([*runs, *known])
+    records: dict[str, Record] = {}
+    for wait in (False, True):
+        left = {run.id: run for run in runs if run.id not in records}
+        for run in sorted(left.values(), key=lambda r: -r.steps):
+            record = _finish(run, store, longer(run), on_step, wait)
+            if record is None:
+                continue
+            records[run.id] = record
+            if report is not None:
+                report(record)
+    return [records[run.id] for run in runs]
+
+
+def help_with(
+    runs: Iterable[RunConfig],
+    store: Store,
+    report: Callable[[Record], None],
+    known: Iterable[RunConfig],
+) -> None:
+    """Train those of other jobs' runs that nobody has begun, the longest first, until none is left.
+
+    So the jobs of a product end together, however well its groups were packed. A run that can be
+    read from a longer one of `runs` is left until that is there; one of `known` alone may never
+    be trained, so nothing waits for it.
+    """
+    runs = list(runs)
+    own = {run.id for run in runs}
+    longer = _longer([*runs, *known])
+    for run in sorted(runs, key=lambda r: (-cost(r), r.id)):
+        if not store.looks_finished(run.id):
+            sources = [o for o in longer(run) if o.id in own or store.looks_finished(o.id)]
+            record = _finish(run, store, sources, None, wait=False)
+            if record is not None:
+                report(record)
+
+
+def train_together(runs: Iterable[RunConfig], store: Store, jobs: int) -> list[Record]:
+    """Train what is not in the store in `jobs` processes, the costliest first; in `runs`' order."""
+    unique = {run.id: run for run in runs}
+    order = sorted(unique.values(), key=lambda r: (-cost(r), r.id))
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+        found = list(pool.map(_train_one, order, [store] * len(order)))
+    by_id = {record.id: record for record in found}
+    return [by_id[run_id] for run_id in unique]
+
+
+def _train_one(run: RunConfig, store: Store) -> Record:
+    return train_runs([run], store)[0]
+
+
+def _finish(
+    run: RunConfig,
+    store: Store,
+    longer: Sequence[RunConfig],
+    on_step: Callable[[int, float], None] | None,
+    wait: bool,
+) -> Record | None:
+    """The stored run, trained if it is not there.
+
+    None where it would have to be waited for: another process is training it, or a longer run
+    that it can be read from has not been trained yet.
+    """
+    record = _stored(store, run)
+    if record is not None:
+        return record
+    if not wait and missing(longer, store):
+        return None
+    with store.claim(run.id, wait) as held:
+        if not held:
+            return None
+        return _stored(store, run) or _train(run, store, longer, on_step)
+
+
+def _stored(store: Store, run: RunConfig) -> Record | None:
+    try:
+        return store.read(run.id)
+    except FileNotFoundError:
+        return None
+    except DamagedRunError as error:
+        note(f"damaged run, training it again: {error}")
+        store.remove(run.id)
+        return None
+
+
+def _longer(runs: Iterable[RunConfig]) -> Callable[[RunConfig], list[RunConfig]]:
+    """Which of `runs` begin with a given run, as a function."""
+    alike: dict[str | None, dict[str, RunConfig]] = {}
+    for run in runs:
+        alike.setdefault(beginning_of(run), {})[run.id] = run
+    alike.pop(None, None)
+
+    def longer(run: RunConfig) -> list[RunConfig]:
+        others = alike.get(beginning_of(run), {}).values()
+        return [other for other in others if other.steps > run.steps]
+
+    return longer
+
+
+def _train(
+    run: RunConfig,
+    store: Store,
+    longer: Iterable[RunConfig],
+    on_step: Callable[[int, float], None] | None,
+) -> Record:
+    """Train a run, or read it from a longer one, and store it; the run is claimed."""
+    from experiments.declare.references import load
+    from experiments.train import engine, process
+    from experiments.train.checkpoint import Checkpoint
+
+    machine = process.set_up()
+    task: engine.Task = load(run.task)(run)
+    origin = _origin(run, machine, task.fingerprint)
+    checkpoint = Checkpoint(store.checkpoint(run.id), {"id": run.id, **origin})
+    record = _beginning(run, store, longer, origin)
+    if record is None:
+        result = engine.train(run, task, machine, on_step, checkpoint)
+        record = _record(run, result, origin, run.flops())
+    store.write(record)
+    checkpoint.remove()
+    return record
+
+
+def _beginning(
+    run: RunConfig, store: Store, longer: Iterable[RunConfig], origin: dict[str, Any]
+) -> Record | None:
+    """A run as the beginning of a stored one that the same code on a like machine has trained."""
+    from experiments.train import engine
+
+    for other in longer:
+        whole = store.look(other.id).record
+        if whole is None or whole.metrics or _differs(whole, origin):
+            continue  # what is measured at the end is not that of its beginning
+        result = engine.beginning(whole.losses, whole.diverged_step, run.steps)
+        if result is not None:
+            return _record(run, result, origin, 0.0, derived_from=other.id)
+    return None
+
+
+def _differs(record: Record, origin: dict[str, Any]) -> bool:
+    return any(getattr(record.provenance, key) != value for key, value in origin.items())
+
+
+def _origin(run: RunConfig, machine: Machine, fingerprint: str) -> dict[str, Any]:
+    """What a run's bits depend on beside its configuration, by its name in the provenance."""
+    import torch
+
+    return {
+        "code_version": code_version(run.family),
+        "data_fingerprint": fingerprint,
+        "torch_version": torch.__version__,
+        "device": machine.device,
+        "threads": machine.threads,
+        "matmul": machine.matmul,
+    }
+
+
+def _record(
+    run: RunConfig,
+    result: RunResult,
+    origin: dict[str, Any],
+    flops: float,
+    derived_from: str = "",
+) -> Record:
+    commit, dirty = git_state()
+    return Record(
+        id=run.id,
+        family=run.family,
+        config=run.model_dump(),
+        final_loss=result.final_loss,
+        diverged=result.diverged_step is not None,
+        diverged_step=result.diverged_step,
+        losses=result.losses,
+        metrics=result.metrics,
+        provenance=Provenance(
+            **origin,
+            git_commit=commit,
+            git_dirty=dirty,
+            seconds=result.seconds,
+            flops=flops,
+            finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
+            derived_from=derived_from,
+        ),
+    )
+
+
+def parted(records: Iterable[Record]) -> list[str]:
+    """Ids of runs that were made by other code than the checkout's."""
+    return [r.id for r in records if r.provenance.code_version != code_version(r.family)]
+
+
+def missing(runs: Iterable[RunConfig], store: Store) -> list[RunConfig]:
+    """Runs that have no whole file in the store."""
+    return [run for run in runs if not store.looks_finished(run.id)]

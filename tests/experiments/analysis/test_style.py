@@ -1,0 +1,53 @@
+"""The picture of a coordinate check."""
+
+import matplotlib.pyplot as plt
+import pandas as pd
+import pytest
+
+from experiments.analysis import coordinate_pictures, style
+
+
+@pytest.fixture(autouse=True)
+def _close_figures():
+    yield
+    plt.close("all")
+
+
+def coordinates() -> pd.DataFrame:
+    """A module that stays and one that doubles a step and quadruples in width; two seeds."""
+    return pd.DataFrame(
+        {"width": w, "t": t, "module": m, "seed": s, "l1": (1 + s) * (w / 64 * 2**t) ** e}
+        for w in (64, 128, 256)
+        for t in (0, 1, 2)
+        for m, e in (("stays", 0), ("grows", 1))
+        for s in (0, 1)
+    )
+
+
+def test_a_panel_a_step_and_a_curve_a_module() -> None:
+    fig = coordinate_pictures.coordinates(coordinates())
+    assert [ax.get_title() for ax in fig.axes] == ["t = 0", "t = 1", "t = 2"]
+    for step, ax in enumerate(fig.axes):
+        assert (ax.get_xscale(), ax.get_yscale()) == ("log", "log")
+        stays, grows = ax.lines
+        assert list(stays.get_ydata()) == [1.5] * 3
+        assert list(grows.get_ydata()) == [1.5 * 2**step * k for k in (1, 2, 4)]
+        assert list(grows.get_xdata()) == [64, 128, 256]
+    (legend,) = fig.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["stays", "grows"]
+
+
+def test_modules_that_a_step_lacks_and_one_step() -> None:
+    runs = coordinates()
+    runs = runs[(runs["t"] > 0) | (runs["module"] == "grows")].drop(columns="seed")
+    first, second, _ = coordinate_pictures.coordinates(runs).axes
+    assert (len(first.lines), len(second.lines)) == (1, 2)
+    (grows,) = (line for line in second.lines if line.get_label() == "grows")
+    assert grows.get_color() == pytest.approx(first.lines[0].get_color())
+    assert len(coordinate_pictures.coordinates(runs[runs["t"] == 1]).axes) == 1
+
+
+def test_sizes_of_zero_are_left_out(tmp_path) -> None:
+    runs = coordinates()
+    runs.loc[runs["t"] == 0, "l1"] = 0.0
+    style.save(coordinate_pictures.coordinates(runs), tmp_path / "picture.png")

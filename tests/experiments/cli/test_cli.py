@@ -1,0 +1,149 @@
+"""The command line: what it shows, and how it refuses."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from experiments.runs.planning import CORES
+
+ROOT = Path(__file__).parents[3]
+
+
+def cli(*args: str, **env: str) -> subprocess.CompletedProcess:
+    import os
+
+    environment = {**os.environ, "COLUMNS": "200", **env}
+    return subprocess.run(
+        [sys.executable, "-m", "experiments", *args],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["show", "fig99"], "unknown figure or table 'fig99'"),
+        (["claims", "fig98"], "unknown figure or table 'fig98'"),
+        (["draw", "fgi1"], "did you mean 'fig1'"),
+        (["run", "transformer"], "did you mean 'transformer_wikitext2'"),
+        (["run", "transformer_wikitext2", "--widht", "64"], "did you mean 'width'"),
+        (["run", "transformer_wikitext2", "--width", "wide"], "width: Input should be a valid"),
+        (["run", "transformer_wikitext2", "--width"], "--width needs a value"),
+        (["run", "transformer_wikitext2", "64"], "write --key value"),
+        (["run", "transformer_wikitext2", "--data", "books"], "unknown data 'books'"),
+        (["show", "fig1", "--scale", "big"], "unknown scale 'big'"),
+        (["status", "--scale", "big"], "unknown scale 'big'"),
+        (["tune", "resnet"], "unknown family 'resnet'"),
+        (["tune", "theory"], "theory trains nothing"),
+        (["run", "theory"], "theory trains nothing"),
+        (["reverse", "theory"], "theory trains nothing"),
+        (["reverse", "transformer_wikitext2", "--widht", "64"], "did you mean 'width'"),
+        (["reverse", "transformer_wikitext2", "--width", "16"], "give --narrow 16 or less"),
+    ],
+)
+def test_bad_input_is_one_line_and_status_2(args, words) -> None:
+    done = cli(*args)
+    assert done.returncode == 2
+    assert words in done.stderr
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1
+    assert done.stdout == ""
+
+
+def test_missing_data_folder_is_one_line_and_status_2() -> None:
+    done = cli("status", "fig1", MUPKIT_DATA="/nowhere")
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: MUPKIT_DATA: /nowhere does not exist")
+    assert done.stderr.count("\n") == 1
+
+
+def test_figure_without_runs_says_what_to_do() -> None:
+    done = cli("claims", "fig1", "--scale", "paper")
+    assert done.returncode == 2
+    assert "run `snakemake fig1` first" in done.stderr
+
+
+def test_list_and_show() -> None:
+    done = cli("list")
+    assert done.returncode == 0
+    assert "fig1" in done.stdout
+    shown = cli("show", "fig1", "--scale", "paper").stdout
+    for text in ("128, 256, 512, 1024, 2048, 4096, 8192", "mup-optimum-stays", "Figure 1"):
+        assert text in shown
+    keys = cli("show", "transformer_wikitext2").stdout
+    for text in ("output_mult", "log2lr", "base-2 logarithm of the master learning rate"):
+        assert text in keys
+
+
+def test_what_trains_nothing_is_listed_and_shown() -> None:
+    listed = cli("list").stdout.splitlines()
+    assert [line.split()[:3] for line in listed if "fig2 " in line] == [["fig2", "theory", "none"]]
+    assert "drawn by code alone" in cli("show", "fig2").stdout
+    shown = cli("show", "table14", "--scale", "smoke").stdout
+    for text in (
+        "[16, 32, 64]",
+        "experiments.families.theory.sizes:sizes",
+        "vector-exponent",
+        "<= 0.1",
+    ):
+        assert text in shown
+    assert "runs at the scale" not in shown
+    assert "It trains nothing" in cli("show", "theory").stdout
+
+
+def test_status_and_forget_of_what_trains_nothing(tmp_path, monkeypatch, capsys) -> None:
+    from experiments.cli import keep, look
+    from experiments.declare import registry
+    from experiments.products import computing
+    from experiments.runs import places
+
+    monkeypatch.setattr(places, "ROOT", tmp_path)
+    product = registry.product("table3")
+    assert look._computation_status(registry.product("fig2"), "small", "") == ("0", "0")
+    assert look._computation_status(product, "small", "") == ("0", "1", "", "0", "0")
+    assert keep._forget_computation(product, "small", False).startswith("0 computations")
+    computing.compute(product, "small", "", tmp_path / "results" / "small" / "table3")
+    assert look._computation_status(product, "small", "") == ("1", "1", "", "0", "0")
+    assert keep._forget_computation(product, "small", True).startswith("0 computations")
+    monkeypatch.setattr(computing, "computing_version", lambda computation: "other")
+    assert look._computation_status(product, "small", "") == ("1", "1", "", "0", "1")
+    assert keep._forget_computation(product, "small", True) == "1 computation of table3 dropped"
+    assert list((tmp_path / "results" / "small" / "table3").iterdir()) == []
+    schematic = keep._forget_computation(registry.product("fig2"), "small", False)
+    assert schematic == "fig2 is drawn by code alone, there is nothing to forget"
+
+
+def test_status_goes_on_where_one_familys_data_are_missing(tmp_path) -> None:
+    done = cli("status", "--scale", "smoke", MUPKIT_DATA=str(tmp_path))
+    assert done.returncode == 0
+    assert "fig1: MUPKIT_DATA" in done.stderr
+    assert ["fig1", "missing"] in [line.split() for line in done.stdout.splitlines()]
+    assert cli("status", "fig1", "--scale", "smoke", MUPKIT_DATA=str(tmp_path)).returncode == 2
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["run", "reverse", "show", "claims", "status", "draw", "tune", "forget", "doctor", "plan"],
+)
+def test_help_has_an_example(command) -> None:
+    done = cli(command, "--help")
+    assert done.returncode == 0
+    assert f"python -m experiments {command}" in done.stdout.replace("\n", " ")
+
+
+def test_options_of_run(tiny) -> None:
+    from experiments.cli.train import _options
+    from experiments.declare import registry
+
+    experiment = registry.exhibit("transformer_wikitext2")
+    words = ["--log2lr", "-7", "--base-width=16", "--tied", "true"]
+    assert _options(words, experiment) == {"log2lr": "-7", "base_width": "16", "tied": "true"}
+
+
+def test_cores_are_counted() -> None:
+    assert CORES >= 1

@@ -1,0 +1,121 @@
+"""The Wikipedia sample: clean running text out of markup."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import re
+import shutil
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from experiments.data import places, text_source, wikipedia
+from experiments.data.text import EOS, UNK, Corpus, load_corpus, tokenize
+from experiments.errors import UserError
+
+
+@pytest.fixture(scope="module")
+def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """For what takes seconds to prepare."""
+    return tmp_path_factory.mktemp("shared")
+
+
+@pytest.fixture
+def sample(shared_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Corpus:
+    monkeypatch.setenv("MUPKIT_CACHE", str(shared_cache))
+    return load_corpus("wikipedia_sample", 2000)
+
+
+def words(corpus: Corpus, split: str) -> list[str]:
+    return [corpus.vocab[i] for i in corpus.tokens[split]]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("It's a well-known fact, isn't it?", "It 's a well @-@ known fact , isn 't it ?"),
+        ("10,000 or 3.14 in the U.S. Army...", "10 @,@ 000 or 3 @.@ 14 in the U.S. Army ..."),
+        ("== A (b) ==", "= = A ( b ) = ="),
+        ("1990\u201391 \u2013 caf\u00e9", "1990 \u2013 91 \u2013 caf\u00e9"),
+    ],
+)
+def test_tokenize(text: str, expected: str) -> None:
+    assert tokenize(text) == expected.split()
+
+
+def test_markup_is_stripped() -> None:
+    text = """{{Infobox|a={{b}}}}[[File:x.jpg|thumb|A [[caption]]]]
+'''Albedo''' ({{IPA|x}}; from [[Latin language|Latin]])<ref>note {{cite}}</ref> is ''white''.<br>
+
+== Uses ==
+{| class="wikitable"
+| cell
+|}
+=== Trees ===
+<blockquote>Trees &amp; <small>shrubs<ref name="a"/></small> grow.</blockquote>
+* item
+== See also ==
+Other pages. [[Category:Light]]
+== Empty =="""
+    assert wikipedia._article("Albedo", text) == [
+        "",
+        "= Albedo =",
+        "",
+        "Albedo (from Latin) is white.",
+        "",
+        "== Uses ==",
+        "",
+        "",
+        "=== Trees ===",
+        "",
+        "Trees & shrubs grow.",
+    ]
+
+
+def test_sample_is_clean_english(sample: Corpus) -> None:
+    for split in text_source.SPLITS:
+        text = " ".join(words(sample, split))
+        for sign in ("[ [", "{ {", "} }", "< ref", "| |", "thumb |", "& nbsp", "' ' '"):
+            assert sign not in text, (split, sign)
+    common = [word for word, _ in Counter(words(sample, "train")).most_common(9)]
+    assert {"the", ",", ".", "of", UNK} <= set(common)
+
+
+def test_sample_splits(sample: Corpus) -> None:
+    sizes = {split: len(ids) for split, ids in sample.tokens.items()}
+    assert sizes["train"] > 400_000
+    for split in ("validation", "test"):
+        assert 0.04 < sizes[split] / sum(sizes.values()) < 0.06
+    everything = words(sample, "train") + words(sample, "validation") + words(sample, "test")
+    lines = " ".join(everything).split(EOS)
+    titles = [line for line in lines if re.fullmatch(" = [^=].* = ", line)]
+    assert len(titles) == 106 and "106" in text_source.TEXT_SOURCES["wikipedia_sample"]
+    assert sample.vocab.count(UNK) == 1 and len(sample.vocab) == len(set(sample.vocab)) == 2000
+
+
+def test_sample_has_no_rare_words(sample: Corpus) -> None:
+    with pytest.raises(UserError, match=r"2 to [0-9]+"):
+        load_corpus("wikipedia_sample", 33_278)
+    folder = next(places.cache_dir().glob("wikipedia_sample-full-*/"))
+    size = len(json.loads((folder / "vocab.json").read_text(encoding="utf-8")))
+    whole = load_corpus("wikipedia_sample", size)
+    assert np.bincount(whole.tokens["train"], minlength=size).min() >= 3
+    assert whole.fingerprint == sample.fingerprint
+
+
+def test_missing_gensim_gives_the_pip_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"pip install.* gensim.* mwparserfromhell"):
+        load_corpus("wikipedia_sample", 100)
+
+
+def test_damaged_sample_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "sample.bz2"
+    shutil.copy(wikipedia.sample_file(), path)
+    os.truncate(path, 1000)
+    with pytest.raises(UserError, match=f"{path}.*reinstall gensim"):
+        list(wikipedia.articles_of_sample(path))

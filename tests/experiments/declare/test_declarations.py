@@ -1,0 +1,190 @@
+"""Run configurations, sweeps and ids."""
+
+import pytest
+
+from experiments.declare import registry
+from experiments.declare.product import Computation, Figure
+from experiments.declare.scales import SCALES
+from experiments.declare.sweep import Override, Sweep
+from experiments.errors import UserError
+from experiments.families.transformer_wikitext2.config import TransformerConfig
+from tests.tiny_runs import TINY, tiny_run
+
+SIZE = {"width": 64, "base_width": 32, "steps": 10, "seq_len": 16, "vocab_size": 200}
+BASE = {**TINY, **SIZE}
+
+
+def make(**changes) -> TransformerConfig:
+    return tiny_run(**{**SIZE, **changes})
+
+
+def test_id_is_what_it_was_when_results_were_first_stored() -> None:
+    # A changed id would orphan every stored run: defaults and canonical forms are frozen.
+    assert make().id == "dfcb822be8e37a0f"
+    assert make(parametrization="sp", tied=True, beta2=0.95).id == "14ca9a83b718a3f0"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"log2lr": -7.0},
+        {"d_head": 16},
+        {"d_k": 16, "d_ffn": 256},
+        {"base_d_head": 8, "base_n_head": 4, "base_d_ffn": 128},
+        {"beta2": 0.999, "optimizer": "adam"},
+    ],
+)
+def test_same_numbers_same_id(changes) -> None:
+    assert make(**changes).id == make().id
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"log2lr": -7.5},
+        {"seed": 1},
+        {"parametrization": "sp"},
+        {"d_k": 8},
+        {"base_width": 64},
+        {"base_d_k": 4},
+        {"data": "wikipedia_sample"},
+    ],
+)
+def test_other_numbers_other_id(changes) -> None:
+    assert make(**changes).id != make().id
+
+
+def test_base_does_not_matter_in_sp() -> None:
+    sp = make(parametrization="sp")
+    assert sp.replace(base_width=16).id == sp.id
+    assert sp.replace(base_d_k=2).id == sp.id
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"widht": 3}, ["widht", "did you mean 'width'"]),
+        ({"parametrization": "mu"}, ["parametrization", "'sp' or 'mup'"]),
+        ({"width": 0}, ["width", "greater than 0", "got 0"]),
+        ({"steps": "many"}, ["steps", "integer"]),
+        ({"norm": "mid"}, ["norm", "'pre' or 'post'"]),
+    ],
+)
+def test_bad_value_names_the_key(changes, words) -> None:
+    with pytest.raises(UserError) as error:
+        make(**changes)
+    for word in words:
+        assert word in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_missing_value_names_the_key() -> None:
+    with pytest.raises(UserError, match=r"transformer_wikitext2: seq_len: Field required"):
+        TransformerConfig.make(**{k: v for k, v in BASE.items() if k != "seq_len"})
+
+
+def test_configuration_is_frozen() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        make().width = 3
+
+
+def test_sweep_is_the_product_of_grid_and_seeds() -> None:
+    sweep = Sweep(
+        name="s",
+        config=TransformerConfig,
+        base={k: v for k, v in BASE.items() if k != "data"},
+        grid={"width": (32, 64), "log2lr": (-8, -7, -6)},
+        seeds=2,
+        scales={"smoke": Override(base={"steps": 3}, grid={"log2lr": (-8,)}, seeds=1)},
+    )
+    runs = sweep.runs("small", "wikitext2")
+    assert len(runs) == 2 * 3 * 2
+    assert {(r.width, r.log2lr, r.seed) for r in runs} >= {(32, -8.0, 0), (64, -6.0, 1)}
+    smoke = sweep.runs("smoke", "wikitext2")
+    assert [(r.width, r.log2lr, r.seed, r.steps) for r in smoke] == [
+        (32, -8.0, 0, 3),
+        (64, -8.0, 0, 3),
+    ]
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_every_product_expands_to_unique_runs(scale) -> None:
+    for product in registry.products().values():
+        runs = product.runs(scale, "wikitext2")
+        assert len({r.id for r in runs}) == len(runs)
+        assert bool(runs) == bool(product.sweeps)
+        assert len({str(sorted(r.model_dump().items(), key=str)) for r in runs}) == len(runs)
+
+
+def test_runs_of_a_sweep_share_what_is_not_swept() -> None:
+    for product in registry.products().values():
+        for sweep in product.sweeps:
+            points = sweep.scales["small"].points or sweep.points
+            swept = {*sweep.axes("small"), *(key for point in points for key in point)}
+            first, *others = (r.model_dump() for r in sweep.runs("small", "wikitext2"))
+            for other in others:
+                assert {k for k in first if first[k] != other[k]} <= swept
+
+
+def test_claims_have_unique_ids_and_existing_functions() -> None:
+    from experiments.declare.references import load
+
+    for product in registry.products().values():
+        ids = [claim.id for claim in product.claims]
+        assert len(set(ids)) == len(ids)
+        for claim in product.claims:
+            assert callable(load(claim.measure))
+
+
+def test_every_product_is_drawn_by_a_function_that_exists() -> None:
+    from experiments.declare.references import load
+
+    for product in registry.products().values():
+        references = [*product.functions]
+        if product.computation:
+            references.append(product.computation.function)
+        assert references
+        for reference in references:
+            assert callable(load(reference))
+
+
+def test_a_product_has_one_origin_of_its_numbers() -> None:
+    values = {"name": "x", "title": "", "caption": "", "source": "", "draw": "m:f"}
+    sweep = registry.product("fig1").sweeps
+    measured = Computation(function="m:f", settings={"a": 1, "b": 2}, scales={"smoke": {"b": 3}})
+    schematic = Figure(**values)
+    assert (schematic.schematic, schematic.scaled) == (True, False)
+    assert schematic.suffixes == ("svg", "png")
+    assert Figure(**values, sweeps=sweep).tidy_tables == ("runs", "curves", "provenance")
+    of_measurement = Figure(**values, computation=measured)
+    assert of_measurement.tidy_tables == ("runs", "provenance")
+    assert of_measurement.suffixes == ("svg", "png", "csv")
+    assert of_measurement.scaled
+    assert not Figure(**values, computation=Computation(function="m:f")).scaled
+    assert measured.at("small") == {"a": 1, "b": 2}
+    assert measured.at("smoke") == {"a": 1, "b": 3}
+    with pytest.raises(ValueError, match="not both"):
+        Figure(**values, sweeps=sweep, computation=measured)
+    with pytest.raises(ValueError, match="no numbers"):
+        Figure(**values, claims=registry.product("fig1").claims)
+
+
+def test_what_trains_nothing_is_told_apart() -> None:
+    assert registry.family("transformer_wikitext2").config
+    with pytest.raises(UserError, match="theory trains nothing"):
+        registry.family("theory")
+
+
+def test_unknown_names_list_what_there_is() -> None:
+    with pytest.raises(UserError, match=r"unknown figure or table 'fig99'.*fig1"):
+        registry.product("fig99")
+    with pytest.raises(UserError, match=r"unknown family 'transformer'.*transformer_wikitext2"):
+        registry.exhibit("transformer")
+
+
+@pytest.mark.parametrize(
+    "name", ["../x", "/etc/x", "a/b", "", "Fig 1", "runs", "checkpoints", "reverse"]
+)
+def test_a_products_name_is_a_plain_name_and_no_folder_of_the_store(name) -> None:
+    with pytest.raises(ValueError, match="a name is letters"):
+        Figure(name=name, title="", caption="", source="", draw="a:b")

@@ -1,0 +1,325 @@
+"""What the doctor finds in a results folder, and what it may remove."""
+
+import dataclasses
+import json
+import os
+from datetime import UTC, datetime, timedelta
+
+import pytest
+import typer
+
+from experiments import files
+from experiments.cli import keep, look
+from experiments.declare import registry
+from experiments.errors import UserError
+from experiments.products import doctor
+from experiments.products.tidy_tables import write_tables
+from experiments.runs import places, training
+from experiments.runs.store import Store
+from tests.experiments.runs.test_store import PROVENANCE, record, rewrite
+
+SOURCES = {"transformer_wikitext2": "wikitext2", "theory": ""}
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch) -> Store:
+    """A healthy store of two runs that fig1 needs, with the tables of both."""
+    results = tmp_path / "results" / "smoke"
+    monkeypatch.setattr(places, "ROOT", tmp_path)
+    monkeypatch.setenv("MUPKIT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("experiments.runs.store.code_version", lambda family: "c")
+    monkeypatch.setattr(doctor.DataNow, "__call__", lambda self, record: "d")
+    runs = registry.product("fig1").runs("smoke", "wikitext2")[:2]
+    records = [
+        dataclasses.replace(record(), id=run.id, config=run.model_dump(), provenance=PROVENANCE)
+        for run in runs
+    ]
+    found = Store(results)
+    for one in records:
+        found.write(one)
+    write_tables(results / "fig1", records)
+    (results / "fig1" / "scale.json").write_text('{"scale": "smoke"}')
+    (results / "fig1" / "claims.json").write_text("[]")
+    return found
+
+
+def ids(folder: Store) -> list[str]:
+    return sorted(p.stem for p in (folder.folder / "runs").glob("[0-9a-f]*"))
+
+
+def examine(folder: Store) -> list[doctor.Finding]:
+    return doctor.examine("smoke", SOURCES)
+
+
+def found(folder: Store, words: str, *, note: bool = False) -> doctor.Finding:
+    """The only finding, which says these words."""
+    (one,) = examine(folder)
+    assert words in one.text
+    assert one.note == note
+    return one
+
+
+def mended(folder: Store, *, stale: bool = False) -> None:
+    findings = examine(folder)
+    done = doctor.mend(findings, "smoke", stale)
+    assert all(done.values())
+    assert examine(folder) == []
+
+
+def change(folder: Store, index: int = 0, **provenance) -> None:
+    one = folder.read(ids(folder)[index])
+    folder.write(dataclasses.replace(one, provenance=dataclasses.replace(PROVENANCE, **provenance)))
+
+
+def test_a_healthy_folder(folder, capsys) -> None:
+    assert examine(folder) == []
+    keep.doctor("smoke", "wikipedia_sample")
+    assert capsys.readouterr().out == "results/smoke is in order\n"
+
+
+def test_replays_are_not_left_behind_but_their_temporaries_are(folder) -> None:
+    replays = folder.folder / "reverse"
+    replays.mkdir()
+    for suffix in ("parquet", "png"):
+        (replays / f"0123456789abcdef.{suffix}").write_bytes(b"")
+    assert examine(folder) == []
+    left = replays / ".0123456789abcdef.png.abcd_123.png"
+    left.write_bytes(b"")
+    found(folder, left.name)
+    mended(folder)
+    assert len(list(replays.iterdir())) == 2
+
+
+def test_no_folder_is_in_order(folder, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(doctor, "results_dir", lambda scale: tmp_path / "nowhere" / "smoke")
+    assert examine(folder) == []
+
+
+def test_a_truncated_run(folder) -> None:
+    path = folder.path(ids(folder)[0])
+    path.write_bytes(path.read_bytes()[:-20])
+    found(folder, path.name)
+    mended(folder)
+    assert not path.exists()
+    assert len(ids(folder)) == 1
+
+
+def test_a_flipped_byte(folder) -> None:
+    path = folder.path(ids(folder)[0])
+    content = bytearray(path.read_bytes())
+    content[content.index(b'"final_loss"') + 3] ^= 1
+    path.write_bytes(content)
+    found(folder, path.name)
+    mended(folder)
+
+
+def test_a_copy_of_another_run_goes_and_a_renamed_one_gets_its_name_back(folder) -> None:
+    first, second = ids(folder)
+    whole = folder.path(first).read_bytes()
+    other = folder.path("0" * 16)
+    other.write_bytes(whole)
+    found(folder, f"holds run {first}")
+    mended(folder)
+    folder.path(first).rename(other)
+    assert "renamed" in found(folder, f"holds run {first}").remedy
+    mended(folder)
+    assert ids(folder) == [first, second]
+    assert folder.path(first).read_bytes() == whole
+
+
+def test_left_behind_temporaries_and_locks_but_not_held_ones(folder, tmp_path) -> None:
+    left = [
+        folder.folder / "runs" / ".0123456789abcdef.parquet.abcd_123.parquet",
+        folder.folder / "fig1" / ".runs.parquet.abcd_123.parquet",
+        tmp_path / "figures" / "smoke" / ".fig1.svg.abcd_123.svg",
+        folder.folder / "locks" / "0123456789abcdef.lock",
+    ]
+    for path in left:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"")
+    with (
+        folder.claim("0" * 16),
+        files.atomic_path(folder.folder / "fig1" / "curves.parquet") as living,
+    ):
+        assert {f.files[0] for f in examine(folder)} == set(left)
+        doctor.mend(examine(folder), "smoke", False)
+        assert living.exists()
+        living.write_bytes((folder.folder / "fig1" / "curves.parquet").read_bytes())
+    assert not any(path.exists() for path in left)
+    assert examine(folder) == []
+
+
+def test_checkpoints(folder) -> None:
+    checkpoints = folder.folder / "checkpoints"
+    checkpoints.mkdir()
+    unfinished = checkpoints / f"{'0' * 16}.safetensors"
+    unfinished.write_bytes(b"")
+    assert examine(folder) == []
+    orphan = checkpoints / f"{ids(folder)[0]}.safetensors"
+    orphan.write_bytes(b"")
+    found(folder, "checkpoint of a finished run")
+    mended(folder)
+    assert unfinished.exists()
+    foreign = checkpoints / "best model.pt"
+    foreign.write_bytes(b"")
+    assert not found(folder, "not the name of a checkpoint").mendable
+    doctor.mend(examine(folder), "smoke", True)
+    assert foreign.exists()
+
+
+def test_a_foreign_name_among_the_runs(folder) -> None:
+    (folder.folder / "runs" / "notes.txt").write_text("mine")
+    assert not found(folder, "notes.txt: not the name of a run").mendable
+
+
+@pytest.mark.parametrize(("schema", "stays"), [(99, True), (0, False)])
+def test_another_schema(folder, schema, stays) -> None:
+    path = folder.path(ids(folder)[0])
+    rewrite(path, lambda meta: meta.update(schema=schema, news="of another version"))
+    one = found(folder, f"written with schema {schema}")
+    assert one.mendable != stays
+    doctor.mend(examine(folder), "smoke", False)
+    assert path.exists()
+    doctor.mend(examine(folder), "smoke", True)
+    assert path.exists() == stays
+
+
+def test_other_code_goes_with_stale_alone(folder, monkeypatch) -> None:
+    monkeypatch.setattr("experiments.runs.store.code_version", lambda family: "newer")
+    found(folder, "2 runs made by other code")
+    assert doctor.mend(examine(folder), "smoke", False) == {}
+    assert len(ids(folder)) == 2
+    doctor.mend(examine(folder), "smoke", True)
+    assert ids(folder) == []
+
+
+def test_other_data_go_with_stale_alone_also_by_forget(folder, monkeypatch) -> None:
+    monkeypatch.setattr(doctor.DataNow, "__call__", lambda self, record: "changed")
+    found(folder, "2 runs made with other data")
+    assert doctor.mend(examine(folder), "smoke", False) == {}
+    runs = registry.product("fig1").runs("smoke", "wikitext2")
+    assert keep._forget_runs(runs, folder, True) == 2
+    assert ids(folder) == []
+
+
+def test_forget_and_status_agree_with_the_doctor(folder) -> None:
+    runs = registry.product("fig1").runs("smoke", "wikitext2")
+    assert keep._forget_runs(runs, folder, True) == 0
+    path = folder.path(ids(folder)[0])
+    path.write_bytes(path.read_bytes()[:-20])
+    counts = look._runs_status(registry.product("fig1"), "smoke", "wikitext2")
+    assert counts[:5] == ("1", "24", "0", "1", "0")
+    assert keep._forget_runs(runs, folder, True) == 1
+    assert keep._forget_runs(runs, folder, False) == 1
+
+
+def test_notes_are_not_wrong(folder, capsys) -> None:
+    tomorrow = (datetime.now(UTC) + timedelta(days=1)).isoformat(timespec="seconds")
+    change(folder, finished_at=tomorrow)
+    first = folder.read(ids(folder)[0])
+    write_tables(folder.folder / "fig1", [first])
+    os.utime(folder.folder / "fig1" / "claims.json")
+    found(folder, "clock was set back", note=True)
+    change(folder)
+    write_tables(folder.folder / "fig1", [folder.read(i) for i in ids(folder)])
+    os.utime(folder.folder / "fig1" / "claims.json")
+    folder.write(record())
+    found(folder, "needed by no figure or table", note=True)
+    keep.doctor("smoke", "wikipedia_sample", mend=True)
+    assert "in order" in capsys.readouterr().out
+    assert len(ids(folder)) == 3
+
+
+def test_tables_and_claims_older_than_their_runs(folder) -> None:
+    change(folder, seconds=9.0)
+    found(folder, "tables are older than their runs")
+    mended(folder)
+    tables = folder.folder / "fig1"
+    assert {p.name for p in tables.iterdir()} == {
+        "runs.parquet",
+        "curves.parquet",
+        "provenance.parquet",
+    }
+    write_tables(tables, [folder.read(i) for i in ids(folder)])
+    (tables / "scale.json").write_text("{}")
+    (tables / "claims.json").write_text("[]")
+    os.utime(tables / "claims.json", (1, 1))
+    found(folder, "claims.json: older than its table")
+    mended(folder)
+
+
+def test_damaged_tables(folder) -> None:
+    table = folder.folder / "fig1" / "curves.parquet"
+    table.write_bytes(table.read_bytes()[:-20])
+    found(folder, "damaged tables")
+    mended(folder)
+    assert len(ids(folder)) == 2
+
+
+def test_no_space_left(folder, monkeypatch) -> None:
+    usage = type("usage", (), {"free": 1e6})
+    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda path: usage)
+    assert not found(folder, "1 MB left on the disk").mendable
+
+
+def test_a_read_only_folder(folder, monkeypatch) -> None:
+    real = os.access
+    monkeypatch.setattr(
+        doctor.os, "access", lambda p, mode: p != folder.folder / "runs" and real(p, mode)
+    )
+    assert not found(folder, "runs: read-only").mendable
+
+
+def test_a_run_that_was_mended_meanwhile_or_is_being_trained_stays(folder) -> None:
+    path = folder.path(ids(folder)[0])
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-20])
+    findings = examine(folder)
+    with folder.claim(path.stem):
+        assert list(doctor.mend(findings, "smoke", False).values()) == [False]
+    path.write_bytes(whole)
+    assert list(doctor.mend(findings, "smoke", False).values()) == [False]
+    assert path.read_bytes() == whole
+
+
+def test_nothing_is_mended_under_a_running_workflow(folder) -> None:
+    (folder.folder / "locks").mkdir()
+    (folder.folder / "locks" / f"{'0' * 16}.lock").write_text("")
+    findings = examine(folder)
+    with (
+        files.FileLock(folder.folder / ".workflow.lock"),
+        pytest.raises(UserError, match="a workflow runs in"),
+    ):
+        doctor.mend(findings, "smoke", False)
+
+
+def test_exit_status(folder, capsys) -> None:
+    (folder.folder / "locks").mkdir()
+    (folder.folder / "locks" / f"{'0' * 16}.lock").write_text("")
+    with pytest.raises(typer.Exit) as wrong:
+        keep.doctor("smoke", "wikipedia_sample")
+    assert wrong.value.exit_code == 1
+    assert "lock file that no process holds; --mend: removed" in capsys.readouterr().out
+    with pytest.raises(typer.Exit):
+        keep.doctor("smoke", "wikipedia_sample", mend=True)
+    assert "mended: removed" in capsys.readouterr().out
+    keep.doctor("smoke", "wikipedia_sample")
+    with pytest.raises(UserError, match="give both"):
+        keep.doctor("smoke", stale=True)
+
+
+def test_data_of_a_run_are_asked_of_its_task(tiny, tmp_path) -> None:
+    from tests.tiny_runs import tiny_run
+
+    (made,) = training.train_runs([tiny_run(seed=7)], Store(tmp_path / "store"))
+    data_now = doctor.DataNow()
+    assert data_now(made) == made.provenance.data_fingerprint
+    other = dataclasses.replace(
+        made, provenance=dataclasses.replace(made.provenance, data_fingerprint="other")
+    )
+    assert data_now(other) == made.provenance.data_fingerprint
+    unknown = dataclasses.replace(made, config={**made.config, "news": 1})
+    assert doctor.DataNow()(unknown) is None
+    assert json.dumps(sorted(map(list, data_now.known))) == (
+        '[["transformer_wikitext2", "wikitext2"]]'
+    )

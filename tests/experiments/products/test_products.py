@@ -1,0 +1,117 @@
+"""From stored runs to tables, pictures and verdicts, in a folder of the test's own."""
+
+import dataclasses
+import json
+
+import pandas as pd
+import pytest
+
+from experiments.analysis.text_table import TextTable
+from experiments.declare.claims import Claim, Measured
+from experiments.declare.product import Table
+from experiments.declare.sweep import Sweep
+from experiments.errors import UserError
+from experiments.families.transformer_wikitext2.config import TransformerConfig
+from experiments.products import collect, draw, reference, tidy_tables
+from experiments.runs import places
+from tests.tiny_runs import TINY
+
+TABLE = Table(
+    name="table0",
+    title="A table",
+    caption="Its caption.",
+    source="Table 0",
+    exhibit="transformer_wikitext2",
+    sweeps=(
+        Sweep(
+            name="s",
+            config=TransformerConfig,
+            base={k: v for k, v in TINY.items() if k not in ("data", "log2lr")},
+            grid={"log2lr": (-8, -6)},
+            seeds=1,
+        ),
+    ),
+    render=f"{__name__}:render",
+    claims=(
+        Claim(
+            id="two",
+            statement="There are two runs",
+            source="Table 0",
+            measure=f"{__name__}:count",
+            relation=">=",
+            threshold=2,
+            unit="runs",
+        ),
+    ),
+)
+
+
+def render(runs: pd.DataFrame) -> TextTable:
+    return TextTable(["log2lr"], [[f"{x:g}"] for x in runs["log2lr"]], ["A note."])
+
+
+def count(runs: pd.DataFrame) -> Measured:
+    return Measured(float(len(runs)))
+
+
+@pytest.fixture
+def project(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(places, "ROOT", tmp_path)
+    return tmp_path
+
+
+def test_a_table_is_collected_rendered_and_judged(project) -> None:
+    collect.collect(TABLE, "small", "wikitext2")
+    (verdict,) = draw.draw(TABLE, "small")
+    assert (verdict.verdict, verdict.value) == ("holds", 2.0)
+    text = (project / "figures/small/table0.md").read_text(encoding="utf-8")
+    caption = "Its caption. Source: Tensor Programs V, Table 0."
+    assert text.startswith(f"# A table\n\n{caption}\n\n| log2lr |")
+    assert "| -8 |\n| -6 |\n\nA note.\n\nHere: WikiText-2" in text
+    for kind in ("tex", "html"):
+        assert caption in (project / f"figures/small/table0.{kind}").read_text(encoding="utf-8")
+    assert len(pd.read_csv(project / "figures/small/table0.csv")) == 2
+    assert json.loads((project / "results/small/table0/claims.json").read_text())[0]["id"] == "two"
+
+
+def test_reference_is_a_copy_that_says_its_scale(project) -> None:
+    collect.collect(TABLE, "smoke", "wikitext2")
+    reference.make_reference(TABLE, "smoke")
+    runs, scale = tidy_tables.read_runs(TABLE, tidy_tables.REFERENCE)
+    assert scale == "smoke"
+    assert len(runs) == 2
+    # A smoke run judges nothing, also as a reference.
+    assert draw.draw(TABLE, tidy_tables.REFERENCE)[0].verdict == "not judged"
+
+
+def test_missing_and_damaged_tables_are_named(project) -> None:
+    with pytest.raises(UserError, match=r"no runs of table0 at .*runs\.parquet; run `snakemake"):
+        draw.draw(TABLE, "small")
+    collect.collect(TABLE, "small", "wikitext2")
+    path = project / "results/small/table0/runs.parquet"
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(UserError, match=r"runs\.parquet is damaged"):
+        draw.draw(TABLE, "small")
+
+
+def test_a_product_over_steps_gets_a_row_for_each(project, monkeypatch) -> None:
+    steps = dataclasses.replace(TABLE, over_steps=True)
+    collect.collect(steps, "small", "wikitext2")
+    (verdict,) = draw.draw(steps, "small")
+    assert verdict.value == 2 * TINY["steps"]
+    runs, _ = tidy_tables.read_runs(TABLE, "small")
+    table = draw.seen(steps, runs, "small")
+    last = table[table["step"] == TINY["steps"] - 1].set_index("id")["loss"]
+    assert last.to_dict() == runs.set_index("id")["final_loss"].to_dict()
+    assert len(pd.read_csv(project / "figures/small/table0.csv")) == 2  # of runs
+    (project / "results/small/table0/curves.parquet").unlink()
+    with pytest.raises(UserError, match=r"no curves of table0 at .*curves\.parquet"):
+        draw.draw(steps, "small")
+
+
+def test_runs_of_other_code_are_told(project, monkeypatch, capsys) -> None:
+    collect.collect(TABLE, "small", "wikitext2")
+    assert "other code" not in capsys.readouterr().err
+    monkeypatch.setattr(collect, "parted", lambda records: [records[0].id])
+    collect.collect(TABLE, "small", "wikitext2")
+    assert "1 of 2 runs were made by other code" in capsys.readouterr().err

@@ -1,0 +1,133 @@
+"""Predicted times: interpolation, what is timed, what becomes of it."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+
+import pytest
+
+from experiments.declare import registry
+from experiments.runs import grouping, planning
+from experiments.runs.planning import Speed, Timed, interpolate
+from experiments.runs.store import Store
+from tests.experiments.runs.test_store import record
+from tests.tiny_runs import tiny_run
+
+FAMILY = "transformer_wikitext2"
+
+
+def timed(run, seconds: float, start: float = 0.0) -> Timed:
+    return Timed(run.family, run.describe(), planning.step_flops(run), seconds, start)
+
+
+def test_interpolation() -> None:
+    points = [(2.0, 20.0), (1.0, 15.0), (4.0, 30.0)]
+    assert interpolate(points, 0.5) == 15.0
+    assert interpolate(points, 1.5) == 17.5
+    assert interpolate(points, 4.0) == 30.0
+    assert interpolate(points, 8.0) == 50.0
+    assert interpolate([(2.0, 10.0)], 6.0) == 30.0
+    assert interpolate([(1.0, 10.0), (1.0, 20.0)], 1.0) == 15.0
+    noisy = [(1.0, 10.0), (2.0, 9.0)]
+    assert interpolate(noisy, 4.0) > 9.0
+
+
+def test_shapes_are_what_time_depends_on() -> None:
+    run = tiny_run()
+    same = [tiny_run(seed=3), tiny_run(log2lr=-3.0), tiny_run(output_mult=4.0), tiny_run(steps=9)]
+    assert {planning.shape(other) for other in same} == {planning.shape(run)}
+    others = [tiny_run(width=64), tiny_run(batch_size=8), tiny_run(n_layer=3), tiny_run(norm="pre")]
+    assert len({planning.shape(other) for other in (run, *others)}) == 5
+
+
+def test_few_shapes_are_timed_none_of_them_long_all_at_their_lowest_rate() -> None:
+    runs = registry.product("fig1").runs("small", "wikitext2")
+    chosen = planning.choose(runs)
+    assert len(chosen) <= planning.SHAPES
+    assert {run.width for run in chosen.values()} == {32, 64, 128, 256}
+    assert {run.log2lr for run in chosen.values()} == {-12}
+    paper = planning.choose(registry.product("fig1").runs("paper", "wikitext2"))
+    assert paper
+    assert all(planning.step_flops(run) <= planning.LONGEST for run in paper.values())
+    wide = planning.choose([tiny_run(width=16384)])
+    assert [run.width for run in wide.values()] == [registry.exhibit(FAMILY).example["width"]]
+
+
+def test_without_times_the_constants_predict() -> None:
+    assert Speed().seconds(tiny_run()) == pytest.approx(grouping.cost(tiny_run()))
+
+
+def test_a_plan_counts_what_is_stored_and_balances_the_rest(tmp_path) -> None:
+    runs = [tiny_run(seed=seed) for seed in range(3)]
+    speed = Speed({planning.shape(runs[0]): timed(runs[0], 2.0, start=1.0)}, process=3.0)
+    store = Store(tmp_path)
+    all_of_them = planning.plan(runs, store, speed, 1)
+    assert (all_of_them.to_train, all_of_them.stored) == (3, 0)
+    assert all_of_them.seconds == 3.0 + 3 * (1.0 + 5 * 2.0)
+    stored = record()  # of seed 0: three of five steps in 1.5 seconds
+    store.write(stored)
+    rest = planning.plan(runs, store, speed, 1)
+    assert (rest.to_train, rest.stored) == (2, 1)
+    assert rest.seconds == 3.0 + 2 * 11.0
+    assert (rest.predicted, rest.took) == (1.0 + 3 * 2.0, 1.5)
+    derived = dataclasses.replace(stored.provenance, derived_from="0" * 16, seconds=0.0)
+    store.write(dataclasses.replace(stored, provenance=derived))
+    assert planning.plan(runs, store, speed, 1).predicted == 0.0
+
+
+def test_two_cores_share_the_groups(tmp_path, monkeypatch) -> None:
+    runs = [tiny_run(seed=seed) for seed in range(4)]
+    speed = Speed({planning.shape(runs[0]): timed(runs[0], 2.0)}, process=1.0)
+    monkeypatch.setattr(grouping, "GROUP_SECONDS", sum(map(grouping.cost, runs)) / 4)
+    assert planning.plan(runs, Store(tmp_path), speed, 1).seconds == 4 * (1.0 + 10.0)
+    assert planning.plan(runs, Store(tmp_path), speed, 2).seconds == 2 * (1.0 + 10.0)
+    assert planning.plan(runs, Store(tmp_path), speed, 9).seconds == 1.0 + 10.0
+
+
+def test_groups_do_not_depend_on_what_was_measured(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("MUPKIT_CACHE", str(tmp_path))
+    before = grouping.groups("small", {FAMILY: "wikitext2", "core": ""})
+    runs = registry.product("fig1").runs("small", "wikitext2")
+    write(planning.speed_file(planning.CORES), {planning.shape(r): timed(r, 9.0) for r in runs})
+    assert planning.known().step(runs[0]) == 9.0
+    assert grouping.groups("small", {FAMILY: "wikitext2", "core": ""}) == before
+
+
+def write(path, shapes: dict[str, Timed]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    content = {"process": 2.0, "shapes": {k: vars(v) for k, v in shapes.items()}}
+    path.write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize("content", ["", "{}", '{"process": 1, "shapes": {"a": {"x": 1}}}'])
+def test_a_damaged_file_of_times_counts_as_none(tmp_path, monkeypatch, content) -> None:
+    monkeypatch.setenv("MUPKIT_CACHE", str(tmp_path))
+    planning.speed_file(1).write_text(content)
+    assert planning.known(1) == Speed()
+
+
+def test_times_are_kept_by_processor_torch_and_processes(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("MUPKIT_CACHE", str(tmp_path))
+    names = {planning.speed_file(1), planning.speed_file(2)}
+    monkeypatch.setattr(planning, "version", lambda package: "3.0")
+    names.add(planning.speed_file(1))
+    assert len(names) == 3
+
+
+@pytest.mark.slow
+def test_real_steps_are_timed_once(tiny, monkeypatch, capsys) -> None:
+    monkeypatch.setattr(planning, "SECONDS", 0.5)
+    runs = [tiny_run(), tiny_run(width=64)]
+    speed = planning.measured(runs, 1)
+    assert "timing steps of 2 shapes" in capsys.readouterr().err
+    assert 0 < speed.step(runs[0]) < 1
+    assert 0 < speed.shapes[planning.shape(runs[0])].start < 5
+    assert planning.measured(runs, 1) == planning.known(1) == speed
+    assert capsys.readouterr().err == ""
+
+
+def test_looking_up_times_brings_no_torch() -> None:
+    code = "import experiments.runs.planning as p, sys; p.known(); print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"

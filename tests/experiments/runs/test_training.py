@@ -1,0 +1,372 @@
+"""Groups of runs, resuming, damaged files, two processes on one store."""
+
+import contextlib
+import dataclasses
+import math
+import multiprocessing
+from pathlib import Path
+
+import pytest
+import torch
+
+from experiments.declare import data_sources, registry
+from experiments.declare.scales import SCALES
+from experiments.errors import UserError
+from experiments.runs import grouping, training
+from experiments.runs.store import Store
+from experiments.train import engine
+from tests.tiny_runs import tiny_run
+
+RUNS = [tiny_run(seed=s, width=w) for s in range(2) for w in (16, 32)]
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_groups_hold_each_run_once_and_cover_every_product(scale) -> None:
+    data = data_sources.resolve_all("wikipedia_sample")
+    groups, needed = grouping.groups(scale, data)
+    in_groups = [run.id for group in groups.values() for run in group.runs]
+    assert len(set(in_groups)) == len(in_groups)
+    for name, ids in needed.items():
+        runs = registry.product(name).runs(scale, data[registry.product(name).exhibit])
+        assert sorted(r.id for i in ids for r in groups[i].runs) == sorted(r.id for r in runs)
+
+
+def test_groups_are_of_like_cost_and_of_useful_length() -> None:
+    groups, needed = grouping.groups("small", data_sources.resolve_all("wikipedia_sample"))
+    alike: dict[tuple[str, ...], list[str]] = {}  # groups that the same products need
+    for group_id in groups:
+        names = tuple(name for name, ids in needed.items() if group_id in ids)
+        alike.setdefault(names, []).append(group_id)
+    for ids in alike.values():
+        costs = [sum(map(grouping.cost, groups[i].runs)) for i in ids]
+        longest = max(grouping.cost(run) for i in ids for run in groups[i].runs)
+        assert max(costs) < max(1.5 * min(costs), min(costs) + 1.01 * longest)
+        assert max(costs) < 400
+        # Runs that few products share may be too few for several groups, or for long ones.
+        assert len(ids) == 1 or sum(costs) >= grouping.SHORTEST * len(ids)
+        assert len(ids) >= grouping.SPLIT or sum(costs) < grouping.SHORTEST * (len(ids) + 1)
+    total = sum(grouping.cost(run) for group in groups.values() for run in group.runs)
+    assert total > 100 * len(groups)
+
+
+def test_a_job_works_for_what_was_asked_for_alone() -> None:
+    needed = {"a": ["1", "3"], "b": ["2", "3", "4"], "c": ["3", "4"]}
+    assert grouping.needed_with("1", needed) == (["a"], ["1", "3"])
+    assert grouping.needed_with("3", needed) == (["a", "b", "c"], ["3"])
+    assert grouping.needed_with("4", needed) == (["b", "c"], ["3", "4"])
+    assert grouping.needed_with("3", needed, ["c", "b"]) == (["b"], ["2", "3", "4"])
+    assert grouping.needed_with("4", needed, ["a"]) == (["b", "c"], ["3", "4"])
+
+
+def test_packing_is_deterministic_and_order_does_not_matter() -> None:
+    assert [g.id for g in grouping.pack(RUNS)] == [g.id for g in grouping.pack(RUNS[::-1])]
+
+
+def test_a_run_goes_with_the_run_it_is_the_beginning_of(monkeypatch) -> None:
+    long = [tiny_run(steps=30, seed=seed) for seed in range(4)]
+    short = [run.replace(steps=steps) for run in long for steps in (5, 20)]
+    linear = [run.replace(schedule="linear") for run in (*long, *short)]
+    monkeypatch.setattr(grouping, "GROUP_SECONDS", 2 * grouping.cost(long[0]))
+    groups = grouping.pack([*short, *long])
+    assert [[r.steps for r in group.runs] for group in groups] == [[30, 20, 5, 30, 20, 5]] * 2
+    for group in groups:
+        assert len({r.seed for r in group.runs}) == 2
+    assert len(grouping.pack(linear)) > len(groups)  # each of these is trained
+
+
+def test_a_request_for_data_is_for_the_experiments_that_know_it(monkeypatch) -> None:
+    text = registry.exhibit("transformer_wikitext2")
+    asked = []
+    images = dataclasses.replace(
+        text,
+        name="images",
+        data_sources={"digits": "digits"},
+        choose_data=lambda r: (asked.append(r), "digits")[1],
+    )
+    both = {text.name: text, images.name: images}
+    monkeypatch.setattr(registry, "exhibits", lambda: both)
+    assert data_sources.resolve_all("wikipedia_sample") == {
+        text.name: "wikipedia_sample",
+        "images": "digits",
+    }
+    assert asked == [None]
+    with pytest.raises(UserError, match=r"unknown data 'books'.*digits, wikipedia_sample"):
+        data_sources.resolve_all("books")
+
+
+def test_data_that_cannot_be_had_stop_only_who_needs_them(monkeypatch, tmp_path) -> None:
+    def lacking(requested):
+        raise UserError("no images here")
+
+    text = registry.exhibit("transformer_wikitext2")
+    images = dataclasses.replace(text, name="images", choose_data=lacking, figures=())
+    exhibits = {text.name: text, "images": images, "theory": registry.exhibit("theory")}
+    monkeypatch.setattr(registry, "exhibits", lambda: exhibits)
+    data = data_sources.resolve_all("wikipedia_sample")
+    assert data == {text.name: "wikipedia_sample", "theory": ""}
+    with pytest.raises(UserError, match="no images here"):
+        data["images"]
+    monkeypatch.setenv("MUPKIT_DATA", str(tmp_path / "nowhere"))
+    with pytest.raises(UserError, match="no images here"):
+        data_sources.resolve_all("wikipedia_sample")
+
+
+def test_products_whose_data_cannot_be_had_have_no_groups() -> None:
+    groups, needed = grouping.groups("smoke", {"theory": ""})
+    assert groups == {}
+    assert set(map(tuple, needed.values())) == {()}
+    assert needed.keys() == registry.products().keys()
+
+
+def test_a_wider_grid_trains_only_what_is_new(tiny, tmp_path, monkeypatch) -> None:
+    trained = []
+    train = training._train
+    monkeypatch.setattr(
+        training, "_train", lambda run, *rest: (trained.append(run.id), train(run, *rest))[1]
+    )
+    store = Store(tmp_path)
+    training.train_runs(RUNS[:2], store)
+    records = training.train_runs(RUNS, store)
+    assert trained == [r.id for r in RUNS]
+    assert [r.id for r in records] == [r.id for r in RUNS]
+    assert training.missing(RUNS, store) == []
+
+
+def test_every_run_is_stored_before_the_next_begins(tiny, tmp_path, monkeypatch) -> None:
+    store = Store(tmp_path)
+    train = training._train
+
+    def fail_at_third(run, *rest):
+        if len(list((tmp_path / "runs").glob("*"))) == 2:
+            raise KeyboardInterrupt
+        return train(run, *rest)
+
+    monkeypatch.setattr(training, "_train", fail_at_third)
+    with pytest.raises(KeyboardInterrupt):
+        training.train_runs(RUNS, store)
+    assert [r.id for r in training.missing(RUNS, store)] == [r.id for r in RUNS[2:]]
+
+
+def test_damaged_run_is_named_and_trained_again(tiny, tmp_path, capsys) -> None:
+    store = Store(tmp_path)
+    (before,) = training.train_runs(RUNS[:1], store)
+    path = store.path(before.id)
+    path.write_bytes(path.read_bytes()[:-20])
+    (after,) = training.train_runs(RUNS[:1], store)
+    assert after.losses == before.losses
+    assert path.name in capsys.readouterr().err
+
+
+def losses_of(runs, folder) -> dict:
+    return {r.id: r.losses for r in training.train_runs(runs, Store(folder))}
+
+
+def _losses_of(runs, folder, queue) -> None:
+    queue.put(losses_of(runs, folder))
+
+
+def in_processes(parts, folder) -> dict:
+    """The losses of runs that are trained in as many processes at once as there are parts."""
+    context = multiprocessing.get_context("spawn")
+    queue = context.Queue()
+    workers = [context.Process(target=_losses_of, args=(part, folder, queue)) for part in parts]
+    for worker in workers:
+        worker.start()
+    found = {run_id: losses for _ in workers for run_id, losses in queue.get(timeout=120).items()}
+    for worker in workers:
+        worker.join()
+    return found
+
+
+def test_order_company_and_processes_do_not_change_a_run(tiny, tmp_path) -> None:
+    runs = [*RUNS, tiny_run(optimizer="sgd", momentum=0.9, log2lr=-4), tiny_run(width=64)]
+    forth = losses_of(runs, tmp_path / "forth")
+    assert losses_of(runs[::-1], tmp_path / "back") == forth
+    for i, run in enumerate(runs):  # each by itself, after others in this process
+        torch.rand(i + 1)
+        assert losses_of([run], tmp_path / f"{i}") == {run.id: forth[run.id]}
+    assert in_processes([runs[::-1]], tmp_path / "one") == forth
+    assert in_processes([runs[::2], runs[1::2]], tmp_path / "two") == forth
+    assert in_processes([[runs[-1]]], tmp_path / "alone") == {runs[-1].id: forth[runs[-1].id]}
+
+
+@pytest.mark.parametrize("changes", [{}, {"schedule": "inv_sqrt", "warmup": 2}])
+def test_a_shorter_run_is_read_from_a_longer_one(tiny, tmp_path, monkeypatch, changes) -> None:
+    short, middle, long = (tiny_run(steps=steps, **changes) for steps in (1, 11, 30))
+    direct = [training.train_runs([r], Store(tmp_path / r.id))[0] for r in (short, middle, long)]
+    trained = spy(monkeypatch)
+    reported = []
+    found = training.train_runs([short, long, middle], Store(tmp_path), reported.append)
+    assert trained == [long.id]
+    assert [r.id for r in found] == [short.id, long.id, middle.id]
+    assert [r.id for r in reported] == [long.id, middle.id, short.id]
+    for one, expected in zip((found[0], found[2], found[1]), direct, strict=True):
+        assert one == dataclasses.replace(expected, provenance=one.provenance)
+        assert Store(tmp_path).read(one.id) == one
+    assert found[1].provenance.derived_from == ""
+    for one in (found[0], found[2]):
+        assert one.provenance.derived_from in {long.id, middle.id}
+        assert one.provenance.seconds == one.provenance.flops == 0
+        assert one.provenance.code_version == found[1].provenance.code_version
+
+
+def spy(monkeypatch) -> list[str]:
+    """Ids of runs that the engine trains from now on."""
+    trained = []
+    train = engine.train
+    monkeypatch.setattr(
+        engine, "train", lambda run, *rest: (trained.append(run.id), train(run, *rest))[1]
+    )
+    return trained
+
+
+def test_a_longer_run_of_another_group_serves_if_it_is_known(tiny, tmp_path, monkeypatch) -> None:
+    short, long = tiny_run(steps=3), tiny_run(steps=6)
+    training.train_runs([long], Store(tmp_path))
+    trained = spy(monkeypatch)
+    training.train_runs([short], Store(tmp_path), known=[long])
+    assert trained == []
+    training.train_runs([short], Store(tmp_path / "elsewhere"), known=[long])
+    assert trained == [short.id]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"schedule": s} for s in ("linear", "cosine", "step_a", "step_b")]
+    + [{"schedule": "inv_sqrt", "warmup": 1}, {"warmup": 2}, {"seed": 1}, {"log2lr": -6}],
+)
+def test_what_is_no_beginning_is_trained(tiny, tmp_path, monkeypatch, changes) -> None:
+    same = {"schedule": changes["schedule"]} if "schedule" in changes else {}
+    short, long = tiny_run(steps=3, **same), tiny_run(steps=6, **changes)
+    trained = spy(monkeypatch)
+    training.train_runs([short, long], Store(tmp_path))
+    assert trained == [long.id, short.id]
+
+
+@pytest.mark.parametrize("key", ["code_version", "torch_version", "matmul", "data_fingerprint"])
+def test_a_longer_run_of_other_origin_is_no_source(tiny, tmp_path, monkeypatch, key) -> None:
+    short, long = tiny_run(steps=3), tiny_run(steps=6)
+    store = Store(tmp_path)
+    (record,) = training.train_runs([long], store)
+    other = dataclasses.replace(record.provenance, **{key: "other"})
+    store.write(dataclasses.replace(record, provenance=other))
+    trained = spy(monkeypatch)
+    training.train_runs([short], store, known=[long])
+    assert trained == [short.id]
+
+
+def test_a_longer_run_measured_at_its_end_is_no_source(tiny, tmp_path, monkeypatch) -> None:
+    short, long = tiny_run(steps=3), tiny_run(steps=6)
+    store = Store(tmp_path)
+    (record,) = training.train_runs([long], store)
+    store.write(dataclasses.replace(record, metrics={"accuracy": 0.5}))
+    trained = spy(monkeypatch)
+    training.train_runs([short], store, known=[long])
+    assert trained == [short.id]
+
+
+def test_a_damaged_longer_run_is_no_source(tiny, tmp_path, monkeypatch) -> None:
+    short, long = tiny_run(steps=3), tiny_run(steps=6)
+    store = Store(tmp_path)
+    training.train_runs([long], store)
+    store.path(long.id).write_bytes(store.path(long.id).read_bytes()[:-20])
+    trained = spy(monkeypatch)
+    training.train_runs([short], store, known=[long])
+    assert trained == [short.id]
+
+
+def test_the_beginning_of_a_run_that_diverged(tiny, tmp_path, monkeypatch) -> None:
+    wild = {"log2lr": 2.0, "zero_readout": False, "output_mult": 8.0}
+    (long,) = training.train_runs([tiny_run(steps=20, **wild)], Store(tmp_path))
+    step = long.diverged_step
+    assert step is not None and 0 < step < 19
+    same, later, before = (tiny_run(steps=s, **wild) for s in (step + 1, step + 5, step))
+    direct = [
+        training.train_runs([r], Store(tmp_path / "direct" / r.id))[0]
+        for r in (same, later, before)
+    ]
+    trained = spy(monkeypatch)
+    found = training.train_runs(
+        [same, later, before], Store(tmp_path), known=[tiny_run(steps=20, **wild)]
+    )
+    assert trained == [before.id]  # whether its last update was finite the longer run cannot say
+    for one, expected in zip(found, direct, strict=True):
+        assert one.losses == expected.losses or math.isnan(one.losses[-1])
+        assert one.losses[:-1] == expected.losses[:-1]
+        assert (one.diverged, one.diverged_step) == (expected.diverged, expected.diverged_step)
+
+
+def test_runs_of_other_code_are_told_apart(tiny, tmp_path, monkeypatch) -> None:
+    records = training.train_runs(RUNS[:2], Store(tmp_path))
+    assert training.parted(records) == []
+    monkeypatch.setattr(training, "code_version", lambda family: "other")
+    assert training.parted(records) == [r.id for r in RUNS[:2]]
+
+
+def test_a_run_that_another_process_trains_is_put_off(tiny, tmp_path, monkeypatch) -> None:
+    store, other = Store(tmp_path), contextlib.ExitStack()
+    other.enter_context(Store(tmp_path).claim(RUNS[0].id))
+    trained = []
+    train = training._train
+
+    def spied(run, *rest):
+        trained.append(run.id)
+        if len(trained) == 3:
+            other.close()
+        return train(run, *rest)
+
+    monkeypatch.setattr(training, "_train", spied)
+    records = training.train_runs(RUNS, store)
+    assert trained == [r.id for r in (*RUNS[1:], RUNS[0])]
+    assert [r.id for r in records] == [r.id for r in RUNS]
+
+
+def test_help_leaves_alone_what_others_train_and_what_waits_for_it(
+    tiny, tmp_path, monkeypatch
+) -> None:
+    store, reported = Store(tmp_path), []
+    short, long, done = tiny_run(steps=3, seed=9), tiny_run(steps=6, seed=9), RUNS[1]
+    runs = [short, long, *RUNS]
+    training.train_runs([done], store)
+    trained = spy(monkeypatch)
+    with Store(tmp_path).claim(long.id), Store(tmp_path).claim(RUNS[0].id):
+        training.help_with(runs, store, reported.append, known=runs)
+    assert trained == [r.id for r in reported] == [RUNS[3].id, RUNS[2].id]  # the wider one first
+    assert {r.id for r in training.missing(runs, store)} == {short.id, long.id, RUNS[0].id}
+    training.help_with(runs, store, reported.append, known=runs)
+    assert trained[2:] == [long.id, RUNS[0].id]
+    assert training.missing(runs, store) == []
+
+
+def test_help_does_not_wait_for_longer_runs_of_other_products(tiny, tmp_path, monkeypatch) -> None:
+    store, reported = Store(tmp_path), []
+    short, others = tiny_run(steps=3, seed=9), tiny_run(steps=6, seed=9)
+    trained = spy(monkeypatch)
+    training.help_with([short], store, reported.append, known=[short, others])
+    assert trained == [r.id for r in reported] == [short.id]
+    store.remove(short.id)
+    training.train_runs([others], store)
+    training.help_with([short], store, reported.append, known=[short, others])
+    assert trained == [short.id, others.id]  # read from the longer one
+    assert reported[1].provenance.derived_from == others.id
+
+
+def _train_and_count(folder: Path, queue) -> None:
+    trained = []
+    train = training._train
+    training._train = lambda run, *rest: (trained.append(run.id), train(run, *rest))[1]
+    training.train_runs(RUNS, Store(folder))
+    queue.put(trained)
+
+
+def test_two_processes_never_train_the_same_run(tiny, tmp_path) -> None:
+    context = multiprocessing.get_context("spawn")
+    queue = context.Queue()
+    workers = [context.Process(target=_train_and_count, args=(tmp_path, queue)) for _ in range(2)]
+    for worker in workers:
+        worker.start()
+    trained = [run for _ in workers for run in queue.get(timeout=120)]
+    for worker in workers:
+        worker.join()
+    assert sorted(trained) == sorted(r.id for r in RUNS)
+    assert training.missing(RUNS, Store(tmp_path)) == []
