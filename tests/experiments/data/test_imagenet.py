@@ -20,7 +20,6 @@ from experiments.data.imagenet import Crops, EncodedImages, draw_crops, load_ima
 from experiments.errors import UserError
 
 DATA = os.environ.get("MUPKIT_DATA")
-needs_data = pytest.mark.skipif(not DATA, reason="MUPKIT_DATA is not set")
 SIZES = [(300, 240), (64, 64), (200, 500), (30, 400), (256, 256)]  # width, height
 
 
@@ -207,7 +206,7 @@ def tiny_imagenet() -> Iterator[EncodedImages]:
     yield EncodedImages(sorted(folder.glob("valid-*.parquet")))
 
 
-@needs_data
+@pytest.mark.data
 def test_tiny_imagenet(tiny_imagenet: EncodedImages) -> None:
     assert torch.bincount(tiny_imagenet.labels).tolist() == [50] * 100
     generator = torch.Generator().manual_seed(0)

@@ -27,7 +27,6 @@ from experiments.errors import UserError
 
 PROJECT = Path(__file__).parents[3]
 DATA = os.environ.get("MUPKIT_DATA")
-needs_data = pytest.mark.skipif(not DATA, reason="MUPKIT_DATA is not set")
 
 COUNTS = {"train": 20, "valid": 10}
 FOLDERS = {"cifar10": "cifar10/plain_text", "tiny_imagenet": "tiny_imagenet_100/data"}
@@ -468,7 +467,7 @@ def test_hub_failure_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
 # CIFAR-10 and Tiny-ImageNet themselves
 
 
-@needs_data
+@pytest.mark.data
 @pytest.mark.parametrize(
     ("name", "classes", "each"), [("cifar10", 10, (5000, 1000)), ("tiny_imagenet", 100, (200, 50))]
 )

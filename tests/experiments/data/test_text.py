@@ -24,7 +24,6 @@ from experiments.errors import UserError
 
 PROJECT = Path(__file__).parents[3]
 WIKITEXT2 = os.environ.get("MUPKIT_DATA")
-needs_wikitext2 = pytest.mark.skipif(not WIKITEXT2, reason="MUPKIT_DATA is not set")
 
 TINY = {
     "train": ["", " = b = \n", "a a c b <unk>", "d c d"],
@@ -318,7 +317,7 @@ def wikitext2(shared_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Corpus:
     return load_corpus("wikitext2", 33_278)
 
 
-@needs_wikitext2
+@pytest.mark.data
 def test_published_counts(wikitext2: Corpus) -> None:
     counts = {split: len(ids) for split, ids in wikitext2.tokens.items()}
     assert counts == {"train": 2_088_628, "validation": 217_646, "test": 245_569}
@@ -329,7 +328,7 @@ def test_published_counts(wikitext2: Corpus) -> None:
         assert ids.min() == 0 and ids.max() < 33_278
 
 
-@needs_wikitext2
+@pytest.mark.data
 def test_wikitext2_cut(wikitext2: Corpus) -> None:
     cut = load_corpus("wikitext2", 2000)
     kept = set(cut.vocab)
@@ -341,7 +340,7 @@ def test_wikitext2_cut(wikitext2: Corpus) -> None:
         load_corpus("wikitext2", 33_279)
 
 
-@needs_wikitext2
+@pytest.mark.data
 def test_prepared_wikitext2_needs_no_source(
     wikitext2: Corpus, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,72 +1,158 @@
-"""Which files' changes count as other code."""
+"""Which files' changes count as other code, and which redraw a product."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
+from experiments.declare import registry
+from experiments.declare.family import Family
 from experiments.declare.product import Computation
+from experiments.declare.references import name_of
 from experiments.runs import versions
+from experiments.runs.places import ROOT
 
+TASK = "experiments.families.family.task"
 FILES = {
     "mupkit/rules.py": "",
     "mupkit/coord_check/record.py": "",
+    "experiments/errors.py": "",
+    "experiments/declare/config.py": "from experiments import errors",
     "experiments/models/mlp.py": "from experiments.models import layers",
-    "experiments/models/layers.py": "",
+    "experiments/models/layers.py": "from experiments.errors import UserError",
     "experiments/models/transformer.py": "",
     "experiments/data/images.py": "",
+    "experiments/train/engine.py": "",
+    "experiments/train/new_optimizer.py": "",
     "experiments/families/family/task.py": (
         "from experiments.families.family.spec import A\nfrom experiments.models.mlp import MLP\n"
-        "def f():\n    import experiments.data.images"
+        "import plugins.augmentation\ndef f():\n    import experiments.data.images"
     ),
-    "experiments/families/family/measure.py": "from experiments.families.family.task import build",
-    "experiments/families/family/spec.py": "from experiments.models import transformer",
+    "plugins/augmentation.py": "from plugins import noise",
+    "plugins/noise.py": "",
+    "experiments/families/family/compute.py": f"from {TASK} import build",
+    "experiments/families/family/spec.py": (
+        "from experiments.models import transformer\nfrom experiments.declare import config"
+    ),
     "experiments/families/family/figures.py": "",
-    **{f"experiments/{name}": "" for name in versions.ENGINE},
 }
-ELSEWHERE = {
-    "experiments/models/transformer.py",
-    "experiments/families/family/spec.py",
-    "experiments/families/family/figures.py",
-}
+NOWHERE = {"mupkit/coord_check/record.py", "experiments/families/family/figures.py"}
 
 
 @pytest.fixture
-def changes(tmp_path, monkeypatch):
-    """Which files' changes change what a function gives."""
+def project(tmp_path, monkeypatch) -> Path:
     monkeypatch.setattr(versions, "ROOT", tmp_path)
     for name, text in FILES.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
-
-    def found(version) -> set[str]:
-        changed = set()
-        for name in FILES:
-            versions.code_version.cache_clear()
-            before = version()
-            with (tmp_path / name).open("a") as file:
-                file.write("\n# changed")
-            versions.code_version.cache_clear()
-            if version() != before:
-                changed.add(name)
-        return changed
-
-    yield found
-    versions.code_version.cache_clear()
+    return tmp_path
 
 
-def test_code_version_follows_what_the_task_imports(changes) -> None:
-    unseen = {*ELSEWHERE, "mupkit/coord_check/record.py", "experiments/families/family/measure.py"}
-    assert changes(lambda: versions.code_version("family")) == FILES.keys() - unseen
+def names(files, root: Path = ROOT) -> set[str]:
+    return {str(file.relative_to(root)) for file in files}
 
 
-def test_measuring_version_follows_the_measuring_module_and_what_it_reads(changes) -> None:
-    plain = Computation(function="experiments.families.family.measure:sizes")
-    assert changes(lambda: versions.computing_version(plain)) == FILES.keys() - ELSEWHERE
-    reading = Computation(function=plain.function, reads=("experiments/families/*/spec.py",))
-    seen = FILES.keys() - ELSEWHERE | {"experiments/families/family/spec.py"}
-    assert changes(lambda: versions.computing_version(reading)) == seen
+def test_a_training_counts_what_its_task_imports_wherever_it_is(project) -> None:
+    declared = {
+        "experiments/declare/config.py",
+        "experiments/errors.py",
+        "experiments/families/family/spec.py",
+        "experiments/models/transformer.py",  # of the declaration alone
+    }
+    unseen = declared | NOWHERE | {"experiments/families/family/compute.py"}
+    assert names(versions.training_code(f"{TASK}:Task"), project) == FILES.keys() - unseen
 
 
-def test_the_real_families_see_their_own_models() -> None:
-    task = versions.ROOT / "experiments" / "families" / "transformer_wikitext2" / "task.py"
-    names = {file.name for file in versions._imported(task)}
-    assert {"transformer.py", "text.py", "task.py"} <= names
-    assert not names & {"spec.py", "figures.py", "mlp.py"}
+def test_a_computation_counts_what_it_imports_and_what_it_reads(project) -> None:
+    plain = Computation(function="experiments.families.family.compute:sizes")
+    unseen = {"experiments/families/family/figures.py"}
+    assert names(versions.computing_code(plain), project) == FILES.keys() - unseen
+    reading = Computation(function=plain.function, reads=("experiments/families/*/fig*.py",))
+    assert names(versions.computing_code(reading), project) == FILES.keys()
+
+
+def test_a_version_follows_the_content_of_its_files(project) -> None:
+    plain = Computation(function="experiments.families.family.compute:sizes")
+    before = versions.computing_version(plain)
+    assert versions.computing_version(plain) == before
+    (project / "experiments/families/family/figures.py").write_text("# changed")
+    assert versions.computing_version(plain) == before
+    (project / "plugins/noise.py").write_text("# changed")
+    assert versions.computing_version(plain) != before
+
+
+# What Python itself loads, against what is found by reading the code.
+
+
+def loaded(groups: dict[str, list[str]]) -> dict[str, set[str]]:
+    """Files of the project that importing each group of modules loads, in a process of its own."""
+    code = f"""
+import importlib, json, os, sys
+import matplotlib.pyplot, pandas, scipy.stats, torch, pydantic  # once, not in every child
+for name, modules in json.loads(sys.argv[1]).items():
+    sys.stdout.flush()
+    child = os.fork()
+    if not child:
+        for module in modules:
+            importlib.import_module(module)
+        files = [getattr(m, "__file__", None) or "" for m in [*sys.modules.values()]]
+        print(json.dumps([name, [f for f in files if f.startswith({str(ROOT)!r} + "/")]]))
+        sys.stdout.flush()
+        os._exit(0)
+    if os.waitpid(child, 0)[1]:
+        sys.exit(f"{{name}} cannot be imported")
+"""
+    command = [sys.executable, "-W", "ignore", "-c", code, json.dumps(groups)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    found = dict(json.loads(line) for line in done.stdout.splitlines())
+    assert found.keys() == groups.keys()
+    return {
+        name: {str(Path(f).relative_to(ROOT)) for f in files if ".venv" not in f}
+        for name, files in found.items()
+    }
+
+
+def code(files: set[str]) -> set[str]:
+    """Without `__init__.py` of experiments, which hold docstrings alone (tests/test_layers.py)."""
+    return {f for f in files if not (f.startswith("exp") and f.endswith("__init__.py"))}
+
+
+def test_every_file_that_a_task_loads_counts_unless_it_declares() -> None:
+    families = [e for e in registry.exhibits().values() if isinstance(e, Family)]
+    tasks = {f.name: [f.config.task.partition(":")[0]] for f in families}
+    ground = {"experiments/errors.py", "experiments/files.py", "experiments/messages.py"}
+    for family, files in loaded(tasks).items():
+        counted = names(versions.training_code(registry.family(family).config.task))
+        declarations = {
+            f for f in files if "/declare/" in f or Path(f).name.startswith(("spec", "config"))
+        }
+        assert len(code(files)) > 10
+        assert code(files) - ground - declarations <= counted, family
+
+
+def test_every_file_that_a_product_loads_redraws_it() -> None:
+    drawn = {
+        product.name: [
+            "experiments.products.draw",
+            *(reference.partition(":")[0] for reference in product.functions),
+        ]
+        for product in registry.products().values()
+    }
+    for name, files in loaded(drawn).items():
+        product = registry.product(name)
+        counted = names(versions.drawing_code(product))
+        assert len(code(files)) > 5
+        assert code(files) <= counted, name
+        assert f"experiments/families/{product.exhibit}/spec.py" in counted
+
+
+def test_every_file_that_a_computation_loads_makes_it_again() -> None:
+    computed = {p.name: p.computation for p in registry.products().values() if p.computation}
+    modules = {
+        name: [name_of(computation.function).partition(":")[0]]
+        for name, computation in computed.items()
+    }
+    for name, files in loaded(modules).items():
+        assert code(files) <= names(versions.computing_code(computed[name])), name
