@@ -17,6 +17,19 @@ from experiments.analysis import style, transfer
 from experiments.declare.claims import Measured
 
 
+def draw_pair(
+    runs: pd.DataFrame, ylabel: str = "training loss (nats)", width: str = "width"
+) -> Figure:
+    """Loss over the learning rate, one curve per width, SP beside µP on the same axes.
+
+    Args:
+        runs: the tidy table.
+        ylabel: of the loss.
+        width: what the width is called in the legend.
+    """
+    return draw_pairs({"": runs}, {"": ylabel}, width)
+
+
 def draw_pairs(
     pairs: Mapping[str, pd.DataFrame], ylabels: Mapping[str, str], width: str = "width"
 ) -> Figure:

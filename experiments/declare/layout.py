@@ -33,7 +33,7 @@ class Layout:
         return Call(f"{PANELS}:worst_regret", {"layout": self, "row": row, "keys": keys})
 
     def transfers(
-        self, row: tuple[str, str], what: str, source: str, id: str, keys: Sequence[str] = ()
+        self, source: str, what: str, *, id: str, row: tuple[str, str], keys: Sequence[str] = ()
     ) -> Claim:
         """The claim that the smallest model's best value costs the largest next to nothing."""
-        return transfers(source, self.regret(row, keys), what, id)
+        return transfers(source, what, id=id, measure=self.regret(row, keys))

@@ -1,6 +1,7 @@
 """Claims by kind: what the paper says again and again, said once. No torch and no pandas.
 
-The statement is made of the threshold, so that the two cannot part.
+Each statement is made from its threshold, so that the two cannot part. `measure` is by default a
+function of `experiments.analysis.landscapes`; CONTRIBUTING.md lists all that a claim can use.
 """
 
 from __future__ import annotations
@@ -12,25 +13,33 @@ from experiments.declare.references import Reference
 
 LANDSCAPES = "experiments.analysis.landscapes"
 MOST = 0.05  # nats that a transfer may cost
+OCTAVES = {0.33: "a third of an octave", 0.5: "half an octave", 1.0: "one octave"}
 
 
 def stays(
     source: str,
     what: str = "learning rate of µP",
+    *,
     id: str = "mup-optimum-stays",
     measure: Reference = f"{LANDSCAPES}:mup_optimum_range",
-    over: str = " over all widths",
+    where: str = " over all widths",
+    steps: int = 1,
 ) -> Claim:
-    """The best value moves by at most one grid step."""
-    statement = f"The best {what} moves by at most one grid step{over}"
-    return Claim(id, statement, source, measure, "<=", 1.0, "grid steps")
+    """The best value of a hyperparameter moves by at most `steps` grid steps."""
+    most = "one grid step" if steps == 1 else f"{steps} grid steps"
+    statement = f"The best {what} moves by at most {most}{where}"
+    return Claim(id, statement, source, measure, "<=", float(steps), "grid steps")
 
 
-def falls(source: str, octaves: float, words: str) -> Claim:
-    """SP's best learning rate falls with the width, by `octaves` per doubling, in `words`."""
+def falls(source: str, octaves: float, remark: str = "") -> Claim:
+    """SP's best learning rate falls by at least `octaves` per doubling of the width."""
+    least = OCTAVES.get(octaves, f"{octaves:g} octaves")
     return Claim(
         id="sp-optimum-falls",
-        statement=f"The best learning rate of SP falls by at least {words}",
+        statement=(
+            f"The best learning rate of SP falls by at least {least} per doubling of the width, on "
+            f"average{remark}"
+        ),
         source=source,
         measure=f"{LANDSCAPES}:sp_optimum_drift",
         relation="<=",
@@ -41,10 +50,11 @@ def falls(source: str, octaves: float, words: str) -> Claim:
 
 def wider_is_better(
     source: str,
+    *,
     measure: Reference = f"{LANDSCAPES}:mup_worst_widening",
     words: str = "wider is not worse in µP beyond seed noise",
 ) -> Claim:
-    """Up to the narrowest model's best rate no widening costs more than seeds explain."""
+    """Up to the narrowest model's best rate no widening costs more than seed noise explains."""
     statement = f"At every learning rate up to the optimum, {words}"
     unit = "of what seed noise allows"
     return Claim("mup-wider-is-better", statement, source, measure, "<=", 1.0, unit)
@@ -52,25 +62,41 @@ def wider_is_better(
 
 def beats_sp(
     source: str,
+    *,
+    id: str = "mup-beats-sp",
     measure: Reference = f"{LANDSCAPES}:mup_minus_sp",
     statement: str = "The widest µP model at its best is not worse than the widest SP model",
     unit: str = "nats",
-    id: str = "mup-beats-sp",
-    higher: bool = False,
+    higher_is_better: bool = False,
     decided_by: Literal["value", "interval"] = "value",
 ) -> Claim:
-    """The wide µP model is not worse than the wide SP model; `higher` of an accuracy."""
-    return Claim(id, statement, source, measure, ">=" if higher else "<=", 0.0, unit, decided_by)
+    """The wide µP model is not worse than the wide SP model."""
+    relation: Literal["<=", ">="] = ">=" if higher_is_better else "<="
+    return Claim(id, statement, source, measure, relation, 0.0, unit, decided_by)
+
+
+def searched_beats_sp(source: str) -> Claim:
+    """µP is not worse than SP at the wide model to which a search's winner is carried."""
+    return beats_sp(
+        source,
+        id="mup-transfers-better",
+        measure="experiments.analysis.searched:mup_above_sp",
+        statement="The wide µP model is not worse than the wide SP model",
+        unit="percentage points",
+        higher_is_better=True,
+        decided_by="interval",
+    )
 
 
 def transfers(
     source: str,
-    measure: Reference = f"{LANDSCAPES}:mup_regret",
     what: str = "",
+    *,
     id: str = "mup-transfers",
+    measure: Reference = f"{LANDSCAPES}:mup_regret",
     most: float = MOST,
 ) -> Claim:
-    """The smallest model's best value costs the largest at most `most` nats."""
+    """The smallest model's best value costs the largest model at most `most` nats."""
     words = (
         f"{what}, the best value of the smallest model costs the largest"
         if what
@@ -82,25 +108,12 @@ def transfers(
 
 def does_not_transfer(
     source: str,
-    measure: Reference = f"{LANDSCAPES}:sp_regret",
     words: str = "The narrowest model's best learning rate costs the widest SP model",
+    *,
+    id: str = "sp-does-not-transfer",
+    measure: Reference = f"{LANDSCAPES}:sp_regret",
     least: float = MOST,
 ) -> Claim:
-    """In SP the smallest model's best value costs the largest more than `least` nats."""
+    """In SP the smallest model's best value costs the largest model more than `least` nats."""
     statement = f"{words} more than {least:g} nats"
-    return Claim(
-        "sp-does-not-transfer", statement, source, measure, ">=", least, "nats", "interval"
-    )
-
-
-def searched_beats_sp(source: str) -> Claim:
-    """Of a search whose winner is carried to a wide model: µP gets no worse an accuracy than SP."""
-    return beats_sp(
-        source,
-        "experiments.analysis.searched:mup_above_sp",
-        "The wide µP model is not worse than the wide SP model",
-        "percentage points",
-        "mup-transfers-better",
-        higher=True,
-        decided_by="interval",
-    )
+    return Claim(id, statement, source, measure, ">=", least, "nats", "interval")

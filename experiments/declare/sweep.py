@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from experiments.declare.config import RunConfig
-from experiments.declare.scales import Scale
+from experiments.declare.scales import SCALES, Scale
 
 
 @dataclass(frozen=True)
 class Override:
-    """How a scale changes a sweep: values of the base run, axes of the grid, number of seeds."""
+    """How a scale changes a sweep: values of the base run, axes of the grid, points, seeds."""
 
     base: Mapping[str, Any] = field(default_factory=dict)
     grid: Mapping[str, Sequence[Any]] = field(default_factory=dict)
@@ -33,13 +33,14 @@ class Sweep:
     """A base run and a grid around it. `scales` overrides it; without an entry it stays as it is.
 
     Args:
-        name: unique in its experiment.
+        name: unique in its family.
         config: class of the run configuration.
         base: values of the base run.
         grid: values by key; the sweep is their product.
         seeds: number of seeds, 0 to seeds - 1.
         scales: overrides by scale.
-        points: values that go together, such as those of a random search; at each the whole grid.
+        points: values that go together, such as those of a random search; the whole grid is run at
+            each.
     """
 
     name: str
@@ -49,6 +50,29 @@ class Sweep:
     seeds: int
     scales: Mapping[Scale, Override] = field(default_factory=dict)
     points: Sequence[Mapping[str, Any]] = ({},)
+
+    @classmethod
+    def by_scale(cls, name: str, config: type[RunConfig], at: Callable[[Scale], Override]) -> Sweep:
+        """A sweep whose values each scale has for itself.
+
+        Args:
+            name: unique in its family.
+            config: class of the run configuration.
+            at: function of a scale to its values; those of `paper` are the declaration, which the
+                others override.
+        """
+        paper = at("paper")
+        if paper.seeds is None:
+            raise ValueError(f"{name}: the scale paper has no number of seeds")
+        return cls(
+            name=name,
+            config=config,
+            base=paper.base,
+            grid=paper.grid,
+            seeds=paper.seeds,
+            scales={scale: at(scale) for scale in SCALES if scale != "paper"},
+            points=({},) if paper.points is None else paper.points,
+        )
 
     def axes(self, scale: Scale) -> dict[str, Sequence[Any]]:
         """The grid at a scale, seeds last."""

@@ -18,11 +18,6 @@ LOSS = {"xent": "training loss (nats)", "mse": "training loss (squared error)"}
 ANCHORS = {0.0: "SP", 1.0: "µP"}
 
 
-def draw_fig3(runs: pd.DataFrame) -> Figure:
-    """Loss against log2 learning rate, a curve a width, SP left and µP right, same axes."""
-    return landscapes.draw_pairs({"": runs}, {"": LOSS["xent"]})
-
-
 def draw_fig9(runs: pd.DataFrame) -> Figure:
     """The same with tanh: cross-entropy, then squared error."""
     tanh = runs[runs["activation"] == "tanh"]
@@ -203,8 +198,8 @@ def still_at(runs: pd.DataFrame) -> Measured:
 
     every = crossing(np.arange(seeds))
     drifts = ", ".join(f"{t:g}: {transfer.drift_per_doubling(s):.2f}" for t, s in scapes.items())
-    band = transfer.bootstrap(lambda index: abs(crossing(index) - 1), seeds) or (None, None)
-    return Measured(abs(every - 1), *band, note=f"it is at {every:.2f}; drift by t {drifts}")
+    low, high = transfer.bootstrap(lambda index: abs(crossing(index) - 1), seeds) or (None, None)
+    return Measured(abs(every - 1), low, high, f"it is at {every:.2f}; drift by t {drifts}")
 
 
 def regret_above_least(runs: pd.DataFrame) -> Measured:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field
@@ -12,7 +13,9 @@ from experiments.declare.config import RunConfig
 from experiments.declare.family import Family
 from experiments.declare.product import Animation, Figure
 from experiments.declare.references import Call
+from experiments.declare.scales import Scale
 from experiments.declare.statements import (
+    LANDSCAPES,
     beats_sp,
     does_not_transfer,
     falls,
@@ -86,43 +89,39 @@ RELU = {"activation": "relu", "loss": "xent", "input_mult": 2.0**-8, "output_mul
 TANH = {"activation": "tanh", "loss": "xent", "input_mult": 2.0**-3, "output_mult": 2.0**5}
 TANH_MSE = {"activation": "tanh", "loss": "mse", "input_mult": 2.0**3, "output_mult": 2.0**-3}
 
-PAPER_WIDTHS = (256, 512, 1024, 2048, 4096, 8192)
-SMALL_WIDTHS, SMOKE_WIDTHS = (64, 256, 1024), (8, 16)
-SEEDS = {"paper": 5, "small": 2, "smoke": 2}
+WIDTHS: dict[Scale, tuple[int, ...]] = {
+    "paper": (256, 512, 1024, 2048, 4096, 8192),
+    "small": (64, 256, 1024),
+    "smoke": (8, 16),
+}
+SEEDS: dict[Scale, int] = {"paper": 5, "small": 2, "smoke": 2}
+Rates = dict[Scale, tuple[int, ...]]
 
 
 def sweep(
-    name: str, options: dict[str, Any], rates: dict[str, Any], epochs: int = 1, **grid: Any
+    name: str, options: dict[str, Any], rates: Rates, epochs: int = 1, **grid: Sequence[Any]
 ) -> Sweep:
     """Learning rates over widths, with options of the model, at all scales.
 
     `epochs` are those at the scale `small`.
     """
-    return Sweep(
-        name=name,
-        config=MlpConfig,
-        base={**PAPER, **options},
-        grid={**grid, "width": PAPER_WIDTHS, "log2lr": rates["paper"]},
-        seeds=SEEDS["paper"],
-        scales={
-            "small": Override(
-                base={**SMALL, "steps": epochs * EPOCH},
-                grid={"width": SMALL_WIDTHS, "log2lr": rates["small"]},
-                seeds=SEEDS["small"],
-            ),
-            "smoke": Override(
-                base=SMOKE,
-                grid={"width": SMOKE_WIDTHS, "log2lr": rates["smoke"]},
-                seeds=SEEDS["smoke"],
-            ),
-        },
-    )
+    base: dict[Scale, dict[str, Any]] = {
+        "paper": {**PAPER, **options},
+        "small": {**SMALL, "steps": epochs * EPOCH},
+        "smoke": SMOKE,
+    }
+
+    def at(scale: Scale) -> Override:
+        axes = {**grid, "width": WIDTHS[scale], "log2lr": rates[scale]}
+        return Override(base[scale], axes, seeds=SEEDS[scale])
+
+    return Sweep.by_scale(name, MlpConfig, at)
 
 
 BOTH = ("sp", "mup")
 
 
-def rates(highest: int, octaves: int = 8) -> dict[str, Any]:
+def rates(highest: int, octaves: int = 8) -> Rates:
     """log2 rates up to one at which the base model diverges or is far past its best.
 
     At `small` over so many octaves: SP's best rate falls with width.
@@ -154,15 +153,10 @@ FIG3 = Figure(
     ),
     source="Figure 3; set-up in Sections 3 and 4",
     sweeps=(WIDTH_LR,),
-    draw=f"{FIGURES}:draw_fig3",
+    draw=f"{LANDSCAPES}:draw_pair",
     claims=(
         stays("Section 4, Fig. 3 right"),
-        falls(
-            "Section 3, Fig. 3 left",
-            0.33,
-            "a third of an octave per doubling of the width, on average, half of what the paper's "
-            "figure shows",
-        ),
+        falls("Section 3, Fig. 3 left", 0.33, remark=", half of what the paper's figure shows"),
         wider_is_better("Section 4, Fig. 3 right"),
         beats_sp("Section 4, Fig. 3"),
         transfers("Section 4, Fig. 3 right"),
@@ -183,16 +177,16 @@ FIG9 = Figure(
     claims=(
         beats_sp(
             "Appendix D.3, Fig. 9 left",
-            Call(f"{FIGURES}:mup_minus_sp", {"activation": "tanh", "loss": "xent"}),
-            "With cross-entropy the widest µP model is not worse than the widest SP one",
             id="mup-beats-sp-cross-entropy",
+            measure=Call(f"{FIGURES}:mup_minus_sp", {"activation": "tanh", "loss": "xent"}),
+            statement="With cross-entropy the widest µP model is not worse than the widest SP one",
         ),
         beats_sp(
             "Appendix D.3, Fig. 9 right",
-            Call(f"{FIGURES}:mup_minus_sp", {"activation": "tanh", "loss": "mse"}),
-            "With squared error the widest µP model is not worse than the widest SP one",
-            "squared error",
-            "mup-beats-sp-squared-error",
+            id="mup-beats-sp-squared-error",
+            measure=Call(f"{FIGURES}:mup_minus_sp", {"activation": "tanh", "loss": "mse"}),
+            statement="With squared error the widest µP model is not worse than the widest SP one",
+            unit="squared error",
         ),
         Claim(
             id="tanh-converges-more-slowly",
@@ -209,11 +203,8 @@ FIG9 = Figure(
     ),
 )
 
-MOVING = {
-    "sweeps": (WIDTH_LR_SHORT, INTERPOLATION),
-    "source": "the animation",
-    "work": "the announcement post",
-}
+LITTLE = 0.02  # nats
+BETWEEN_SP_AND_MUP = (WIDTH_LR_SHORT, INTERPOLATION)
 POST_ANIMATION = Animation(
     name="post_animation",
     title="From the standard parametrization to µP",
@@ -223,7 +214,9 @@ POST_ANIMATION = Animation(
     ),
     draw=f"{FIGURES}:draw_frames",
     animate=f"{FIGURES}:animate",
-    **MOVING,
+    source="the animation",
+    work="the announcement post",
+    sweeps=BETWEEN_SP_AND_MUP,
 )
 POST_INTERPOLATION = Figure(
     name="post_interpolation",
@@ -248,15 +241,17 @@ POST_INTERPOLATION = Figure(
         ),
         Claim(
             id="regret-least-at-mup",
-            statement="No other t has a lower regret than µP by more than 0.02 nats",
+            statement=f"No other t has a lower regret than µP by more than {LITTLE:g} nats",
             source="the post, animation",
             measure=f"{FIGURES}:regret_above_least",
             relation="<=",
-            threshold=0.02,
+            threshold=LITTLE,
             unit="nats",
         ),
     ),
-    **MOVING,
+    source="the animation",
+    work="the announcement post",
+    sweeps=BETWEEN_SP_AND_MUP,
 )
 
 FAMILY = Family(

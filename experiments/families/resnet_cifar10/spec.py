@@ -93,19 +93,20 @@ TARGET: dict[Scale, int] = {"paper": 512, "small": 32, "smoke": 4}
 TARGET_SEEDS: dict[Scale, int] = {"paper": 15, "small": 3, "smoke": 2}
 
 
+BASE: dict[Scale, dict[str, Any]] = {
+    "paper": {**PAPER, **PAPER_BEST},
+    "small": {**SMALL, **tuned()},
+    "smoke": SMOKE,
+}
+
+
 def sweep(name: str, grids: dict[Scale, dict[str, Any]], seeds: dict[Scale, int]) -> Sweep:
     """A sweep whose grid every scale has for itself."""
-    return Sweep(
-        name=name,
-        config=ResNetConfig,
-        base={**PAPER, **PAPER_BEST},
-        grid=grids["paper"],
-        seeds=seeds["paper"],
-        scales={
-            "small": Override({**SMALL, **tuned()}, grids["small"], seeds=seeds["small"]),
-            "smoke": Override(SMOKE, grids["smoke"], seeds=seeds["smoke"]),
-        },
-    )
+
+    def at(scale: Scale) -> Override:
+        return Override(BASE[scale], grids[scale], seeds=seeds[scale])
+
+    return Sweep.by_scale(name, ResNetConfig, at)
 
 
 FIGURE_SEEDS: dict[Scale, int] = {"paper": 15, "small": 2, "smoke": 2}
@@ -182,14 +183,14 @@ FIG16 = Figure(
         stays(
             "Appendix G.1.1, Fig. 16 right",
             "output multiplier of µP",
-            "mup-multiplier-stays",
-            Call(f"{FIGURES}:optimum_range", {"name": "multiplier"}),
-            over="",
+            id="mup-multiplier-stays",
+            measure=Call(f"{FIGURES}:optimum_range", {"name": "multiplier"}),
+            where="",
         ),
         wider_is_better(
             "Appendix G.1.1",
-            f"{FIGURES}:mup_worst_widening",
-            "a wider µP model is not worse beyond seed noise",
+            measure=f"{FIGURES}:mup_worst_widening",
+            words="a wider µP model is not worse beyond seed noise",
         ),
         Claim(
             id="sp-widest-underperforms",
@@ -202,9 +203,9 @@ FIG16 = Figure(
         ),
         beats_sp(
             "Appendix G.1.1, Fig. 16",
-            f"{FIGURES}:mup_above_sp",
+            measure=f"{FIGURES}:mup_above_sp",
             unit="percentage points",
-            higher=True,
+            higher_is_better=True,
         ),
     ),
 )

@@ -95,7 +95,7 @@ def _trials(ax: Axes, x: float, y: float, color: str, size: float) -> None:
 
 
 def _loss(place: np.ndarray) -> np.ndarray:
-    return 0.85 * (place - CANDIDATES[4]) ** 2 / (1 + CANDIDATES[4]) ** 2
+    return np.asarray(0.85 * (place - CANDIDATES[4]) ** 2 / (1 + CANDIDATES[4]) ** 2)
 
 
 def _cost(ax: Axes, x: float, y: float, sides: Sequence[float], color: str) -> None:
@@ -198,8 +198,8 @@ def _matrix(ax: Axes, matrix: Matrix) -> None:
             ax.plot([x, x + width], [y + cut * height / HEADS] * 2, color="white", lw=0.8)
         elif matrix.heads == "columns":
             ax.plot([x + cut * width / HEADS] * 2, [y, y + height], color="white", lw=0.8)
-    middle = {"x": x + width / 2, "y": y + height / 2}
-    ax.text(**middle, s=matrix.name, ha="center", va="center", color="white", fontsize=9)
+    middle = x + width / 2, y + height / 2
+    ax.text(*middle, matrix.name, ha="center", va="center", color="white", fontsize=9)
     _label(ax, x + width / 2, y - 0.5, matrix.columns)
     ax.text(
         x - 0.5,

@@ -38,13 +38,13 @@ def gaussian(rng: np.random.Generator, n: int, terms: int) -> np.ndarray:
     """A v for A standard Gaussian, v = Aᵀ1 / √n, of shape (n,). Source: Appendix J.1.5."""
     a = rng.standard_normal((n, n), dtype=np.float32)
     v = a.sum(axis=0) / np.float32(np.sqrt(n))
-    return a @ v
+    return np.asarray(a @ v)
 
 
 def linear(rng: np.random.Generator, n: int, terms: int) -> np.ndarray:
     """A v for A = sum of u vᵀ, v correlated with them, of shape (n,). Source: Appendix J.1.2."""
     u, v, x = _correlated(rng, n, terms)
-    return u.T @ (v @ x)
+    return np.asarray(u.T @ (v @ x))
 
 
 def nonlinear(rng: np.random.Generator, n: int, terms: int) -> np.ndarray:

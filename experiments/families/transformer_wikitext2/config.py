@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from experiments.declare.config import RunConfig
+from experiments.declare.scales import Scale
 
 TUNED = Path(__file__).with_name("tuned.json")
 DIMS = ("n_head", "d_head", "d_k", "d_ffn")
@@ -127,3 +128,9 @@ SMOKE: dict[str, Any] = {
     "seq_len": 16,
     "vocab_size": 200,
 }
+BASE: dict[Scale, dict[str, Any]] = {
+    "paper": {**PAPER, **tuned()},
+    "small": SMALL,
+    "smoke": SMOKE,
+}
+"""Values of a base run: those of `paper`, and what the other scales override."""

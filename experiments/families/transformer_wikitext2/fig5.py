@@ -101,10 +101,11 @@ def mup_farthest(table: pd.DataFrame) -> Measured:
 def _farthest(table: pd.DataFrame, parametrization: str, quantities: tuple[str, ...]) -> Measured:
     found = {q: _exponent(table, parametrization, q) for q in quantities}
     note = ", ".join(f"{q} {m.value:+.3f}" for q, m in found.items())
-    if any(m.low is None or m.high is None for m in found.values()):
-        return Measured(float("nan"), note=f"{note}; no interval")
-    ends = [(abs(m.value), max(abs(m.low), abs(m.high)), m) for m in found.values()]
-    value, high, worst = max(ends, key=lambda end: end[1])
-    crosses = worst.low <= 0 <= worst.high
-    low = 0.0 if crosses else min(abs(worst.low), abs(worst.high))
-    return Measured(value, low, high, note)
+    ends: list[tuple[float, float, float, float]] = []  # value, low, high; first the farthest end
+    for m in found.values():
+        if m.low is None or m.high is None:
+            return Measured(float("nan"), note=f"{note}; no interval")
+        ends.append((max(abs(m.low), abs(m.high)), abs(m.value), m.low, m.high))
+    farthest, value, low, high = max(ends, key=lambda end: end[0])
+    crosses = low <= 0 <= high
+    return Measured(value, 0.0 if crosses else min(abs(low), abs(high)), farthest, note)

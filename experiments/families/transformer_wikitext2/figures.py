@@ -18,12 +18,6 @@ from experiments.families.transformer_wikitext2.spec_across import (
     PANELS4,
 )
 
-
-def draw_fig1(runs: pd.DataFrame) -> Figure:
-    """Loss against log2 learning rate, a curve a width, SP left and µP right, same axes."""
-    return landscapes.draw_pairs({"": runs}, {"": "training loss (nats)"}, "width\n(d_model)")
-
-
 # One hyperparameter at a time: what Figs. 4 and depth_mup need beside `analysis.panels`
 
 LAYOUT_DEPTH = Layout(DEPTH_KEYS, (MUP_DEPTH, ("depth_mup", "n_layer")))

@@ -8,7 +8,10 @@ from experiments.data.text_source import TEXT_SOURCES, choose_text
 from experiments.declare.claims import Claim
 from experiments.declare.family import Family, Search
 from experiments.declare.product import Computation, Figure
+from experiments.declare.references import Call
+from experiments.declare.scales import Scale
 from experiments.declare.statements import (
+    LANDSCAPES,
     beats_sp,
     does_not_transfer,
     falls,
@@ -18,6 +21,7 @@ from experiments.declare.statements import (
 )
 from experiments.declare.sweep import Override, Sweep
 from experiments.families.transformer_wikitext2.config import (
+    BASE,
     PAPER,
     SMALL,
     SMOKE,
@@ -27,25 +31,26 @@ from experiments.families.transformer_wikitext2.config import (
 from experiments.families.transformer_wikitext2.spec_across import ACROSS_FIGURES
 from experiments.families.transformer_wikitext2.spec_stability import STABILITY_FIGURES
 
-WIDTH_LR = Sweep(
-    name="width_lr",
-    config=TransformerConfig,
-    base={**PAPER, **tuned()},
-    grid={
-        "parametrization": ("sp", "mup"),
-        "width": (128, 256, 512, 1024, 2048, 4096, 8192),
-        "log2lr": tuple(range(-20, -5)),
-    },
-    seeds=5,
-    scales={
-        "small": Override(
-            base=SMALL,
-            grid={"width": (32, 64, 128, 256), "log2lr": tuple(range(-12, -4))},
-            seeds=2,
-        ),
-        "smoke": Override(base=SMOKE, grid={"width": (16, 32), "log2lr": (-10, -8, -6)}, seeds=2),
-    },
-)
+WIDTHS: dict[Scale, tuple[int, ...]] = {
+    "paper": (128, 256, 512, 1024, 2048, 4096, 8192),
+    "small": (32, 64, 128, 256),
+    "smoke": (16, 32),
+}
+RATES: dict[Scale, tuple[int, ...]] = {
+    "paper": tuple(range(-20, -5)),
+    "small": tuple(range(-12, -4)),
+    "smoke": (-10, -8, -6),
+}
+SEEDS: dict[Scale, int] = {"paper": 5, "small": 2, "smoke": 2}
+
+
+def width_lr(scale: Scale) -> Override:
+    """Learning rates over widths, in SP and in µP."""
+    grid = {"parametrization": ("sp", "mup"), "width": WIDTHS[scale], "log2lr": RATES[scale]}
+    return Override(BASE[scale], grid, seeds=SEEDS[scale])
+
+
+WIDTH_LR = Sweep.by_scale("width_lr", TransformerConfig, width_lr)
 
 FIGURES = f"{__package__}.figures"
 FIG1 = Figure(
@@ -59,12 +64,10 @@ FIG1 = Figure(
     ),
     source="Figure 1; set-up in Sections 3 and 4",
     sweeps=(WIDTH_LR,),
-    draw=f"{FIGURES}:draw_fig1",
+    draw=Call(f"{LANDSCAPES}:draw_pair", {"width": "width\n(d_model)"}),
     claims=(
         stays("Section 4, Fig. 1 right"),
-        falls(
-            "Section 3, Fig. 1 left", 0.5, "half an octave per doubling of the width, on average"
-        ),
+        falls("Section 3, Fig. 1 left", octaves=0.5),
         wider_is_better("Section 4, Fig. 1 right; Section 8"),
         beats_sp("Section 1, Fig. 1, dashed line"),
         transfers("Section 4, Algorithm 1"),

@@ -6,7 +6,7 @@ usual value; where two panels or figures meet they share their runs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,29 +17,24 @@ from experiments.declare.scales import Scale
 from experiments.declare.schedules import SCHEDULES
 from experiments.declare.statements import does_not_transfer, transfers
 from experiments.declare.sweep import Override, Sweep
-from experiments.families.transformer_wikitext2.config import (
-    PAPER,
-    SMALL,
-    SMOKE,
-    TransformerConfig,
-    tuned,
-)
+from experiments.families.transformer_wikitext2.config import BASE, TransformerConfig
 
 FIGURES = f"{__package__}.figures"
 
 # The caption of Fig. 4: width 256, depth 2, batch 20, length 256, 10,000 steps, base width 128.
 LOG2LR = -7
-USUAL: dict[str, Any] = {**PAPER, **tuned(), "log2lr": LOG2LR, "width": 256, "steps": 10_000}
 USUAL_AT: dict[Scale, dict[str, Any]] = {
-    "small": {**SMALL, "width": 64},
-    "smoke": {**SMOKE, "width": 16},
+    "paper": {**BASE["paper"], "log2lr": LOG2LR, "width": 256, "steps": 10_000},
+    "small": {**BASE["small"], "width": 64},
+    "smoke": {**BASE["smoke"], "width": 16},
 }
 SEEDS: dict[Scale, int] = {"paper": 5, "small": 2, "smoke": 2}
 
 
 def around(key: str, steps: Mapping[Scale, range]) -> dict[Scale, tuple[float, ...]]:
     """A hyperparameter's usual value times powers of two."""
-    return {scale: tuple(USUAL.get(key, 1.0) * 2.0**k for k in ks) for scale, ks in steps.items()}
+    usual = BASE["paper"].get(key, 1.0)
+    return {scale: tuple(usual * 2.0**k for k in ks) for scale, ks in steps.items()}
 
 
 FACTORS: dict[Scale, range] = {"paper": range(-5, 6), "small": range(-2, 3), "smoke": range(-1, 1)}
@@ -86,37 +81,15 @@ class Panels(Layout):
         return tuple(self._sweep(key, along) for along in dimensions for key in self.keys)
 
     def _sweep(self, key: str, along: str) -> Sweep:
-        def grid(scale: Scale) -> dict[str, Any]:
-            return {
+        def at(scale: Scale) -> Override:
+            grid = {
                 "parametrization": tuple(p for p, dimension in self.rows if dimension == along),
                 along: SIZES[along][scale],
                 key: VALUES[key][scale],
             }
+            return Override({**USUAL_AT[scale], **self.base}, grid, seeds=SEEDS[scale])
 
-        return at_all_scales(f"{self.name}_{key}_{along}", lambda scale: self.base, grid)
-
-
-def at_all_scales(
-    name: str,
-    base: Callable[[Scale], Mapping[str, Any]],
-    grid: Callable[[Scale], Mapping[str, Any]],
-    points: Callable[[Scale], Any] = lambda scale: None,
-) -> Sweep:
-    """A sweep around the usual values, whose base, grid and points each scale has for itself."""
-    return Sweep(
-        name=name,
-        config=TransformerConfig,
-        base={**USUAL, **base("paper")},
-        grid=grid("paper"),
-        points=points("paper") or ({},),
-        seeds=SEEDS["paper"],
-        scales={
-            scale: Override(
-                {**USUAL_AT[scale], **base(scale)}, grid(scale), points(scale), SEEDS[scale]
-            )
-            for scale in USUAL_AT
-        },
-    )
+        return Sweep.by_scale(f"{self.name}_{key}_{along}", TransformerConfig, at)
 
 
 MARKS = "Dots mark each size's minimum, crosses at the top values at which a run diverged."
@@ -139,16 +112,16 @@ FIG4 = Figure(
     draw=PANELS4.draw(),
     claims=(
         PANELS4.transfers(
-            MUP_WIDTH,
-            "Across width, for each of the four hyperparameters",
             "Section 6.1, Fig. 4 top",
-            "transfers-across-width",
+            "Across width, for each of the four hyperparameters",
+            id="transfers-across-width",
+            row=MUP_WIDTH,
         ),
         PANELS4.transfers(
-            MUP_DEPTH,
-            "Across depth, for learning rate, output multiplier and schedule",
             "Section 6.1, Fig. 4 bottom",
-            "transfers-across-depth",
+            "Across depth, for learning rate, output multiplier and schedule",
+            id="transfers-across-depth",
+            row=MUP_DEPTH,
             keys=("log2lr", "output_mult", "schedule"),
         ),
         Claim(
@@ -183,9 +156,9 @@ DEPTH_MUP = Figure(
     claims=(
         transfers(
             "Tensor Programs VI, Section 1",
-            f"{FIGURES}:depth_mup_regret",
             "With depth-µP, across depth, for learning rate and std of initialization",
-            "transfers-across-depth",
+            id="transfers-across-depth",
+            measure=f"{FIGURES}:depth_mup_regret",
         ),
         Claim(
             id="mends-init-std",
@@ -204,10 +177,10 @@ def across(panels: Panels, dimensions: Mapping[str, str], source: str) -> tuple[
     """That all four hyperparameters transfer across each of the dimensions."""
     return tuple(
         panels.transfers(
-            ("mup", along),
-            f"Across {what}, for each of the four hyperparameters",
             source,
-            f"transfers-across-{along.replace('_', '-')}",
+            f"Across {what}, for each of the four hyperparameters",
+            id=f"transfers-across-{along.replace('_', '-')}",
+            row=("mup", along),
         )
         for along, what in dimensions.items()
     )
@@ -265,15 +238,15 @@ FIG18 = Figure(
     draw=PANELS18.draw(("SP", "µP")),
     claims=(
         PANELS18.transfers(
-            MUP_WIDTH,
-            "In µP, across width, for each of the four hyperparameters",
             "Appendix G.2.3, Fig. 18",
-            "mup-transfers",
+            "In µP, across width, for each of the four hyperparameters",
+            id="mup-transfers",
+            row=MUP_WIDTH,
         ),
         does_not_transfer(
             "Appendix G.2.3, Figs. 18 and 20",
-            PANELS18.regret(("sp", "width")),
             "In SP, across width, one of the four hyperparameters costs the largest model",
+            measure=PANELS18.regret(("sp", "width")),
         ),
     ),
 )
@@ -288,15 +261,14 @@ HEADS: dict[Scale, tuple[int, tuple[int, ...]]] = {  # d_head, and numbers of he
 def fixed_head(key: str) -> Sweep:
     """A hyperparameter across width with d_head fixed: more heads, not larger ones."""
 
-    def points(scale: Scale) -> list[dict[str, int]]:
+    def at(scale: Scale) -> Override:
         d_head, counts = HEADS[scale]
-        return [{"n_head": n, "width": n * d_head, "d_head": d_head} for n in counts]
+        base = {"base_n_head": counts[0], "base_d_head": d_head, "base_width": counts[0] * d_head}
+        points = [{"n_head": n, "width": n * d_head, "d_head": d_head} for n in counts]
+        grid = {key: VALUES[key][scale]}
+        return Override({**USUAL_AT[scale], **base}, grid, points, SEEDS[scale])
 
-    def base(scale: Scale) -> dict[str, Any]:
-        d_head, counts = HEADS[scale]
-        return {"base_n_head": counts[0], "base_d_head": d_head, "base_width": counts[0] * d_head}
-
-    return at_all_scales(f"fig13_{key}", base, lambda scale: {key: VALUES[key][scale]}, points)
+    return Sweep.by_scale(f"fig13_{key}", TransformerConfig, at)
 
 
 LAYOUT13 = Layout(WIDTH_KEYS, (MUP_WIDTH,))
@@ -313,10 +285,10 @@ FIG13 = Figure(
     draw=LAYOUT13.draw(),
     claims=(
         LAYOUT13.transfers(
-            MUP_WIDTH,
-            "With d_head fixed, across width, for each of the four hyperparameters",
             "Appendix E.2, Fig. 13",
-            "transfers-across-heads",
+            "With d_head fixed, across width, for each of the four hyperparameters",
+            id="transfers-across-heads",
+            row=MUP_WIDTH,
         ),
     ),
 )

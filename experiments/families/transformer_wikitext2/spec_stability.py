@@ -9,13 +9,7 @@ from experiments.declare.product import Figure
 from experiments.declare.references import Call
 from experiments.declare.scales import Scale
 from experiments.declare.sweep import Override, Sweep
-from experiments.families.transformer_wikitext2.config import (
-    PAPER,
-    SMALL,
-    SMOKE,
-    TransformerConfig,
-    tuned,
-)
+from experiments.families.transformer_wikitext2.config import BASE, TransformerConfig
 
 FIGURES = f"{__package__}.figures"
 
@@ -26,22 +20,18 @@ WIDTHS: dict[Scale, tuple[int, ...]] = {
     "small": (32, 64, 128, 256),
     "smoke": (16, 32),
 }
+SELDOM = 0.05  # share of the steps in which a wider model may be worse
 WIDENING_SEEDS: dict[Scale, int] = {"paper": 5, "small": 5, "smoke": 2}
 
 
 def widening(name: str, parametrization: str, log2lr: int) -> Sweep:
     """One rate over widths, in the set-up of Fig. 1, whose runs it shares."""
-    return Sweep(
-        name=name,
-        config=TransformerConfig,
-        base={**PAPER, **tuned(), "parametrization": parametrization, "log2lr": log2lr},
-        grid={"width": WIDTHS["paper"]},
-        seeds=WIDENING_SEEDS["paper"],
-        scales={
-            "small": Override(SMALL, {"width": WIDTHS["small"]}, seeds=WIDENING_SEEDS["small"]),
-            "smoke": Override(SMOKE, {"width": WIDTHS["smoke"]}, seeds=WIDENING_SEEDS["smoke"]),
-        },
-    )
+
+    def at(scale: Scale) -> Override:
+        base = {**BASE[scale], "parametrization": parametrization, "log2lr": log2lr}
+        return Override(base, {"width": WIDTHS[scale]}, seeds=WIDENING_SEEDS[scale])
+
+    return Sweep.by_scale(name, TransformerConfig, at)
 
 
 FIG7 = Figure(
@@ -64,21 +54,27 @@ FIG7 = Figure(
     claims=(
         Claim(
             id="mup-wider-is-better-at-every-step",
-            statement="In µP a wider model is worse beyond seed noise in at most 5 % of the steps",
+            statement=(
+                "In µP a wider model is worse beyond seed noise in at most "
+                f"{100 * SELDOM:g} % of the steps"
+            ),
             source="Section 8, Fig. 7 left",
             measure=Call(f"{FIGURES}:violated", {"name": "mup"}),
             relation="<=",
-            threshold=0.05,
+            threshold=SELDOM,
             unit="of the steps",
             decided_by="interval",
         ),
         Claim(
             id="sp-fails-at-a-low-rate",
-            statement="In SP at a low rate a wider model is worse in more than 5 % of the steps",
+            statement=(
+                f"In SP at a low rate a wider model is worse in more than {100 * SELDOM:g} % "
+                "of the steps"
+            ),
             source="Section 8, Fig. 7 middle",
             measure=Call(f"{FIGURES}:violated", {"name": "sp_low"}),
             relation=">=",
-            threshold=0.05,
+            threshold=SELDOM,
             unit="of the steps",
             decided_by="interval",
         ),
@@ -120,22 +116,11 @@ def replay(name: str, parametrization: str) -> Sweep:
         same = {"width": narrow, "d_ffn": narrow}
         return [{**same, "base_width": n, "base_d_ffn": n} for n in REPLAYED[scale]]
 
-    return Sweep(
-        name=name,
-        config=TransformerConfig,
-        base={**PAPER, **tuned(), "parametrization": parametrization},
-        grid={"log2lr": RATES["paper"]},
-        points=points("paper"),
-        seeds=REPLAY_SEEDS["paper"],
-        scales={
-            "small": Override(
-                SMALL, {"log2lr": RATES["small"]}, points("small"), REPLAY_SEEDS["small"]
-            ),
-            "smoke": Override(
-                SMOKE, {"log2lr": RATES["smoke"]}, points("smoke"), REPLAY_SEEDS["smoke"]
-            ),
-        },
-    )
+    def at(scale: Scale) -> Override:
+        base = {**BASE[scale], "parametrization": parametrization}
+        return Override(base, {"log2lr": RATES[scale]}, points(scale), REPLAY_SEEDS[scale])
+
+    return Sweep.by_scale(name, TransformerConfig, at)
 
 
 FIG21 = Figure(

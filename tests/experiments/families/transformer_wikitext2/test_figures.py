@@ -13,9 +13,10 @@ from experiments.declare import registry
 from experiments.declare.config import RunConfig
 from experiments.declare.references import load
 from experiments.families.transformer_wikitext2.config import TransformerConfig
-from experiments.families.transformer_wikitext2.figures import draw_fig1
 from experiments.families.transformer_wikitext2.spec import FIG1
 from experiments.products import draw
+
+draw_fig1 = load(FIG1.draw)
 
 WIDTHS, RATES, SEEDS = (32, 64, 128), (-9.0, -8.0, -7.0, -6.0, -5.0), 2
 START, CURVATURE = -6.0, 0.1  # best log2 rate of the narrowest model; nats an octave squared

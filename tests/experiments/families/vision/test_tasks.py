@@ -41,17 +41,6 @@ def test_a_few_steps_on_digits(run) -> None:
         assert math.isfinite(result.metrics["valid_loss"])
 
 
-@pytest.mark.parametrize("run", FAMILIES.values(), ids=FAMILIES)
-def test_base_width_is_sp_and_seeds_decide_batches(run) -> None:
-    def losses(run):
-        return engine.train(run, load(run.task)(run), MACHINE).losses
-
-    base = run.replace(width=run.base_width)
-    assert losses(base) == losses(base.replace(parametrization="sp"))
-    assert losses(run) != losses(run.replace(parametrization="sp"))
-    assert losses(run) == losses(run) != losses(run.replace(seed=1))
-
-
 def test_epochs_see_every_image_once_in_a_new_order() -> None:
     batches = mlp_task.ImageRegression(MLP.replace(images=64)).batches("cpu")
     first, second = (torch.cat(list(itertools.islice(batches, 4))) for _ in range(2))

@@ -1,0 +1,206 @@
+"""What every model family promises. A new family is tested here without a line of its own."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from experiments.data import places
+from experiments.declare import registry
+from experiments.declare.config import RunConfig
+from experiments.declare.family import Family
+from experiments.declare.product import Product
+from experiments.declare.references import load
+from experiments.errors import UserError
+from experiments.runs.grouping import cost
+from experiments.runs.places import ROOT
+from experiments.train import engine
+from experiments.train.process import Machine
+from mupkit.coord_check import Report, coord_check
+
+MACHINE = Machine("cpu", 1, "highest")
+WIDENINGS = (2, 4, 8, 16)  # of the base width
+FASTER = 2  # octaves above the example's rate: at a small one a mistake moves too little to show
+
+
+def families() -> Iterator[pytest.param]:
+    """Every family; one whose data come from a folder alone is a test of real data."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("MUPKIT_DATA", raising=False)
+        patch.setenv("HF_HUB_OFFLINE", "1")
+        for name, exhibit in registry.exhibits().items():
+            if isinstance(exhibit, Family):
+                try:
+                    exhibit.resolve_data()
+                except UserError:
+                    yield pytest.param(name, marks=pytest.mark.data)
+                else:
+                    yield pytest.param(name)
+
+
+FAMILIES = [*families()]
+EXHIBITS = [*registry.exhibits()]
+
+
+@pytest.fixture(autouse=True)
+def _no_hub():
+    places.hub_reachable.cache_clear()
+
+
+def trained(family: Family) -> list[Product]:
+    return [product for product in family.products if product.sweeps]
+
+
+def smoke(name: str) -> RunConfig:
+    """A run of the scale smoke, at the rate of the family's example and its base width."""
+    family = registry.family(name)
+    run = trained(family)[0].runs("smoke", family.resolve_data())[0]
+    return run.replace(
+        parametrization="mup", width=run.base_width, log2lr=family.example["log2lr"], seed=0
+    )
+
+
+def losses(run: RunConfig) -> tuple[float, ...]:
+    return engine.train(run.replace(steps=3), load(run.task)(run), MACHINE).losses
+
+
+def batches(run: RunConfig) -> list[torch.Tensor]:
+    """The tensors of the first two batches."""
+    return [*_tensors([*itertools.islice(load(run.task)(run).batches("cpu"), 2)])]
+
+
+def _tensors(part: object) -> Iterator[torch.Tensor]:
+    """All tensors in nested sequences, mappings and dataclasses."""
+    if isinstance(part, torch.Tensor):
+        yield part
+    elif isinstance(part, dict | list | tuple):
+        for inner in part.values() if isinstance(part, dict) else part:
+            yield from _tensors(inner)
+    elif dataclasses.is_dataclass(part):
+        yield from _tensors([*vars(part).values()])
+
+
+def equal(left: list[torch.Tensor], right: list[torch.Tensor]) -> bool:
+    return len(left) == len(right) and all(map(torch.equal, left, right))
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_sp_equals_mup_at_base_width_and_not_elsewhere(name) -> None:
+    run = smoke(name)
+    assert losses(run) == losses(run.replace(parametrization="sp"))
+    wide = run.replace(width=2 * run.base_width)
+    assert losses(wide) != losses(wide.replace(parametrization="sp"))
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_the_seed_alone_decides_the_batches(name) -> None:
+    run = smoke(name)
+    first = batches(run)
+    assert first
+    assert equal(first, batches(run.replace(width=2 * run.width, log2lr=run.log2lr - 1)))
+    assert not equal(first, batches(run.replace(seed=1)))
+
+
+def checked(run: RunConfig) -> Report:
+    """Coordinate check of a family's models on one batch."""
+    run = run.replace(log2lr=run.log2lr + FASTER)
+    if "zero_readout" in type(run).model_fields:
+        run = run.replace(zero_readout=False)  # so that the first step moves everything
+    task = load(run.task)(run)
+    batch = next(task.batches("cpu"))
+
+    def build(width: int) -> torch.nn.Module:
+        wide = run.replace(width=width)
+        return load(wide.task)(wide).build()
+
+    return coord_check(
+        build,
+        [run.base_width * widening for widening in WIDENINGS],
+        make_optimizer=lambda model: engine.make_optimizer(model, run),
+        loss=lambda model: task.loss(model, batch),
+        steps=2,
+        seeds=range(3),
+        dtype=None,
+    )
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_coordinates_are_flat_in_mup_and_not_in_sp(name) -> None:
+    run = smoke(name)
+    mup = checked(run)
+    assert mup.verdicts and not mup.failures, mup
+    assert checked(run.replace(parametrization="sp")).failures
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_flops_are_about_those_that_torch_counts(name) -> None:
+    run = smoke(name)
+    if type(run).flops is RunConfig.flops:
+        pytest.skip("it counts none of its own")
+    run = run.replace(width=8 * run.base_width)
+    task = load(run.task)(run)
+    model, batch = task.build(), next(task.batches("cpu"))
+    with FlopCounterMode(display=False) as counter:
+        task.loss(model, batch).backward()
+    assert run.flops() / run.steps == pytest.approx(counter.get_total_flops(), rel=0.25)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_every_product_takes_seconds_at_smoke_and_its_example_is_a_run(name) -> None:
+    family = registry.family(name)
+    data = family.resolve_data()
+    for product in trained(family):
+        assert sum(map(cost, product.runs("smoke", data))) < 30, product.name
+    assert family.config.make(**{**family.example, "data": data}).id
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory) -> set[str]:
+    """Names of the files in the project's wheel."""
+    folder = tmp_path_factory.mktemp("wheel")
+    project = folder / "project"
+    project.mkdir()
+    tracked = subprocess.run(
+        ("git", "-C", str(ROOT), "ls-files", "-co", "--exclude-standard"),
+        capture_output=True,
+        text=True,
+    )
+    if tracked.returncode:
+        pytest.skip("not a git checkout")
+    for name in tracked.stdout.splitlines():
+        source, target = ROOT / name, project / name
+        wanted = name.startswith(("mupkit/", "experiments/", "pyproject", "README", "LICENSE"))
+        if wanted and source.is_file():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(source.read_bytes())
+    build = "from setuptools.build_meta import build_wheel as b; import sys; b(sys.argv[1])"
+    command = [sys.executable, "-W", "ignore", "-c", build, str(folder)]
+    done = subprocess.run(command, cwd=project, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    (path,) = folder.glob("*.whl")
+    with zipfile.ZipFile(path) as archive:
+        return set(archive.namelist())
+
+
+@pytest.mark.parametrize("name", EXHIBITS)
+def test_a_wheel_holds_its_folder(name, wheel) -> None:
+    folder = ROOT / "experiments" / "families" / name
+    files = {
+        str(path.relative_to(ROOT))
+        for path in folder.rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+    assert files and files <= wheel
+
+
+def test_every_folder_with_a_task_is_tested() -> None:
+    folders = {p.parent.name for p in (ROOT / "experiments" / "families").glob("*/task.py")}
+    assert folders and {param.values[0] for param in FAMILIES} >= folders
