@@ -4,9 +4,12 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pandas as pd
+import pytest
+import torch
 
 from experiments.analysis import verdicts
 from experiments.declare import registry
+from experiments.declare.references import load, name_of
 from experiments.products import collect, draw, readme, reference, tidy_tables
 from experiments.runs import places
 
@@ -18,10 +21,40 @@ REFERENCE = [
 ]
 
 
-def test_generated_part_is_up_to_date() -> None:
-    text = readme.README.read_text(encoding="utf-8")
-    assert readme.updated(text) == text
+@pytest.mark.parametrize("page", readme.GENERATED, ids=lambda page: page.name)
+def test_generated_parts_are_up_to_date(page) -> None:
+    text = page.read_text(encoding="utf-8")
+    assert readme.updated(page) == text
+    for name in readme.GENERATED[page]:
+        assert f"<!-- {name}:begin -->" in text and f"<!-- {name}:end -->" in text
+
+
+def test_the_page_of_results_is_up_to_date() -> None:
     assert readme.RESULTS.read_text(encoding="utf-8") == readme.results()
+
+
+def test_the_first_lines_of_code_run() -> None:
+    class Model(torch.nn.Module):
+        def __init__(self, width: int):
+            super().__init__()
+            self.input, self.readout = torch.nn.Linear(8, width), torch.nn.Linear(width, 4)
+
+        def forward(self, x):
+            return self.readout(torch.relu(self.input(x)))
+
+    text = readme.README.read_text(encoding="utf-8")
+    code = text.partition("```python\n")[2].partition("```")[0]
+    names = {"Model": Model}
+    exec(code, names)
+    assert len(code.splitlines()) == 4
+    assert {group["lr"] for group in names["optimizer"].param_groups} == {1e-3, 1e-3 / 16}
+
+
+def test_measures_can_be_named_in_a_claim() -> None:
+    listed = [line.split("`")[1] for line in readme.measures().splitlines()[2:]]
+    assert len(listed) > 5 and all(callable(load(reference)) for reference in listed)
+    used = {name_of(c.measure) for p in registry.products().values() for c in p.claims}
+    assert {m for m in used if m.startswith("experiments.analysis")} <= {*listed}
 
 
 def test_fig1_has_a_reference_at_small_on_wikitext2() -> None:

@@ -69,9 +69,9 @@ def percent(values: np.ndarray) -> str:
     return f"{mean} ± {100 * values.std(ddof=1) / len(values) ** 0.5:.2f} %"
 
 
-def mup_above_sp(table: pd.DataFrame) -> Measured:
+def mup_above_sp(runs: pd.DataFrame) -> Measured:
     """Accuracy of the wide µP model minus that of SP, in percentage points."""
-    mup, sp = (wide_accuracy(table, p) for p in ("mup", "sp"))
+    mup, sp = (wide_accuracy(runs, p) for p in ("mup", "sp"))
 
     def difference(index: np.ndarray) -> float:
         return float(100 * (mup[index] - sp[index]).mean())

@@ -1,10 +1,16 @@
-"""What is generated of the documents: results of the reference, in short and in full."""
+"""What is generated of the documents: results of the reference, in short and in full, and lists."""
 
 from __future__ import annotations
 
+import importlib
+import inspect
 from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import get_args
 
 from experiments.analysis import text_table, verdicts
+from experiments.analysis.verdicts import Decision
 from experiments.declare import registry
 from experiments.declare.product import Figure, Product, Table
 from experiments.declare.references import load
@@ -12,10 +18,10 @@ from experiments.files import write_atomically
 from experiments.products import draw, tidy_tables
 from experiments.runs.places import ROOT
 
-BEGIN, END = "<!-- reference:begin -->", "<!-- reference:end -->"
-README, RESULTS = ROOT / "README.md", ROOT / "docs" / "results.md"
+README, CONTRIBUTING = ROOT / "README.md", ROOT / "CONTRIBUTING.md"
+RESULTS = ROOT / "docs" / "results.md"
 SHOWN = "fig1"  # in the README itself
-VERDICTS = ("holds", "fails", "not judged")
+VERDICTS: tuple[Decision, ...] = get_args(Decision)
 
 
 def _there() -> list[Product]:
@@ -27,18 +33,60 @@ def _there() -> list[Product]:
     ]
 
 
+def _verdicts(product: Product) -> list[verdicts.Verdict]:
+    return verdicts.read(tidy_tables.claims_file(product, tidy_tables.REFERENCE))
+
+
+def count() -> str:
+    """For the README: how many figures, tables and claims there are, and what came out."""
+    there = _there()
+    figures = sum(isinstance(product, Figure) for product in there)
+    tables = len(there) - figures
+    found = Counter(verdict.verdict for product in there for verdict in _verdicts(product))
+    came_out = ", ".join(f"{found[v]} {_spoken(v)}" for v in VERDICTS if found[v])
+    return (
+        f"So far there are {figures} figures and {tables} tables of the paper, of its announcement "
+        f"post and of our own, with {found.total()} claims: {came_out}.\n"
+    )
+
+
+def _spoken(verdict: Decision) -> str:
+    return {"holds": "hold", "fails": "fail", "not judged": "are not judged"}[verdict]
+
+
 def summary() -> str:
-    """For the README: one figure, and how many claims of each product hold."""
-    parts = [_part(p, "") for p in _there() if p.name == SHOWN]
+    """For the README: the claims of one figure, and how many claims of each product hold."""
+    there = _there()
+    parts = [_judged(product) for product in there if product.name == SHOWN]
     head = ["figure or table", "what it shows", *VERDICTS]
     rows = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
-    for product in _there():
-        found = verdicts.read(tidy_tables.claims_file(product, tidy_tables.REFERENCE))
-        counts = Counter(verdict.verdict for verdict in found)
+    for product in there:
+        counts = Counter(verdict.verdict for verdict in _verdicts(product))
         cells = [product.name, product.title, *(str(counts[v] or "") for v in VERDICTS)]
         rows.append(f"| {' | '.join(cells)} |")
-    parts.append("Claims by verdict; everything is on [one page](docs/results.md):\n")
+    parts.append("Claims by verdict:\n")
     return "\n".join([*parts, *rows, ""])
+
+
+def _judged(product: Product) -> str:
+    """Setting and verdicts of one product."""
+    return "\n\n".join([f"**{product.name}.** {_setting(product)}", *_claims(product)]) + "\n"
+
+
+def measures() -> str:
+    """For CONTRIBUTING.md: the functions of `analysis` that a claim can name as its measure."""
+    rows = ["| measure | what it gives |", "|---|---|"]
+    for path in sorted((ROOT / "experiments" / "analysis").glob("*.py")):
+        module = importlib.import_module(f"experiments.analysis.{path.stem}")
+        for name, function in inspect.getmembers(module, inspect.isfunction):
+            first = next(iter(inspect.signature(function).parameters.values()), None)
+            returned = inspect.signature(function).return_annotation
+            takes_runs = first is not None and first.name == "runs"
+            own = function.__module__ == module.__name__ and not name.startswith("_")
+            if own and takes_runs and returned == "Measured":
+                doc = (inspect.getdoc(function) or "").partition("\n")[0]
+                rows.append(f"| `{module.__name__}:{name}` | {doc} |")
+    return "\n".join(rows) + "\n"
 
 
 def results() -> str:
@@ -61,31 +109,47 @@ def _part(product: Product, root: str) -> str:
 
     `root` is the way from the page to the project's root.
     """
-    runs, scale = tidy_tables.read_runs(product, tidy_tables.REFERENCE)
     parts = [f"### {product.name}: {product.title}"]
     if isinstance(product, Figure):
         parts.append(f"![{product.name}]({root}figures/reference/{product.name}.png)")
     parts.append(f"{product.caption} {product.cited}")
     if isinstance(product, Table):
+        runs, _ = tidy_tables.read_runs(product, tidy_tables.REFERENCE)
         parts.append(text_table.markdown(load(product.render)(runs)).rstrip())
     if product.scaled:
-        count = f"{len(runs)} runs; " if product.sweeps else ""
-        parts.append(f"Here: {count}{draw.setting(product, runs, scale)}.")
-    if product.claims:
-        found = verdicts.read(tidy_tables.claims_file(product, tidy_tables.REFERENCE))
-        parts.append(verdicts.markdown(found).rstrip())
-    return "\n\n".join(parts) + "\n"
+        parts.append(_setting(product))
+    return "\n\n".join([*parts, *_claims(product)]) + "\n"
 
 
-def updated(text: str) -> str:
-    """`text` with its generated part brought up to date."""
-    head, _, rest = text.partition(BEGIN)
-    _, _, tail = rest.partition(END)
-    return f"{head}{BEGIN}\n{summary()}{END}{tail}"
+def _setting(product: Product) -> str:
+    runs, scale = tidy_tables.read_runs(product, tidy_tables.REFERENCE)
+    count = f"{len(runs)} runs; " if product.sweeps else ""
+    return f"Here: {count}{draw.setting(product, runs, scale)}."
+
+
+def _claims(product: Product) -> list[str]:
+    return [verdicts.markdown(_verdicts(product)).rstrip()] if product.claims else []
+
+
+GENERATED: dict[Path, dict[str, Callable[[], str]]] = {
+    README: {"count": count, "reference": summary},
+    CONTRIBUTING: {"measures": measures},
+}
+"""Parts of documents, between `<!-- name:begin -->` and `<!-- name:end -->`."""
+
+
+def updated(page: Path) -> str:
+    """A document with its generated parts brought up to date."""
+    text = page.read_text(encoding="utf-8")
+    for name, make in GENERATED[page].items():
+        head, begin, rest = text.partition(f"<!-- {name}:begin -->")
+        _, end, tail = rest.partition(f"<!-- {name}:end -->")
+        text = f"{head}{begin}\n{make()}{end}{tail}"
+    return text
 
 
 def update() -> None:
-    """Rewrite the README's generated part and the page of results."""
-    text = README.read_text(encoding="utf-8")
-    write_atomically(README, updated(text).encode())
+    """Rewrite the generated parts of the documents, and the page of results."""
+    for page in GENERATED:
+        write_atomically(page, updated(page).encode())
     write_atomically(RESULTS, results().encode())
