@@ -83,9 +83,9 @@ class RunConfig(BaseModel):
     def narrowed(self, width: int) -> Self:
         """The run of a narrower model that behaves as this one: reverse µTransfer.
 
-        Of a run in SP it is one in µP whose base width is the run's own, so that
-        width_mult = width / base_width < 1 simulates the wide model; of a run in µP the same at
-        another width. All other hyperparameters stay.
+        A run in SP becomes one in µP whose base width is the run's own, so that
+        width_mult = width / base_width < 1 simulates the wide model. A run in µP becomes the same
+        run at another width. All other hyperparameters stay.
 
         Raises:
             UserError: if `width` is wider than this run.

@@ -59,7 +59,7 @@ class Product:
             are trained when its tables are made.
         computation: what has to be computed.
         over_steps: whether it is drawn and judged from the losses of every step, a row each,
-            instead of a row a run.
+            instead of one row per run.
         claims: judged at the scales `small` and `paper`.
         exhibit: folder that declares it; the registry sets it.
     """

@@ -21,7 +21,7 @@ OURS = [check for check in CHECKS if check != "mup"]
 
 
 def render_kill_matrix(found: pd.DataFrame) -> TextTable:
-    """A row a bug, a column a check; what noticed it, and what it saw."""
+    """One row per bug, one column per check: whether it noticed the bug, and by what."""
     rows = []
     for case, part in found.groupby("case", sort=False):
         by_check = part.set_index("check")

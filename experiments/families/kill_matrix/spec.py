@@ -1,4 +1,4 @@
-"""What is shown of the planted bugs: the kill matrix."""
+"""The kill matrix: which check notices which planted bug."""
 
 from __future__ import annotations
 

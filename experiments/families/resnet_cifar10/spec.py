@@ -1,4 +1,4 @@
-"""What is trained and shown of ResNet-9 on CIFAR-10."""
+"""ResNet-9 on CIFAR-10: what is trained and shown."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ ROLES = ("input", "output", "hidden", "scalar")
 
 
 def rule_entries(settings: Mapping[str, Any], data: str) -> pd.DataFrame:
-    """Exponents of one table: a row a role and quantity, with those of SP beside them.
+    """Exponents of one table: one row per role and quantity, those of SP beside them.
 
     Args:
         settings: `table`, a name of `mupkit.rules.TABLES`.

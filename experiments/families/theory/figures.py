@@ -71,7 +71,7 @@ def _network(ax: Axes, x: float, y: float, neurons: int, color: str) -> None:
 
 
 def _trials(ax: Axes, x: float, y: float, color: str, size: float) -> None:
-    """A valley of the loss over a hyperparameter, a dot a candidate, the best one ringed."""
+    """A valley of the loss over a hyperparameter, one dot per candidate, the best one ringed."""
     half = 6.0
     _arrow(ax, (x - half - 0.8, y - 2), (x + half + 0.8, y - 2), color=GRAY)
     _arrow(ax, (x - half - 0.8, y - 2), (x - half - 0.8, y + LOSS_HEIGHT + 1.5), color=GRAY)

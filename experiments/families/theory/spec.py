@@ -1,10 +1,11 @@
-"""What is shown of the theory: the tables of rules, two schematics, exponents."""
+"""The theory: the tables of rules, two schematics, measured exponents."""
 
 from __future__ import annotations
 
 from experiments.declare.claims import Claim
 from experiments.declare.family import Exhibit
 from experiments.declare.product import Computation, Figure, Table
+from experiments.declare.references import Call
 
 CODE = __package__
 
@@ -91,7 +92,7 @@ def exponent_claim(kind: str, what: str, theory: str) -> Claim:
         id=f"{kind}-exponent",
         statement=f"Entries of {what} times a correlated vector grow as {theory}",
         source="Table 14 and Appendix J.1",
-        measure=f"{CODE}.tables:{kind}_deviation",
+        measure=Call(f"{CODE}.tables:deviation", {"kind": kind}),
         relation="<=",
         threshold=0.1,
         unit="between the exponents",

@@ -102,7 +102,7 @@ def _cell(entry: object) -> str:
 
 
 def render_table1(found: pd.DataFrame) -> TextTable:
-    """One row a kind of hyperparameter, one a dimension of scale."""
+    """One row per kind of hyperparameter, then one per dimension of scale."""
     rows = []
     kinds = found["kind"].where(found["kind"] != "scale", found["hyperparameter"])
     for kind, part in found.groupby(kinds, sort=False):
@@ -137,7 +137,7 @@ def _in_rules(part: pd.DataFrame, scale: bool) -> str:
 
 
 def render_table2(found: pd.DataFrame) -> TextTable:
-    """One row a hyperparameter that transfers."""
+    """One row per hyperparameter that transfers."""
     found = found[~found["kind"].isin(("regularization", "scale"))]
     rows = []
     for name, part in found.groupby("hyperparameter", sort=False):
@@ -191,7 +191,7 @@ def render_table14(sizes: pd.DataFrame) -> TextTable:
     return TextTable(head, rows, (note,))
 
 
-def _deviation(sizes: pd.DataFrame, kind: str) -> Measured:
+def deviation(sizes: pd.DataFrame, kind: str) -> Measured:
     """How far the exponent is from the theory's; the interval ends where the farther end is."""
     found, theory = measured(sizes, kind), THEORY[kind]
     value = abs(found.value - theory)
@@ -200,23 +200,3 @@ def _deviation(sizes: pd.DataFrame, kind: str) -> Measured:
         return Measured(value, note=f"{note}; {found.note}")
     half = (found.high - found.low) / 2
     return Measured(value, max(0.0, value - half), value + half, note)
-
-
-def gaussian_deviation(sizes: pd.DataFrame) -> Measured:
-    """Distance of the Gaussian matrix's exponent from 1/2."""
-    return _deviation(sizes, "gaussian")
-
-
-def linear_deviation(sizes: pd.DataFrame) -> Measured:
-    """Distance of the linear tensor product's exponent from 1."""
-    return _deviation(sizes, "linear")
-
-
-def nonlinear_deviation(sizes: pd.DataFrame) -> Measured:
-    """Distance of the nonlinear tensor product's exponent from 1."""
-    return _deviation(sizes, "nonlinear")
-
-
-def vector_deviation(sizes: pd.DataFrame) -> Measured:
-    """Distance of the vector's exponent from 1."""
-    return _deviation(sizes, "vector")

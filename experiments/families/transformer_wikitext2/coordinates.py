@@ -19,11 +19,11 @@ QUANTITIES = {
     "blocks.0.attention.softmax": "attention logits",
     "word": "word embeddings",
 }
-"""What Fig. 5 shows, by the names that the recording gives them; attention of the first block."""
+"""Quantities of Fig. 5 by their names in the recording; attention is of the first block."""
 
 
 def measure(settings: Mapping[str, Any], data: str) -> pd.DataFrame:
-    """One row a (parametrization, width, seed, step, quantity).
+    """One row per (parametrization, width, seed, step, quantity).
 
     Args:
         settings: `base` (values of the run configuration), `widths`, `steps`, `seeds`.

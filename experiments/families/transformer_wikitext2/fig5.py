@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -17,7 +19,7 @@ ROWS = ("sp", "mup")
 
 
 def draw_fig5(table: pd.DataFrame) -> Figure:
-    """Change of coordinates against width, a curve a step; SP above, µP below."""
+    """Change of coordinates against width, one curve per step; SP above, µP below."""
     fig, axes = style.subplots(2, 3, figsize=(8.6, 5.4), sharex=True, sharey="col")
     for row, parametrization in zip(axes, ROWS, strict=True):
         for ax, quantity in zip(row, QUANTITIES, strict=True):
@@ -31,7 +33,7 @@ def draw_fig5(table: pd.DataFrame) -> Figure:
 
 
 def draw_post_fig1(table: pd.DataFrame) -> Figure:
-    """Change of the network's output against width, a curve a step; SP left, µP right."""
+    """Change of the network's output against width, one curve per step; SP left, µP right."""
     fig, axes = style.subplots(1, 2, figsize=(7.6, 3.6), sharex=True, sharey=True)
     for ax, parametrization in zip(axes, ROWS, strict=True):
         _curves(ax, _part(table, parametrization, "logits"))
@@ -68,8 +70,11 @@ def _finish(fig: Figure, bottom: np.ndarray, labelled: Axes) -> None:
     fig.legend(handles, labels, title="Adam steps", loc="outside right center", fontsize=8)
 
 
-def _exponent(table: pd.DataFrame, parametrization: str, quantity: str) -> Measured:
-    """Of the change after the last step; NaN if a model did not move or blew up."""
+def change_exponent(table: pd.DataFrame, parametrization: str, quantity: str) -> Measured:
+    """The power of width with which the change after the last step grows.
+
+    NaN if a model did not move or blew up.
+    """
     part = _part(table, parametrization, quantity)
     last = part[part["step"] == part["step"].max()]
     sizes = last.pivot(index="width", columns="seed", values="change")
@@ -78,28 +83,11 @@ def _exponent(table: pd.DataFrame, parametrization: str, quantity: str) -> Measu
     return exponent(sizes)
 
 
-def sp_logits(table: pd.DataFrame) -> Measured:
-    """Exponent of the change of SP's logits."""
-    return _exponent(table, "sp", "logits")
-
-
-def sp_attention_logits(table: pd.DataFrame) -> Measured:
-    """Exponent of the change of SP's attention logits."""
-    return _exponent(table, "sp", "attention logits")
-
-
-def sp_embeddings(table: pd.DataFrame) -> Measured:
-    """Distance from 0 of the exponent of SP's word embeddings."""
-    return _farthest(table, "sp", ("word embeddings",))
-
-
-def mup_farthest(table: pd.DataFrame) -> Measured:
-    """Distance from 0 of the exponent of µP that is farthest from it."""
-    return _farthest(table, "mup", QUANTITIES)
-
-
-def _farthest(table: pd.DataFrame, parametrization: str, quantities: tuple[str, ...]) -> Measured:
-    found = {q: _exponent(table, parametrization, q) for q in quantities}
+def farthest_exponent(
+    table: pd.DataFrame, parametrization: str, quantities: Sequence[str] = QUANTITIES
+) -> Measured:
+    """Distance from 0 of that exponent of some quantities that is farthest from 0."""
+    found = {q: change_exponent(table, parametrization, q) for q in quantities}
     note = ", ".join(f"{q} {m.value:+.3f}" for q, m in found.items())
     ends: list[tuple[float, float, float, float]] = []  # value, low, high; first the farthest end
     for m in found.values():

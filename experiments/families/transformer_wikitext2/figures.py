@@ -172,7 +172,7 @@ def replays(runs: pd.DataFrame) -> dict[str, transfer.Landscape]:
 
 
 def draw_fig21(runs: pd.DataFrame) -> Figure:
-    """Loss against learning rate, a curve a width: actual left, simulated right."""
+    """Loss against learning rate, one curve per width: actual left, simulated right."""
     found = replays(runs)
     fig, axes = style.subplots(1, 2, figsize=(8.6, 3.9), sharex=True, sharey=True)
     narrow = runs.loc[runs["parametrization"] == "mup", "width"].iloc[0]

@@ -1,4 +1,4 @@
-"""What is trained and shown of the Transformer on WikiText-2."""
+"""The Transformer on WikiText-2: what is trained and shown."""
 
 from __future__ import annotations
 
@@ -139,7 +139,9 @@ FIG5 = Figure(
             id="sp-logits-blow-up",
             statement="In SP the change of the logits grows with width",
             source="Section 5, Fig. 5 top left",
-            measure=f"{FIG5_CODE}:sp_logits",
+            measure=Call(
+                f"{FIG5_CODE}:change_exponent", {"parametrization": "sp", "quantity": "logits"}
+            ),
             relation=">=",
             threshold=FLAT,
             unit="power of width",
@@ -149,7 +151,10 @@ FIG5 = Figure(
             id="sp-attention-logits-blow-up",
             statement="In SP the change of the attention logits grows with width",
             source="Section 5, Fig. 5 top middle",
-            measure=f"{FIG5_CODE}:sp_attention_logits",
+            measure=Call(
+                f"{FIG5_CODE}:change_exponent",
+                {"parametrization": "sp", "quantity": "attention logits"},
+            ),
             relation=">=",
             threshold=FLAT,
             unit="power of width",
@@ -159,7 +164,10 @@ FIG5 = Figure(
             id="sp-embeddings-do-not",
             statement="In SP the change of the word embeddings does not depend on width",
             source="Section 5, Fig. 5 top right",
-            measure=f"{FIG5_CODE}:sp_embeddings",
+            measure=Call(
+                f"{FIG5_CODE}:farthest_exponent",
+                {"parametrization": "sp", "quantities": ("word embeddings",)},
+            ),
             relation="<=",
             threshold=FLAT,
             unit="power of width",
@@ -169,7 +177,7 @@ FIG5 = Figure(
             id="mup-none-does",
             statement="In µP none of the three depends on width",
             source="Section 5, Fig. 5 bottom",
-            measure=f"{FIG5_CODE}:mup_farthest",
+            measure=Call(f"{FIG5_CODE}:farthest_exponent", {"parametrization": "mup"}),
             relation="<=",
             threshold=FLAT,
             unit="power of width",

@@ -1,4 +1,4 @@
-"""What is trained and shown of Wide ResNet on ImageNet."""
+"""Wide ResNet on ImageNet: what is trained and shown."""
 
 from __future__ import annotations
 

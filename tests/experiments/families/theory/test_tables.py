@@ -146,7 +146,7 @@ def test_hyperparameters_and_who_tests_them(scale) -> None:
 def test_a_sweep_of_sp_alone_tests_no_transfer(monkeypatch) -> None:
     fig1 = registry.product("fig1")
     sweep = fig1.sweeps[0]
-    sp = dataclasses.replace(sweep, grid={**sweep.grid, "parametrization": ("sp",)})
+    sp = dataclasses.replace(sweep, grid={**sweep.grid, "parametrization": ("sp",)}, scales={})
     narrow = dataclasses.replace(sweep, scales={"small": Override(grid={"width": (32,)})})
     for other in (sp, narrow):
         product = dataclasses.replace(fig1, sweeps=(other,))

@@ -40,28 +40,30 @@ def table(**powers: float) -> pd.DataFrame:
 
 def test_exponents_are_found():
     blown = table(sp_logits=1.0, sp_attention_logits=2.0)
-    assert fig5.sp_logits(blown).value == pytest.approx(1, abs=0.05)
-    assert fig5.sp_attention_logits(blown).value == pytest.approx(2, abs=0.05)
-    assert fig5.sp_embeddings(blown).value == pytest.approx(0, abs=0.05)
+    assert fig5.change_exponent(blown, "sp", "logits").value == pytest.approx(1, abs=0.05)
+    assert fig5.change_exponent(blown, "sp", "attention logits").value == pytest.approx(2, abs=0.05)
+    assert fig5.farthest_exponent(blown, "sp", ["word embeddings"]).value == pytest.approx(
+        0, abs=0.05
+    )
 
 
 @pytest.mark.parametrize("power", [0.5, -0.5])
 @pytest.mark.parametrize("quantity", fig5.QUANTITIES)
 def test_one_quantity_that_scales_in_mup_decides(quantity, power):
     wrong = table(**{f"mup_{quantity}".replace(" ", "_"): power})
-    found = fig5.mup_farthest(wrong)
+    found = fig5.farthest_exponent(wrong, "mup")
     assert found.value == pytest.approx(0.5, abs=0.05)
     assert 0.4 < found.low < found.high < 0.6
-    assert fig5.mup_farthest(table()).high < 0.1
+    assert fig5.farthest_exponent(table(), "mup").high < 0.1
 
 
 def test_what_does_not_move_or_is_not_finite_is_not_judged():
     still = table()
     still.loc[still["width"] == 16, "change"] = 0.0
-    assert np.isnan(fig5.sp_logits(still).value)
+    assert np.isnan(fig5.change_exponent(still, "sp", "logits").value)
     blown = table()
     blown.loc[blown["width"] == 128, "change"] = np.inf
-    assert np.isnan(fig5.mup_farthest(blown).value)
+    assert np.isnan(fig5.farthest_exponent(blown, "mup").value)
 
 
 def test_the_measurement_is_repeatable_and_starts_at_zero():
