@@ -9,6 +9,8 @@ import matplotlib.lines
 import matplotlib.pyplot as plt
 import matplotlib.ticker
 import numpy as np
+import pandas as pd
+from matplotlib.artist import Artist
 from matplotlib.figure import Figure
 
 from experiments.analysis.style import subplots
@@ -16,7 +18,7 @@ from experiments.analysis.style import subplots
 ROLE_COLOR = {"input": "#4c72b0", "hidden": "#2a7f62", "output": "#c8853d"}
 
 
-def coordinates(runs: Any) -> Figure:
+def coordinates(runs: pd.DataFrame) -> Figure:
     """Coordinate sizes against width: a panel a step, a curve a module, both axes log2.
 
     Args:
@@ -47,7 +49,7 @@ def coordinates(runs: Any) -> Figure:
         ax.xaxis.set_major_locator(matplotlib.ticker.LogLocator(base=4))
         ax.minorticks_off()
     axes[0, 0].set_ylabel("mean |coordinate|")
-    entries: dict[str, Any] = {}
+    entries: dict[str, Artist] = {}
     for ax in axes[0]:
         entries = {**dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True)), **entries}
     fig.legend(
@@ -76,7 +78,8 @@ def coordinate_check(report: Any) -> Figure:
     """Size of every tensor against width, relative to the narrowest model; trouble is named.
 
     Args:
-        report: of `mupkit.coord_check.coord_check`.
+        report: a `mupkit.coord_check.verdict.Report`. An import of the core here, even for its type
+            alone, would redraw every figure when the core changes.
     """
     fig, axes = subplots(1, 3, figsize=(9.6, 3.6), sharex=True, sharey=True)
     for ax, (kind, title) in zip(axes, PANELS.items(), strict=True):

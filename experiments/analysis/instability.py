@@ -145,8 +145,15 @@ def _loss_panel(ax: Axes, losses: pd.Series, diverged_step: int | None) -> None:
         ax.axvline(jumped, color="#888888", ls="--", lw=1, label=f"jump at step {jumped}")
     if diverged_step is not None:
         name = f"diverged at step {diverged_step}"
-        at_top = {"transform": ax.get_xaxis_transform(), "clip_on": False}
-        ax.plot(diverged_step, 1.0, "x", color=NAMED_COLOR[0], label=name, **at_top)
+        ax.plot(
+            diverged_step,
+            1.0,
+            "x",
+            color=NAMED_COLOR[0],
+            label=name,
+            transform=ax.get_xaxis_transform(),  # at the top, whatever the losses are
+            clip_on=False,
+        )
     if jumped is not None or diverged_step is not None:
         ax.legend(fontsize=8)
     ax.set_ylabel("training loss (nats)")

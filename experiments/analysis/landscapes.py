@@ -123,7 +123,8 @@ def over_seeds(statistic: Callable[[np.ndarray], float], seeds: int, note: str =
     value = statistic(np.arange(seeds))
     if np.isinf(value):
         other = value if all(statistic(np.array([i])) == value for i in range(seeds)) else None
-        return Measured(value, *((other, value) if value > 0 else (value, other)), note)
+        low, high = (other, value) if value > 0 else (value, other)
+        return Measured(value, low, high, note)
     low, high = transfer.bootstrap(statistic, seeds) or (None, None)
     missing = "" if low is not None else "no interval: one seed, or a diverged run"
     return Measured(value, low, high, "; ".join(filter(None, (note, missing))))

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from experiments.analysis import landscapes, style, transfer
@@ -103,7 +104,7 @@ def _limits(rows: Sequence[dict[str, transfer.Landscape]]) -> tuple[float, float
     return low, max(high, top + 0.03 * (top - low))
 
 
-def _ticks(ax: Any, axis: Axis, grid: np.ndarray) -> None:
+def _ticks(ax: Axes, axis: Axis, grid: np.ndarray) -> None:
     if axis.names:
         ax.set_xticks(grid, [axis.names[int(i)] for i in grid], rotation=60, fontsize=7)
 

@@ -58,7 +58,8 @@ def wide_accuracy(table: pd.DataFrame, parametrization: str) -> np.ndarray:
     """Accuracies (S,) of the carried runs, by seed."""
     wide = table[table["width"] == table["width"].max()]
     part = wide[wide["parametrization"] == parametrization].sort_values("seed")
-    return part[METRIC].where(~part["diverged"], 0.0).to_numpy()
+    accuracies: np.ndarray = part[METRIC].where(~part["diverged"], 0.0).to_numpy()
+    return accuracies
 
 
 def percent(values: np.ndarray) -> str:

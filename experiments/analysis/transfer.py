@@ -78,12 +78,14 @@ def grid_optimum(mean_loss: np.ndarray) -> np.ndarray:
 
     It means nothing for a size that diverged at every value; see `diverged_sizes`.
     """
-    return np.argmin(mean_loss, axis=1)
+    best: np.ndarray = np.argmin(mean_loss, axis=1)
+    return best
 
 
 def diverged_sizes(mean_loss: np.ndarray) -> np.ndarray:
     """Which sizes (W,) diverged at every value and have no optimum, from mean losses (W, R)."""
-    return np.isinf(mean_loss).all(axis=1)
+    lost: np.ndarray = np.isinf(mean_loss).all(axis=1)
+    return lost
 
 
 def fitted_optimum(log2lr: np.ndarray, mean_loss: np.ndarray) -> float:

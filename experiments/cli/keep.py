@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from experiments.cli.options import Data, Scale, console
-from experiments.declare import registry, scales
+from experiments.cli.options import DataOption, ScaleOption, console
+from experiments.declare import registry
+from experiments.declare.config import RunConfig
 from experiments.declare.data_sources import resolve_all
 from experiments.declare.product import Product
-from experiments.declare.scales import check_scale
+from experiments.declare.scales import Scale
 from experiments.errors import UserError
 from experiments.runs.places import results_dir
 from experiments.runs.store import STALE, Store
@@ -22,23 +24,23 @@ app = typer.Typer()
 @app.command(epilog="Example: `python -m experiments forget fig1 --stale`")
 def forget(
     name: Annotated[str, typer.Argument(help="A figure or table.")],
-    scale: Scale = "small",
-    data: Data = None,
+    scale: ScaleOption = "small",
+    data: DataOption = None,
     stale: Annotated[
         bool, typer.Option("--stale", help="Only runs made by other code or of other data.")
     ] = False,
 ) -> None:
     """Drop stored runs or a computation, so that the next workflow makes them again."""
-    checked, product = check_scale(scale), registry.product(name)
+    product = registry.product(name)
     if not product.sweeps:
-        console.print(_forget_computation(product, checked, stale))
+        console.print(_forget_computation(product, scale, stale))
         return
     source = resolve_all(data)[product.exhibit]
-    dropped = _forget_runs(product.runs(checked, source), Store(results_dir(checked)), stale)
+    dropped = _forget_runs(product.runs(scale, source), Store(results_dir(scale)), stale)
     console.print(f"{dropped} runs of {name} dropped")
 
 
-def _forget_computation(product: Product, scale: scales.Scale, stale: bool) -> str:
+def _forget_computation(product: Product, scale: Scale, stale: bool) -> str:
     from experiments.products.computing import forget, state
 
     if product.schematic:
@@ -51,7 +53,7 @@ def _forget_computation(product: Product, scale: scales.Scale, stale: bool) -> s
     return f"1 computation of {product.name} dropped"
 
 
-def _forget_runs(runs: Any, store: Store, stale: bool) -> int:
+def _forget_runs(runs: Sequence[RunConfig], store: Store, stale: bool) -> int:
     """Damaged runs are always dropped; with `stale` only those of other code, data or schema."""
     from experiments.products.doctor import DataNow
 
@@ -65,8 +67,8 @@ def _forget_runs(runs: Any, store: Store, stale: bool) -> int:
 
 @app.command(epilog="Examples: `python -m experiments doctor --mend`; with `--stale`")
 def doctor(
-    scale: Scale = "small",
-    data: Data = None,
+    scale: ScaleOption = "small",
+    data: DataOption = None,
     mend: Annotated[bool, typer.Option("--mend", help="Remove what is named.")] = False,
     stale: Annotated[
         bool, typer.Option("--stale", help="With --mend, runs of other code or data too.")
@@ -78,11 +80,10 @@ def doctor(
     """
     from experiments.products import doctor as doctors
 
-    checked = check_scale(scale)
     if stale and not mend:
         raise UserError("--stale says what --mend removes; give both")
-    found = doctors.examine(checked, resolve_all(data))
-    done = doctors.mend(found, checked, stale) if mend else {}
+    found = doctors.examine(scale, resolve_all(data))
+    done = doctors.mend(found, scale, stale) if mend else {}
     for finding in found:
         console.print(finding.line(done.get(finding), mend), soft_wrap=True, markup=False)
     wrong = sum(not finding.note for finding in found)
@@ -95,10 +96,10 @@ def doctor(
 
 @app.command(epilog="Example: `python -m experiments reference fig1`")
 def reference(
-    name: Annotated[str, typer.Argument(help="A figure or table.")], scale: Scale = "small"
+    name: Annotated[str, typer.Argument(help="A figure or table.")], scale: ScaleOption = "small"
 ) -> None:
     """Make a finished figure the committed reference, and bring the README's verdicts up to it."""
     from experiments.products import readme, reference
 
-    reference.make_reference(registry.product(name), check_scale(scale))
+    reference.make_reference(registry.product(name), scale)
     readme.update()

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Annotated, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table as RichTable
 
-from experiments.cli.options import Data, Jobs, Scale, console
-from experiments.declare import registry, scales
+from experiments.cli.options import DataOption, JobsOption, ScaleOption, console
+from experiments.declare import registry
 from experiments.declare.config import RunConfig
 from experiments.declare.data_sources import resolve_all
 from experiments.declare.family import Exhibit, Family
 from experiments.declare.product import Product
-from experiments.declare.scales import check_scale
+from experiments.declare.scales import Scale
 from experiments.errors import UserError
 from experiments.messages import duration, note
 from experiments.runs.places import results_dir
@@ -23,16 +24,18 @@ from experiments.runs.planning import plan as planned
 from experiments.runs.store import Store
 from experiments.runs.training import missing
 
+if TYPE_CHECKING:
+    from experiments.analysis.verdicts import Verdict
+
 app = typer.Typer()
 
 
 @app.command("list", epilog="Example: `python -m experiments list --scale paper`")
-def list_(scale: Scale = "small") -> None:
+def list_(scale: ScaleOption = "small") -> None:
     """List families, figures and tables."""
-    checked = check_scale(scale)
     table = RichTable("target", "family", "runs", "title", box=None, pad_edge=False)
     for product in registry.products().values():
-        runs = str(len(_runs(product, checked))) if product.sweeps else "none"
+        runs = str(len(_runs(product, scale))) if product.sweeps else "none"
         table.add_row(product.name, product.exhibit, runs, product.title)
     console.print(table)
     console.print(
@@ -47,13 +50,13 @@ def list_(scale: Scale = "small") -> None:
 )
 def show(
     name: Annotated[str, typer.Argument(help="A figure, a table or a family.")],
-    scale: Scale = "small",
+    scale: ScaleOption = "small",
 ) -> None:
     """Show what a figure trains or computes and claims, or which keys a family has."""
     if name in registry.exhibits():
         _show_exhibit(registry.exhibit(name))
     else:
-        _show_product(registry.product(name), check_scale(scale))
+        _show_product(registry.product(name), scale)
 
 
 def _show_exhibit(exhibit: Exhibit) -> None:
@@ -71,7 +74,7 @@ def _show_exhibit(exhibit: Exhibit) -> None:
     console.print(table)
 
 
-def _show_product(product: Product, scale: scales.Scale) -> None:
+def _show_product(product: Product, scale: Scale) -> None:
     console.print(f"{product.name}: {product.title}\n{product.cited}\n\n{product.caption}\n")
     if product.sweeps:
         _show_sweeps(product, scale)
@@ -91,12 +94,12 @@ def _show_product(product: Product, scale: scales.Scale) -> None:
         console.print(claims)
 
 
-def _runs(product: Product, scale: scales.Scale) -> tuple[RunConfig, ...]:
+def _runs(product: Product, scale: Scale) -> tuple[RunConfig, ...]:
     """Its runs on any of the data that it can use."""
     return product.runs(scale, next(iter(registry.exhibit(product.exhibit).data_sources), ""))
 
 
-def _show_sweeps(product: Product, scale: scales.Scale) -> None:
+def _show_sweeps(product: Product, scale: Scale) -> None:
     runs = _runs(product, scale)
     for sweep in product.sweeps:
         axes = RichTable("axis", "values", box=None, pad_edge=False)
@@ -110,14 +113,14 @@ def _show_sweeps(product: Product, scale: scales.Scale) -> None:
 @app.command(epilog="Example: `python -m experiments status fig1`")
 def status(
     name: Annotated[str | None, typer.Argument(help="One figure or table; all without it.")] = None,
-    scale: Scale = "small",
-    data: Data = None,
+    scale: ScaleOption = "small",
+    data: DataOption = None,
 ) -> None:
     """Show how many runs are done, diverged, damaged, or made by other code.
 
     A computation counts as one; what is drawn by code alone as none. `doctor` looks further.
     """
-    checked, sources = check_scale(scale), resolve_all(data)
+    sources = resolve_all(data)
     products = [registry.product(name)] if name else [*registry.products().values()]
     columns = ("target", "data", "done", "of", "diverged", "damaged", "other code", "time left")
     table = RichTable(*columns, box=None, pad_edge=False)
@@ -131,11 +134,11 @@ def status(
             table.add_row(product.name, "missing")
             continue
         counts = _runs_status if product.sweeps else _computation_status
-        table.add_row(product.name, source, *counts(product, checked, source))
+        table.add_row(product.name, source, *counts(product, scale, source))
     console.print(table)
 
 
-def _runs_status(product: Product, scale: scales.Scale, source: str) -> tuple[str, ...]:
+def _runs_status(product: Product, scale: Scale, source: str) -> tuple[str, ...]:
     store, speed = Store(results_dir(scale)), known()
     runs = product.runs(scale, source)
     found = [store.look(one.id) for one in runs]
@@ -150,7 +153,7 @@ def _runs_status(product: Product, scale: scales.Scale, source: str) -> tuple[st
     return (*map(str, counts), str(states["other code"]), duration(left))
 
 
-def _computation_status(product: Product, scale: scales.Scale, source: str) -> tuple[str, ...]:
+def _computation_status(product: Product, scale: Scale, source: str) -> tuple[str, ...]:
     from experiments.products.computing import state
 
     if product.schematic:
@@ -167,19 +170,19 @@ def _computation_status(product: Product, scale: scales.Scale, source: str) -> t
 @app.command(epilog="Examples: `python -m experiments claims fig1`; with `--reference`")
 def claims(
     name: Annotated[str, typer.Argument(help="A figure or table.")],
-    scale: Scale = "small",
+    scale: ScaleOption = "small",
     reference: Annotated[bool, typer.Option(help="The committed reference run.")] = False,
 ) -> None:
     """Show the verdicts on a figure's claims."""
     from experiments.analysis.verdicts import read
-    from experiments.products.tidy_tables import REFERENCE, claims_file
+    from experiments.products.tidy_tables import REFERENCE, Results, claims_file
 
     product = registry.product(name)
-    results = REFERENCE if reference else check_scale(scale)
+    results: Results = REFERENCE if reference else scale
     _print_verdicts(read(claims_file(product, results)))
 
 
-def _print_verdicts(verdicts: list[Any]) -> None:
+def _print_verdicts(verdicts: Sequence[Verdict]) -> None:
     from experiments.analysis.verdicts import measured_text, threshold_text
 
     color = {"holds": "green", "fails": "red", "not judged": "yellow"}
@@ -194,16 +197,16 @@ def _print_verdicts(verdicts: list[Any]) -> None:
 @app.command(epilog="Example: `python -m experiments draw fig1 --reference`")
 def draw(
     name: Annotated[str, typer.Argument(help="A figure or table.")],
-    scale: Scale = "small",
+    scale: ScaleOption = "small",
     reference: Annotated[bool, typer.Option(help="Redraw the committed reference run.")] = False,
 ) -> None:
     """Draw a figure from its table of runs, without training, and judge its claims."""
     from experiments.products import draw
-    from experiments.products.tidy_tables import REFERENCE
+    from experiments.products.tidy_tables import REFERENCE, Results
     from experiments.runs.places import figures_dir
 
     product = registry.product(name)
-    results = REFERENCE if reference else check_scale(scale)
+    results: Results = REFERENCE if reference else scale
     verdicts = draw.draw(product, results)
     console.print(f"{figures_dir(results) / name}.*", soft_wrap=True)
     _print_verdicts(verdicts)
@@ -212,16 +215,16 @@ def draw(
 @app.command(epilog="Examples: `python -m experiments plan fig1`; `plan --scale paper --again`")
 def plan(
     names: Annotated[list[str] | None, typer.Argument(help="Figures or tables; or all.")] = None,
-    scale: Scale = "small",
-    data: Data = None,
-    jobs: Jobs = CORES,
+    scale: ScaleOption = "small",
+    data: DataOption = None,
+    jobs: JobsOption = CORES,
     again: Annotated[bool, typer.Option("--again", help="Time this machine again.")] = False,
 ) -> None:
     """Predict how long training takes, from steps timed on this machine (about ten seconds, once).
 
     For runs in the store it shows what was predicted for the steps they did, and what they took.
     """
-    checked, sources = check_scale(scale), resolve_all(data)
+    sources = resolve_all(data)
     products = [*map(registry.product, names)] if names else [*registry.products().values()]
     if again:
         speed_file(jobs).unlink(missing_ok=True)
@@ -236,7 +239,7 @@ def plan(
                 raise
             note(f"{product.name}: {error}")
             continue
-        runs, store = product.runs(checked, source), Store(results_dir(checked))
+        runs, store = product.runs(scale, source), Store(results_dir(scale))
         found = planned(runs, store, measured(runs, jobs), jobs)
         happened = ("", "", "")
         if found.took:

@@ -11,7 +11,6 @@ import time
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 from experiments.declare.product import Product
 from experiments.declare.references import load
@@ -70,7 +69,7 @@ def state(product: Product, folder: Path) -> str:
     if not all(path.exists() for path in tables):
         return "missing"
     try:
-        code: list[Any] = [pq.read_table(path) for path in tables][-1]["code_version"].to_pylist()
+        code: list[str] = [pq.read_table(path) for path in tables][-1]["code_version"].to_pylist()
     except (OSError, ValueError, KeyError):
         return "damaged"
     if product.computation and code != [computing_version(product.computation)]:

@@ -31,6 +31,7 @@ from experiments.runs.store import (
     STALE,
     DamagedRunError,
     OtherSchemaError,
+    Provenance,
     Record,
     Store,
     Stored,
@@ -158,7 +159,7 @@ def _runs(store: Store, looked: dict[str, Stored], scale: Scale) -> Iterator[Fin
     for one in looked.values():
         if one.state not in NAMED:
             continue
-        runs = () if one.state == "newer schema" else (one,)
+        runs: tuple[Stored, ...] = () if one.state == "newer schema" else (one,)
         _, holds, other = one.reason.rpartition(": holds run ")
         remedy = texts[one.state]
         if holds and not store.path(other).exists():
@@ -365,7 +366,7 @@ def _drop(one: Stored, store: Store) -> bool:
         lock.release()
 
 
-def _provenance(one: Stored) -> Any:
+def _provenance(one: Stored) -> Provenance | None:
     return one.record and one.record.provenance
 
 

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from experiments.analysis import text_table, verdicts
 from experiments.analysis.verdicts import Verdict
 from experiments.declare import registry
 from experiments.declare.product import Animation, Figure, Product, Table
 from experiments.declare.references import load
+from experiments.declare.scales import Scale
 from experiments.files import atomic_path, write_atomically
-from experiments.products.tidy_tables import claims_file, read_runs, read_table
+from experiments.products.tidy_tables import Results, claims_file, read_runs, read_table
 from experiments.runs.places import figures_dir
 
+if TYPE_CHECKING:
+    import pandas as pd
 
-def draw(product: Product, results: str) -> list[Verdict]:
+
+def draw(product: Product, results: Results) -> list[Verdict]:
     """Draw a product from its tidy table alone and judge its claims.
 
     Args:
@@ -42,7 +46,7 @@ def draw(product: Product, results: str) -> list[Verdict]:
     return found
 
 
-def seen(product: Product, runs: Any, results: str) -> Any:
+def seen(product: Product, runs: pd.DataFrame, results: Results) -> pd.DataFrame:
     """What a product is drawn and judged from: its runs, or the losses of their steps."""
     if not product.over_steps:
         return runs
@@ -50,7 +54,7 @@ def seen(product: Product, runs: Any, results: str) -> Any:
     return curves.merge(runs, on="id", validate="many_to_one")
 
 
-def _draw_figure(figure: Figure, runs: Any, foot: str, folder: Path) -> None:
+def _draw_figure(figure: Figure, runs: pd.DataFrame, foot: str, folder: Path) -> None:
     from matplotlib import pyplot as plt
 
     from experiments.analysis import style
@@ -68,7 +72,7 @@ def _draw_figure(figure: Figure, runs: Any, foot: str, folder: Path) -> None:
     plt.close("all")
 
 
-def _write_table(table: Table, runs: Any, foot: str, folder: Path) -> None:
+def _write_table(table: Table, runs: pd.DataFrame, foot: str, folder: Path) -> None:
     made: text_table.TextTable = load(table.render)(runs)
     if foot:
         made = replace(made, notes=(*made.notes, f"Here: {foot}."))
@@ -81,7 +85,7 @@ def _write_table(table: Table, runs: Any, foot: str, folder: Path) -> None:
         write_atomically(folder / f"{table.name}.{kind}", texts[kind].encode())
 
 
-def setting(product: Product, runs: Any, scale: str) -> str:
+def setting(product: Product, runs: pd.DataFrame, scale: Scale) -> str:
     """Data, size and scale of a product's tidy table, for its foot."""
     labels = registry.exhibit(product.exhibit).data_sources
     parts = [labels[source] for source in runs["data"].unique() if source] if "data" in runs else []

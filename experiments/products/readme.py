@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import get_args
 
 from experiments.analysis import text_table, verdicts
+from experiments.analysis.verdicts import Decision
 from experiments.declare import registry
 from experiments.declare.product import Figure, Product, Table
 from experiments.declare.references import load
@@ -15,7 +17,7 @@ from experiments.runs.places import ROOT
 BEGIN, END = "<!-- reference:begin -->", "<!-- reference:end -->"
 README, RESULTS = ROOT / "README.md", ROOT / "docs" / "results.md"
 SHOWN = "fig1"  # in the README itself
-VERDICTS = ("holds", "fails", "not judged")
+VERDICTS: tuple[Decision, ...] = get_args(Decision)
 
 
 def _there() -> list[Product]:
