@@ -32,7 +32,7 @@ def winner(table: pd.DataFrame, parametrization: str, keys: Sequence[str]) -> pd
     own = narrow[narrow["parametrization"] == parametrization]
     part = own if len(own) else narrow
     if part["diverged"].all():
-        raise UserError("every run of the search diverged; mend its space in spec.py")
+        raise UserError("every run of the search diverged; fix its space in spec.py")
     part = part.assign(**{METRIC: part[METRIC].where(~part["diverged"], 0.0)})
     means = part.groupby(list(keys), sort=True)[METRIC].mean().reset_index()
     best: pd.Series = means.loc[means[METRIC].idxmax()]

@@ -55,7 +55,7 @@ def _forget_computation(product: Product, scale: Scale, stale: bool) -> str:
 
 def _forget_runs(runs: Sequence[RunConfig], store: Store, stale: bool) -> int:
     """Damaged runs are always dropped; with `stale` only those of other code, data or schema."""
-    from experiments.products.doctor import DataNow
+    from experiments.products.doctor.runs import DataNow
 
     look = partial(store.look, data_now=DataNow() if stale else None)
     states = [(run.id, look(run.id).state) for run in runs]
@@ -65,32 +65,34 @@ def _forget_runs(runs: Sequence[RunConfig], store: Store, stale: bool) -> int:
     return len(drop)
 
 
-@app.command(epilog="Examples: `python -m experiments doctor --mend`; with `--stale`")
+@app.command(epilog="Examples: `python -m experiments doctor --fix`; with `--stale`")
 def doctor(
     scale: ScaleOption = "small",
     data: DataOption = None,
-    mend: Annotated[bool, typer.Option("--mend", help="Remove what is named.")] = False,
+    fix: Annotated[bool, typer.Option("--fix", help="Remove what is named.")] = False,
     stale: Annotated[
-        bool, typer.Option("--stale", help="With --mend, runs of other code or data too.")
+        bool, typer.Option("--stale", help="With --fix, runs of other code or data too.")
     ] = False,
 ) -> None:
     """Look for damaged, left-behind and outdated files; exit status 1 if something was found.
 
-    `--mend` removes only what the next workflow makes again or nobody needs.
+    `--fix` removes only what the next workflow makes again or nobody needs.
     """
-    from experiments.products import doctor as doctors
+    from experiments.products.doctor.examine import examine
+    from experiments.products.doctor.fix import fix as fixed
 
-    if stale and not mend:
-        raise UserError("--stale says what --mend removes; give both")
-    found = doctors.examine(scale, resolve_all(data))
-    done = doctors.mend(found, scale, stale) if mend else {}
+    if stale and not fix:
+        raise UserError("--stale says what --fix removes; give both")
+    resolve_all(data)  # data that cannot be had would look like data that cannot be compared
+    found = examine(scale)
+    done = fixed(found, scale, stale) if fix else {}
     for finding in found:
-        console.print(finding.line(done.get(finding), mend), soft_wrap=True, markup=False)
+        console.print(finding.line(done.get(finding), fix), soft_wrap=True, markup=False)
     wrong = sum(not finding.note for finding in found)
     if not wrong:
         console.print(f"results/{scale} is in order")
         return
-    console.print(f"{wrong} found, {sum(done.values())} mended" if mend else f"{wrong} found")
+    console.print(f"{wrong} found, {sum(done.values())} fixed" if fix else f"{wrong} found")
     raise typer.Exit(1)
 
 

@@ -37,5 +37,5 @@ def main() -> None:
         if error.errno not in STORAGE_ERRORS:
             raise
         where = f" {error.filename}" if error.filename else ""
-        note(f"error: {error.strerror}:{where}; free space or mend rights, then run it again")
+        note(f"error: {error.strerror}:{where}; free space or fix the rights, then run it again")
         sys.exit(2)

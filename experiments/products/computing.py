@@ -15,7 +15,8 @@ from pathlib import Path
 from experiments.declare.product import Product
 from experiments.declare.references import load
 from experiments.declare.scales import Scale
-from experiments.products.tidy_tables import write_frame
+from experiments.products.tidy_tables import read_provenance, write_frame
+from experiments.runs.store import State
 from experiments.runs.versions import computing_version, git_state
 
 
@@ -58,18 +59,15 @@ def compute(product: Product, scale: Scale, data: str, folder: Path) -> None:
     write_frame(folder / "runs.parquet", frame)
 
 
-def state(product: Product, folder: Path) -> str:
+def state(product: Product, folder: Path) -> State:
     """Whether the table of a product without sweeps is there: done, missing, damaged, other code.
 
     Other code: it was computed by other code than the checkout's. A schematic's table never is.
     """
-    import pyarrow.parquet as pq
-
-    tables = [folder / f"{table}.parquet" for table in product.tidy_tables]
-    if not all(path.exists() for path in tables):
+    if not all((folder / f"{table}.parquet").exists() for table in product.tidy_tables):
         return "missing"
     try:
-        code: list[str] = [pq.read_table(path) for path in tables][-1]["code_version"].to_pylist()
+        code = [row["code_version"] for row in read_provenance(product, folder)]
     except (OSError, ValueError, KeyError):
         return "damaged"
     if product.computation and code != [computing_version(product.computation)]:

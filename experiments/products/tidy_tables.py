@@ -69,6 +69,19 @@ def read_table(product: Product, results: Results, table: str) -> pd.DataFrame:
         raise _damaged(path, error, product, results) from None
 
 
+def read_provenance(product: Product, folder: Path) -> list[dict[str, Any]]:
+    """The rows of a product's provenance, after all its tables were read without an error.
+
+    Raises:
+        OSError, ValueError: if one of the tables is missing or damaged.
+    """
+    import pyarrow.parquet as pq
+
+    tables = {name: pq.read_table(folder / f"{name}.parquet") for name in product.tidy_tables}
+    rows: list[dict[str, Any]] = tables["provenance"].to_pylist()
+    return rows
+
+
 def _remedy(product: Product, results: Results) -> str:
     return f"run `snakemake {product.name}`" if results != REFERENCE else "see `git status`"
 
