@@ -83,7 +83,7 @@ def doctor(
 
     if stale and not fix:
         raise UserError("--stale says what --fix removes; give both")
-    resolve_all(data)  # data that cannot be had would look like data that cannot be compared
+    resolve_all(data)  # refuses unknown data and a missing MUPKIT_DATA
     found = examine(scale)
     done = fixed(found, scale, stale) if fix else {}
     for finding in found:

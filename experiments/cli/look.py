@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -19,7 +19,7 @@ from experiments.declare.scales import Scale
 from experiments.errors import UserError
 from experiments.messages import duration, note
 from experiments.runs.places import results_dir
-from experiments.runs.planning import CORES, known, measured, speed_file
+from experiments.runs.planning import CORES, Plan, known, measured, speed_file
 from experiments.runs.planning import plan as planned
 from experiments.runs.store import Store
 from experiments.runs.training import missing
@@ -53,7 +53,7 @@ def show(
     scale: ScaleOption = "small",
 ) -> None:
     """Show what a figure trains or computes and claims, or which keys a family has."""
-    if name in registry.exhibits():
+    if name in registry.exhibits() and name not in registry.products():
         _show_exhibit(registry.exhibit(name))
     else:
         _show_product(registry.product(name), scale)
@@ -61,17 +61,33 @@ def show(
 
 def _show_exhibit(exhibit: Exhibit) -> None:
     console.print(f"{exhibit.title} ({exhibit.name})\n")
-    if not isinstance(exhibit, Family):
+    if isinstance(exhibit, Family):
+        _show_keys(exhibit)
+    else:
         for product in exhibit.products:
             console.print(f"{product.name}: {product.title}", soft_wrap=True)
         console.print("\nIt trains nothing, so it has no keys.")
-        return
+    if exhibit.data_sources:
+        table = RichTable("data source", "shown as", box=None, pad_edge=False)
+        for data_source, label in exhibit.data_sources.items():
+            table.add_row(data_source, label)
+        console.print()
+        console.print(table)
+
+
+def _show_keys(family: Family) -> None:
     table = RichTable("key", "type", "in `run`", "meaning", box=None, pad_edge=False)
-    for key, field in exhibit.config.model_fields.items():
-        kind = str(field.annotation).replace("typing.", "").replace("<class '", "").rstrip("'>")
-        value = exhibit.example.get(key, None if field.is_required() else field.default)
-        table.add_row(key, kind, "" if value is None else str(value), field.description or "")
+    for key, field in family.config.model_fields.items():
+        value = family.example.get(key, None if field.is_required() else field.default)
+        shown = "" if value is None else str(value)
+        table.add_row(key, _type_name(field.annotation), shown, field.description or "")
     console.print(table)
+
+
+def _type_name(annotation: object) -> str:
+    if isinstance(annotation, type):
+        return annotation.__name__
+    return str(annotation).replace("typing.", "")
 
 
 def _show_product(product: Product, scale: Scale) -> None:
@@ -120,36 +136,51 @@ def status(
 
     A computation counts as one; what is drawn by code alone as none. `doctor` looks further.
     """
-    sources = resolve_all(data)
-    products = [registry.product(name)] if name else [*registry.products().values()]
     columns = ("target", "data", "done", "of", "diverged", "damaged", "other code", "time left")
     table = RichTable(*columns, box=None, pad_edge=False)
-    for product in products:
-        try:
-            source = sources[product.exhibit]
-        except UserError as error:
-            if name:
-                raise
-            note(f"{product.name}: {error}")
+    for product, data_source in _with_data([name] if name else [], data):
+        if data_source is None:
             table.add_row(product.name, "missing")
             continue
         counts = _runs_status if product.sweeps else _computation_status
-        table.add_row(product.name, source, *counts(product, scale, source))
+        table.add_row(product.name, data_source, *counts(product, scale, data_source))
     console.print(table)
+
+
+def _with_data(names: Sequence[str], data: str | None) -> Iterator[tuple[Product, str | None]]:
+    """Figures and tables with their data source, None with a note where the data cannot be had.
+
+    Args:
+        names: of figures and tables; all without them.
+        data: requested data source.
+
+    Raises:
+        UserError: if the data of a named one cannot be had.
+    """
+    found = resolve_all(data)
+    products = map(registry.product, names) if names else registry.products().values()
+    for product in products:
+        data_source = None
+        try:
+            data_source = found[product.exhibit]
+        except UserError as error:
+            if names:
+                raise
+            note(f"{product.name}: {error}")
+        yield product, data_source
 
 
 def _runs_status(product: Product, scale: Scale, source: str) -> tuple[str, ...]:
     store, speed = Store(results_dir(scale)), known()
     runs = product.runs(scale, source)
     found = [store.look(one.id) for one in runs]
-    for one in found:
-        if one.reason:
-            note(f"{one.state}: {one.reason}")
+    unreadable = [one for one in found if one.record is None and one.state != "missing"]
+    for one in unreadable:
+        note(f"{one.state}: {one.reason}")
     states = Counter(one.state for one in found)
     records = [one.record for one in found if one.record]
     left = sum(map(speed.seconds, missing(runs, store)))
-    unread = sum(bool(one.reason) for one in found)
-    counts = (len(records), len(runs), sum(r.diverged for r in records), unread)
+    counts = (len(records), len(runs), sum(r.diverged for r in records), len(unreadable))
     return (*map(str, counts), str(states["other code"]), duration(left))
 
 
@@ -159,12 +190,9 @@ def _computation_status(product: Product, scale: Scale, source: str) -> tuple[st
     if product.schematic:
         return ("0", "0")
     found = state(product, results_dir(scale) / product.name)
-    done, damaged, other = (
-        found in ("done", "other code"),
-        found == "damaged",
-        found == "other code",
-    )
-    return (str(int(done)), "1", "", str(int(damaged)), str(int(other)))
+    counts = [found in states for states in (("done", "other code"), ("damaged",), ("other code",))]
+    done, damaged, other = (str(int(count)) for count in counts)
+    return (done, "1", "", damaged, other)
 
 
 @app.command(epilog="Examples: `python -m experiments claims fig1`; with `--reference`")
@@ -224,28 +252,23 @@ def plan(
 
     For runs in the store it shows what was predicted for the steps they did, and what they took.
     """
-    sources = resolve_all(data)
-    products = [*map(registry.product, names)] if names else [*registry.products().values()]
     if again:
         speed_file(jobs).unlink(missing_ok=True)
     head = ("target", "runs to train", "stored", f"time on {jobs} cores")
     columns = (*head, "stored: predicted", "took", "took / predicted")
     table = RichTable(*columns, box=None, pad_edge=False)
-    for product in filter(lambda p: p.sweeps, products):
-        try:
-            source = sources[product.exhibit]
-        except UserError as error:
-            if names:
-                raise
-            note(f"{product.name}: {error}")
-            continue
-        runs, store = product.runs(scale, source), Store(results_dir(scale))
-        found = planned(runs, store, measured(runs, jobs), jobs)
-        happened = ("", "", "")
-        if found.took:
-            ratio = f"{found.took / found.predicted:.2f}"
-            happened = (duration(found.predicted), duration(found.took), ratio)
-        counts = (str(found.to_train), str(found.stored), duration(found.seconds))
-        table.add_row(product.name, *counts, *happened)
+    for product, data_source in _with_data(names or [], data):
+        if product.sweeps and data_source is not None:
+            runs, store = product.runs(scale, data_source), Store(results_dir(scale))
+            row = _plan_row(planned(runs, store, measured(runs, jobs), jobs))
+            table.add_row(product.name, *row)
     console.print(table)
     console.print("\nTimes of stored runs are of one core, of the steps that were done.")
+
+
+def _plan_row(found: Plan) -> tuple[str, ...]:
+    counts = (str(found.to_train), str(found.stored), duration(found.seconds))
+    if not found.took:
+        return (*counts, "", "", "")
+    ratio = f"{found.took / found.predicted:.2f}"
+    return (*counts, duration(found.predicted), duration(found.took), ratio)

@@ -20,7 +20,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
-for part in (look, train, keep):
+for panel, part in {"Look": look, "Train": train, "Keep": keep}.items():
+    for command in part.app.registered_commands:
+        command.rich_help_panel = panel
     app.add_typer(part.app)
 
 STORAGE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ from experiments.declare import registry
 from experiments.declare.product import Animation, Figure, Product, Table
 from experiments.declare.references import load
 from experiments.declare.scales import Scale
+from experiments.errors import UserError
 from experiments.files import atomic_path, write_atomically
 from experiments.products.tidy_tables import Results, claims_file, read_runs, read_table
 from experiments.runs.places import figures_dir
@@ -85,10 +87,28 @@ def _write_table(table: Table, runs: pd.DataFrame, foot: str, folder: Path) -> N
         write_atomically(folder / f"{table.name}.{kind}", texts[kind].encode())
 
 
+def _data_labels(product: Product, data_sources: Iterable[str]) -> list[str]:
+    """What the exhibit calls its data; nothing for "", which stands for no data."""
+    declared = registry.exhibit(product.exhibit).data_sources
+    labels = []
+    for data_source in filter(None, data_sources):
+        if data_source not in declared:
+            raise UserError(
+                f"{product.name}: {product.exhibit} does not declare the data source "
+                f"{data_source!r} of its runs; add it to data_sources in "
+                f"experiments/families/{product.exhibit}/spec.py"
+            )
+        labels.append(declared[data_source])
+    return labels
+
+
 def setting(product: Product, runs: pd.DataFrame, scale: Scale) -> str:
-    """Data, size and scale of a product's tidy table, for its foot."""
-    labels = registry.exhibit(product.exhibit).data_sources
-    parts = [labels[source] for source in runs["data"].unique() if source] if "data" in runs else []
+    """Data, size and scale of a product's tidy table, for its foot.
+
+    Raises:
+        UserError: if its exhibit does not declare the data source of a run.
+    """
+    parts = _data_labels(product, runs["data"].unique()) if "data" in runs else []
 
     def one(key: str, text: str) -> None:
         if key in runs and runs[key].nunique() == 1:

@@ -38,9 +38,10 @@ def tables(store: Store, looked: dict[str, Stored]) -> Iterator[Finding]:
         folder = store.folder / name
         if not folder.is_dir() or not any(folder.iterdir()):
             continue
-        trouble = (
-            _trained(product, folder, looked) if product.sweeps else _computed(product, folder)
-        )
+        if product.sweeps:
+            trouble = _trained(product, folder, looked)
+        else:
+            trouble = _computed(product, folder)
         if trouble:
             yield _finding(trouble, product, folder)
         elif _older(folder / "claims.json", folder / "runs.parquet"):

@@ -14,7 +14,7 @@ from experiments.declare import registry
 from experiments.errors import UserError
 from experiments.products.doctor import examine as examining
 from experiments.products.doctor import folders
-from experiments.products.doctor.examine import examine as examine_scale
+from experiments.products.doctor.examine import examine
 from experiments.products.doctor.finding import Finding
 from experiments.products.doctor.fix import fix
 from experiments.products.doctor.runs import DataNow
@@ -50,23 +50,23 @@ def ids(folder: Store) -> list[str]:
     return sorted(p.stem for p in (folder.folder / "runs").glob("[0-9a-f]*"))
 
 
-def examine(folder: Store) -> list[Finding]:
-    return examine_scale("smoke")
+def examined(folder: Store) -> list[Finding]:
+    return examine("smoke")
 
 
 def found(folder: Store, words: str, *, note: bool = False) -> Finding:
     """The only finding, which says these words."""
-    (one,) = examine(folder)
+    (one,) = examined(folder)
     assert words in one.text
     assert one.note == note
     return one
 
 
 def fixed(folder: Store, *, stale: bool = False) -> None:
-    findings = examine(folder)
+    findings = examined(folder)
     done = fix(findings, "smoke", stale)
     assert all(done.values())
-    assert examine(folder) == []
+    assert examined(folder) == []
 
 
 def change(folder: Store, index: int = 0, **provenance) -> None:
@@ -75,7 +75,7 @@ def change(folder: Store, index: int = 0, **provenance) -> None:
 
 
 def test_a_healthy_folder(folder, capsys) -> None:
-    assert examine(folder) == []
+    assert examined(folder) == []
     keep.doctor("smoke", "wikipedia_sample")
     assert capsys.readouterr().out == "results/smoke is in order\n"
 
@@ -85,7 +85,7 @@ def test_replays_are_not_left_behind_but_their_temporaries_are(folder) -> None:
     replays.mkdir()
     for suffix in ("parquet", "png"):
         (replays / f"0123456789abcdef.{suffix}").write_bytes(b"")
-    assert examine(folder) == []
+    assert examined(folder) == []
     left = replays / ".0123456789abcdef.png.abcd_123.png"
     left.write_bytes(b"")
     found(folder, left.name)
@@ -95,7 +95,7 @@ def test_replays_are_not_left_behind_but_their_temporaries_are(folder) -> None:
 
 def test_no_folder_is_in_order(folder, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(examining, "results_dir", lambda scale: tmp_path / "nowhere" / "smoke")
-    assert examine(folder) == []
+    assert examined(folder) == []
 
 
 def test_a_truncated_run(folder) -> None:
@@ -144,12 +144,12 @@ def test_left_behind_temporaries_and_locks_but_not_held_ones(folder, tmp_path) -
         folder.claim("0" * 16),
         files.atomic_path(folder.folder / "fig1" / "curves.parquet") as living,
     ):
-        assert {f.files[0] for f in examine(folder)} == set(left)
-        fix(examine(folder), "smoke", False)
+        assert {f.files[0] for f in examined(folder)} == set(left)
+        fix(examined(folder), "smoke", False)
         assert living.exists()
         living.write_bytes((folder.folder / "fig1" / "curves.parquet").read_bytes())
     assert not any(path.exists() for path in left)
-    assert examine(folder) == []
+    assert examined(folder) == []
 
 
 def test_checkpoints(folder) -> None:
@@ -157,7 +157,7 @@ def test_checkpoints(folder) -> None:
     checkpoints.mkdir()
     unfinished = checkpoints / f"{'0' * 16}.safetensors"
     unfinished.write_bytes(b"")
-    assert examine(folder) == []
+    assert examined(folder) == []
     orphan = checkpoints / f"{ids(folder)[0]}.safetensors"
     orphan.write_bytes(b"")
     found(folder, "checkpoint of a finished run")
@@ -166,7 +166,7 @@ def test_checkpoints(folder) -> None:
     foreign = checkpoints / "best model.pt"
     foreign.write_bytes(b"")
     assert not found(folder, "not the name of a checkpoint").fixable
-    fix(examine(folder), "smoke", True)
+    fix(examined(folder), "smoke", True)
     assert foreign.exists()
 
 
@@ -181,25 +181,25 @@ def test_another_schema(folder, schema, stays) -> None:
     rewrite(path, lambda meta: meta.update(schema=schema, news="of another version"))
     one = found(folder, f"written with schema {schema}")
     assert one.fixable != stays
-    fix(examine(folder), "smoke", False)
+    fix(examined(folder), "smoke", False)
     assert path.exists()
-    fix(examine(folder), "smoke", True)
+    fix(examined(folder), "smoke", True)
     assert path.exists() == stays
 
 
 def test_other_code_goes_with_stale_alone(folder, monkeypatch) -> None:
     monkeypatch.setattr("experiments.runs.store.code_version", lambda family: "newer")
     found(folder, "2 runs made by other code")
-    assert fix(examine(folder), "smoke", False) == {}
+    assert fix(examined(folder), "smoke", False) == {}
     assert len(ids(folder)) == 2
-    fix(examine(folder), "smoke", True)
+    fix(examined(folder), "smoke", True)
     assert ids(folder) == []
 
 
 def test_other_data_go_with_stale_alone_also_by_forget(folder, monkeypatch) -> None:
     monkeypatch.setattr(DataNow, "__call__", lambda self, record: "changed")
     found(folder, "2 runs made with other data")
-    assert fix(examine(folder), "smoke", False) == {}
+    assert fix(examined(folder), "smoke", False) == {}
     runs = registry.product("fig1").runs("smoke", "wikitext2")
     assert keep._forget_runs(runs, folder, True) == 2
     assert ids(folder) == []
@@ -277,7 +277,7 @@ def test_a_run_that_was_fixed_meanwhile_or_is_being_trained_stays(folder) -> Non
     path = folder.path(ids(folder)[0])
     whole = path.read_bytes()
     path.write_bytes(whole[:-20])
-    findings = examine(folder)
+    findings = examined(folder)
     with folder.claim(path.stem):
         assert list(fix(findings, "smoke", False).values()) == [False]
     path.write_bytes(whole)
@@ -288,7 +288,7 @@ def test_a_run_that_was_fixed_meanwhile_or_is_being_trained_stays(folder) -> Non
 def test_nothing_is_fixed_under_a_running_workflow(folder) -> None:
     (folder.folder / "locks").mkdir()
     (folder.folder / "locks" / f"{'0' * 16}.lock").write_text("")
-    findings = examine(folder)
+    findings = examined(folder)
     with (
         files.FileLock(folder.folder / ".workflow.lock"),
         pytest.raises(UserError, match="a workflow runs in"),
