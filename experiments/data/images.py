@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -152,7 +152,7 @@ def _of_hub(source: str) -> Arrays:
     return _decoded(source, rows)
 
 
-def _decoded(source: str, rows: dict[str, Iterator[tuple[str, bytes, int]]]) -> Arrays:
+def _decoded(source: str, rows: Mapping[str, Iterator[tuple[str, bytes, int]]]) -> Arrays:
     """Images as (N, 3, H, W) and their labels, numbered from 0 in the order of the originals."""
     from PIL import Image
 

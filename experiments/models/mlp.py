@@ -75,7 +75,8 @@ class Mlp(nn.Module):
         """Outputs (B, K) of images (B, C, H, W)."""
         x_BI = images_BCHW.flatten(1)
         x_BD = self.activation(self.input(x_BI) * self.options.input_mult**0.5)
-        return self.readout(self.activation(self.hidden(x_BD)))
+        outputs_BK: Tensor = self.readout(self.activation(self.hidden(x_BD)))
+        return outputs_BK
 
     @torch.no_grad()
     def init_weights(self) -> None:

@@ -111,7 +111,8 @@ class ResNet(nn.Module):
         """Logits (B, K) of images (B, C, H, W), at least 8 x 8."""
         x_BCHW = self.layer3(self.layer2(self.layer1(self.prep(images_BCHW))))
         x_BD = F.adaptive_max_pool2d(x_BCHW, 1).flatten(1)
-        return self.readout(x_BD)
+        logits_BK: Tensor = self.readout(x_BD)
+        return logits_BK
 
     @torch.no_grad()
     def init_weights(self) -> None:

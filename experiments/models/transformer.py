@@ -5,8 +5,9 @@ Axes: B batch, L sequence, D d_model, H n_head, K d_k, W d_head (of values), F d
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -84,7 +85,8 @@ class Attention(nn.Module):
         )
         logits_BHLL = (q_BHLK * self.scale) @ k_BHLK.transpose(-1, -2) + mask_LL
         y_BHLW = logits_BHLL.softmax(-1) @ v_BHLW
-        return self.out(y_BHLW.transpose(1, 2).flatten(2))
+        y_BLD: Tensor = self.out(y_BHLW.transpose(1, 2).flatten(2))
+        return y_BLD
 
 
 class FeedForward(nn.Module):
@@ -94,10 +96,12 @@ class FeedForward(nn.Module):
         super().__init__()
         self.up = nn.Linear(shape.d_model, shape.d_ffn, bias=options.bias)
         self.down = nn.Linear(shape.d_ffn, shape.d_model, bias=options.bias)
-        self.activation = {"relu": F.relu, "gelu": F.gelu}[options.activation]
+        activations: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "gelu": F.gelu}
+        self.activation = activations[options.activation]
 
     def forward(self, x_BLD: Tensor) -> Tensor:
-        return self.down(self.activation(self.up(x_BLD)))
+        y_BLD: Tensor = self.down(self.activation(self.up(x_BLD)))
+        return y_BLD
 
 
 class Block(nn.Module):
@@ -119,7 +123,8 @@ class Block(nn.Module):
             y_BLD = self.feed_forward(self.feed_forward_norm(x_BLD))
             return torch.add(x_BLD, y_BLD, alpha=self.branch_mult)
         x_BLD = self.attention_norm(x_BLD + self.attention(x_BLD, mask_LL))
-        return self.feed_forward_norm(x_BLD + self.feed_forward(x_BLD))
+        x_BLD = self.feed_forward_norm(x_BLD + self.feed_forward(x_BLD))
+        return x_BLD
 
 
 class Transformer(nn.Module):
@@ -139,7 +144,9 @@ class Transformer(nn.Module):
         self.final_norm = nn.LayerNorm(shape.d_model) if options.norm == "pre" else nn.Identity()
         if options.tied:
             self.readout: mupkit.MuReadout = mupkit.MuSharedReadout(
-                self.word.weight, bias=options.bias, output_mult=options.output_mult
+                cast(nn.Parameter, self.word.weight),
+                bias=options.bias,
+                output_mult=options.output_mult,
             )
         else:
             self.readout = mupkit.MuReadout(
@@ -159,7 +166,8 @@ class Transformer(nn.Module):
         mask_LL = self.mask_LL[:length, :length]
         for block in self.blocks:
             x_BLD = block(x_BLD, mask_LL)
-        return self.readout(self.final_norm(x_BLD))
+        logits_BLV: Tensor = self.readout(self.final_norm(x_BLD))
+        return logits_BLV
 
     def adam_factor(self, name: str) -> float:
         """What Adam's rate of a parameter is multiplied by, beside its factor of width."""

@@ -88,7 +88,8 @@ class ConvNorm(nn.Module):
         self.norm = nn.BatchNorm2d(fan_out)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
-        return self.norm(self.conv(x_BCHW))
+        y_BCHW: Tensor = self.norm(self.conv(x_BCHW))
+        return y_BCHW
 
 
 class Bottleneck(nn.Module):
@@ -135,7 +136,8 @@ class WideResNet(nn.Module):
         if not self.options.small_images:
             x_BCHW = F.max_pool2d(x_BCHW, 3, stride=2, padding=1)
         x_BD = F.adaptive_avg_pool2d(self.blocks(x_BCHW), 1).flatten(1)
-        return self.readout(x_BD)
+        logits_BK: Tensor = self.readout(x_BD)
+        return logits_BK
 
     @torch.no_grad()
     def init_weights(self) -> None:
