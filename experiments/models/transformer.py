@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import mupkit
+from experiments.models.building import Model, build
 from mupkit import init
 
 
@@ -127,7 +128,7 @@ class Block(nn.Module):
         return x_BLD
 
 
-class Transformer(nn.Module):
+class Transformer(Model):
     """Decoder-only language model. Build it with `build_transformer`, which parametrizes it.
 
     Source: Tensor Programs V, Definition 4.1 and Appendix B.1.
@@ -205,13 +206,5 @@ def build_transformer(
         options: everything else.
         base: the dimensions at which µP equals SP; None for SP.
     """
-    model = Transformer(shape, options, base.d_k if base else None)
-    if base is None:
-        mupkit.set_base_shapes(model, None, rescale_params=False)
-    else:
-        with torch.device("meta"):
-            base_model = Transformer(base, options, base.d_k)
-            delta_model = Transformer(base.all_different(), options, base.d_k)
-        mupkit.set_base_shapes(model, base_model, delta=delta_model, rescale_params=False)
-    model.init_weights()
-    return model
+    base_d_k = base.d_k if base else None
+    return build(lambda shape: Transformer(shape, options, base_d_k), shape, base)
