@@ -159,10 +159,9 @@ def _runs(store: Store, looked: dict[str, Stored], scale: Scale) -> Iterator[Fin
         if one.state not in NAMED:
             continue
         runs = () if one.state == "newer schema" else (one,)
-        _, holds, other = one.reason.rpartition(": holds run ")
         remedy = texts[one.state]
-        if holds and not store.path(other).exists():
-            remedy = f"renamed to {other}, which is missing"
+        if one.holds and not store.path(one.holds).exists():
+            remedy = f"renamed to {one.holds}, which is missing"
         yield Finding(one.reason, remedy, runs=runs, stale=one.state in STALE)
     for state, text in (
         ("other code", "made by other code than this checkout's"),
@@ -252,13 +251,13 @@ def _tables(store: Store, looked: dict[str, Stored], scale: Scale) -> Iterator[F
         made = tuple(folder / f for f in ("scale.json", "claims.json") if (folder / f).exists())
         wrong = _trained(product, folder, looked) if product.sweeps else _state(product, folder)
         if wrong:
-            broken = () if "older" in wrong else tuple(sorted(folder.glob("*.parquet")))
+            broken = tuple(sorted(folder.glob("*.parquet"))) if wrong.unusable else ()
             again = "gathers" if product.sweeps else "measures"
             yield Finding(
-                f"{folder}: {wrong}",
+                f"{folder}: {wrong.text}",
                 f"removed, the next workflow {again} them again",
                 (*made, *broken),
-                stale="other code" in wrong,
+                stale=wrong.stale,
             )
         elif _older(folder / "claims.json", folder / "runs.parquet"):
             yield Finding(
@@ -268,34 +267,46 @@ def _tables(store: Store, looked: dict[str, Stored], scale: Scale) -> Iterator[F
             )
 
 
-def _state(product: Product, folder: Path) -> str:
-    found = computing.state(product, folder)
-    texts = {"damaged": "damaged tables", "other code": "tables measured by other code"}
-    return texts.get(found, "")
+@dataclass(frozen=True)
+class _Wrong:
+    """What is wrong with a product's tables; whether `mend` removes them, too, and with `stale`."""
+
+    text: str
+    unusable: bool = True
+    stale: bool = False
 
 
-def _trained(product: Product, folder: Path, looked: dict[str, Stored]) -> str:
+def _state(product: Product, folder: Path) -> _Wrong | None:
+    texts = {
+        "damaged": _Wrong("damaged tables"),
+        "other code": _Wrong("tables measured by other code", stale=True),
+    }
+    return texts.get(computing.state(product, folder))
+
+
+def _trained(product: Product, folder: Path, looked: dict[str, Stored]) -> _Wrong | None:
     """What is wrong with tables of runs; what they say of each run is held against the store."""
     import pyarrow.parquet as pq
 
     paths = [folder / f"{table}.parquet" for table in product.tidy_tables]
     if not all(path.exists() for path in paths):
-        return "" if not any(path.exists() for path in paths) else "incomplete tables"
+        return _Wrong("incomplete tables") if any(path.exists() for path in paths) else None
     try:
         rows: list[dict[str, Any]] = [pq.read_table(path) for path in paths][-1].to_pylist()
         json.loads((folder / "scale.json").read_text(encoding="utf-8"))
         stored = {row["id"]: (row["finished_at"], row["seconds"]) for row in rows}
     except FileNotFoundError:  # the workflow makes them again
-        return ""
+        return None
     except (OSError, ValueError, KeyError):
-        return "damaged tables"
+        return _Wrong("damaged tables")
     for run_id, said in stored.items():
         record = looked[run_id].record if run_id in looked else None
         if record is not None:
             provenance = record.provenance
             if said != (provenance.finished_at, provenance.seconds):
-                return f"tables are older than their runs ({run_id} was trained since)"
-    return ""
+                text = f"tables are older than their runs ({run_id} was trained since)"
+                return _Wrong(text, unusable=False)
+    return None
 
 
 def _older(path: Path, than: Path) -> bool:
