@@ -18,7 +18,7 @@ from experiments.declare.scales import check_scale
 from experiments.errors import UserError
 from experiments.messages import duration, note
 from experiments.runs.places import results_dir
-from experiments.runs.planning import CORES, known, measured, speed_file
+from experiments.runs.planning import CORES, known, speed_file, timed
 from experiments.runs.planning import plan as planned
 from experiments.runs.store import Store
 from experiments.runs.training import missing
@@ -237,7 +237,7 @@ def plan(
             note(f"{product.name}: {error}")
             continue
         runs, store = product.runs(checked, source), Store(results_dir(checked))
-        found = planned(runs, store, measured(runs, jobs), jobs)
+        found = planned(runs, store, timed(runs, jobs), jobs)
         happened = ("", "", "")
         if found.took:
             ratio = f"{found.took / found.predicted:.2f}"
