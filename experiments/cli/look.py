@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -19,7 +19,7 @@ from experiments.declare.scales import Scale
 from experiments.errors import UserError
 from experiments.messages import duration, note
 from experiments.runs.places import results_dir
-from experiments.runs.planning import CORES, Plan, known, measured, speed_file
+from experiments.runs.planning import CORES, Plan, known, speed_file, timed
 from experiments.runs.planning import plan as planned
 from experiments.runs.store import Store
 from experiments.runs.training import missing
@@ -138,7 +138,8 @@ def status(
     """
     columns = ("target", "data", "done", "of", "diverged", "damaged", "other code", "time left")
     table = RichTable(*columns, box=None, pad_edge=False)
-    for product, data_source in _with_data([name] if name else [], data):
+    products = [registry.product(name)] if name else [*registry.products().values()]
+    for product, data_source in _with_data(products, data, strict=bool(name)):
         if data_source is None:
             table.add_row(product.name, "missing")
             continue
@@ -147,27 +148,28 @@ def status(
     console.print(table)
 
 
-def _with_data(names: Sequence[str], data: str | None) -> Iterator[tuple[Product, str | None]]:
-    """Figures and tables with their data source, None with a note where the data cannot be had.
+def _with_data(
+    products: Sequence[Product], data: str | None, strict: bool
+) -> list[tuple[Product, str | None]]:
+    """Products with their data sources; None, after a note, where the data cannot be had.
 
     Args:
-        names: of figures and tables; all without them.
+        products: figures and tables.
         data: requested data source.
-
-    Raises:
-        UserError: if the data of a named one cannot be had.
+        strict: whether missing data are an error instead.
     """
-    found = resolve_all(data)
-    products = map(registry.product, names) if names else registry.products().values()
+    sources = resolve_all(data)
+    found: list[tuple[Product, str | None]] = []
     for product in products:
         data_source = None
         try:
-            data_source = found[product.exhibit]
+            data_source = sources[product.exhibit]
         except UserError as error:
-            if names:
+            if strict:
                 raise
             note(f"{product.name}: {error}")
-        yield product, data_source
+        found.append((product, data_source))
+    return found
 
 
 def _runs_status(product: Product, scale: Scale, source: str) -> tuple[str, ...]:
@@ -252,15 +254,18 @@ def plan(
 
     For runs in the store it shows what was predicted for the steps they did, and what they took.
     """
-    if again:
-        speed_file(jobs).unlink(missing_ok=True)
     head = ("target", "runs to train", "stored", f"time on {jobs} cores")
     columns = (*head, "stored: predicted", "took", "took / predicted")
     table = RichTable(*columns, box=None, pad_edge=False)
-    for product, data_source in _with_data(names or [], data):
-        if product.sweeps and data_source is not None:
+    products = [*map(registry.product, names)] if names else [*registry.products().values()]
+    trained = [product for product in products if product.sweeps]
+    found = _with_data(trained, data, strict=bool(names))
+    if again:
+        speed_file(jobs).unlink(missing_ok=True)
+    for product, data_source in found:
+        if data_source is not None:
             runs, store = product.runs(scale, data_source), Store(results_dir(scale))
-            row = _plan_row(planned(runs, store, measured(runs, jobs), jobs))
+            row = _plan_row(planned(runs, store, timed(runs, jobs), jobs))
             table.add_row(product.name, *row)
     console.print(table)
     console.print("\nTimes of stored runs are of one core, of the steps that were done.")

@@ -65,7 +65,7 @@ def _remove(path: Path) -> bool:
 
 
 def _drop(one: Stored, store: Store) -> bool:
-    """Drop a run unless a process trains it or its file has changed since it was looked at."""
+    """Drop a run, or give it its own name, unless it is being trained or has changed meanwhile."""
     lock = store.lock(one.id)
     Path(lock.lock_file).parent.mkdir(exist_ok=True)
     try:
@@ -73,27 +73,21 @@ def _drop(one: Stored, store: Store) -> bool:
     except Timeout:
         return False
     try:
-        unchanged = _unchanged(one, store)
-        if unchanged and not _renamed(store, one.id):
-            store.remove(one.id)
-        return unchanged
+        now = store.look(one.id)
+        if not _same(now, one):
+            return False
+        if misnamed(now, store):
+            store.path(now.id).rename(store.path(now.holds))
+        else:
+            store.remove(now.id)
+        return True
     finally:
         with suppress(OSError):
             Path(lock.lock_file).unlink()
         lock.release()
 
 
-def _unchanged(one: Stored, store: Store) -> bool:
-    now = store.look(one.id)
-    if one.record is None or now.record is None:
-        return now.state == one.state
-    return now.record.provenance == one.record.provenance
-
-
-def _renamed(store: Store, run_id: str) -> bool:
-    """Give a whole run that is stored under another id its own name; whether it was so."""
-    other = misnamed(store, run_id)
-    if other is None:
-        return False
-    store.path(run_id).rename(store.path(other))
-    return True
+def _same(now: Stored, before: Stored) -> bool:
+    if now.record is None or before.record is None:
+        return now.state == before.state
+    return now.record.provenance == before.record.provenance

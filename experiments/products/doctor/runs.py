@@ -16,13 +16,10 @@ from experiments.products.doctor.folders import files_in
 from experiments.runs.store import (
     RUN_ID,
     STALE,
-    DamagedRunError,
-    OtherSchemaError,
     Record,
     State,
     Store,
     Stored,
-    read_file,
 )
 
 CLOCK_SLACK = timedelta(minutes=1)
@@ -92,20 +89,15 @@ def _unreadable(store: Store, looked: dict[str, Stored]) -> Iterator[Finding]:
         if one.state == "newer schema":
             yield Finding(one.reason, "not touched")
         elif one.state in ("damaged", "older schema"):
-            other = misnamed(store, one.id)
             remedy = "removed, the next workflow trains it again"
-            if other is not None:
-                remedy = f"renamed to {other}, which is missing"
+            if misnamed(one, store):
+                remedy = f"renamed to {one.holds}, which is missing"
             yield Finding(one.reason, remedy, runs=(one,), stale=one.state in STALE)
 
 
-def misnamed(store: Store, run_id: str) -> str | None:
-    """The id of another run that is stored whole under this one, if its own file is missing."""
-    try:
-        found = read_file(store.path(run_id)).id
-    except (DamagedRunError, OtherSchemaError):
-        return None
-    return None if found == run_id or store.path(found).exists() else found
+def misnamed(one: Stored, store: Store) -> bool:
+    """Whether the file holds another run whole, and that run has no file of its own."""
+    return bool(one.holds) and not store.path(one.holds).exists()
 
 
 def _many(stored: Sequence[Stored], text: str) -> str:
