@@ -1,7 +1,7 @@
-"""A search at a narrow width whose winner is carried to a wide one: runs, table, claims.
+"""A search at a narrow width and its winner at a wide one: runs, table, claims.
 
 Tidy tables hold the narrow and the wide runs; both are judged by their accuracy on held-out images,
-0 for a run that diverged.
+which is 0 for a run that diverged.
 """
 
 from __future__ import annotations

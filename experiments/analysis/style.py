@@ -87,7 +87,7 @@ def save_animation(animation: FuncAnimation, title: str, caption: str, path: Pat
         animation.save(temporary, writer=PillowWriter(fps=SLOW), dpi=100)  # type: ignore[arg-type]
     with matplotlib.rc_context({"svg.fonttype": "path", "animation.embed_limit": 50}):
         player = animation.to_jshtml(fps=SLOW, default_mode="reflect")  # type: ignore[arg-type]
-    player = re.sub(r"<link[^>]*>", "", player)  # a font of icons from the net: signs instead
+    player = re.sub(r"<link[^>]*>", "", player)  # it loads icons from the net; signs replace them
     for icon, sign in ICONS.items():
         player = player.replace(f'<i class="fa fa-{icon}"></i>', sign)
     page = (

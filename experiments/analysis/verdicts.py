@@ -39,10 +39,10 @@ class Verdict:
 
 
 def judge(claim: Claim, runs: pd.DataFrame, scale: Scale) -> Verdict:
-    """Measure a claim on the tidy table of runs and hold it against its threshold.
+    """Measure a claim on the tidy table of runs and compare it with its threshold.
 
     At `smoke` a claim is measured, so that the code runs, but not judged. An infinite value is
-    judged, but a verdict has no number for it, so its note says it.
+    judged, but a verdict has no number for it, so its note says so.
     """
     measured: Measured = load(claim.measure)(runs)
     decision, note = decide(claim, measured), measured.note

@@ -27,7 +27,7 @@ def forget(
     scale: ScaleOption = "small",
     data: DataOption = None,
     stale: Annotated[
-        bool, typer.Option("--stale", help="Only runs made by other code or of other data.")
+        bool, typer.Option("--stale", help="Only runs made by other code or with other data.")
     ] = False,
 ) -> None:
     """Drop stored runs or a computation, so that the next workflow makes them again."""
@@ -100,7 +100,7 @@ def doctor(
 def reference(
     name: Annotated[str, typer.Argument(help="A figure or table.")], scale: ScaleOption = "small"
 ) -> None:
-    """Make a finished figure the committed reference, and bring the README's verdicts up to it."""
+    """Make a finished figure the committed reference, and update the README's verdicts."""
     from experiments.products import readme, reference
 
     reference.make_reference(registry.product(name), scale)

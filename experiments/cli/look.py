@@ -52,7 +52,7 @@ def show(
     name: Annotated[str, typer.Argument(help="A figure, a table or a family.")],
     scale: ScaleOption = "small",
 ) -> None:
-    """Show what a figure trains or computes and claims, or which keys a family has."""
+    """Show what a figure trains or computes and claims, or the keys and data of a family."""
     if name in registry.exhibits() and name not in registry.products():
         _show_exhibit(registry.exhibit(name))
     else:
@@ -111,7 +111,7 @@ def _show_product(product: Product, scale: Scale) -> None:
 
 
 def _runs(product: Product, scale: Scale) -> tuple[RunConfig, ...]:
-    """Its runs on any of the data that it can use."""
+    """Its runs on the usual data source, if it has one."""
     return product.runs(scale, next(iter(registry.exhibit(product.exhibit).data_sources), ""))
 
 
@@ -134,7 +134,7 @@ def status(
 ) -> None:
     """Show how many runs are done, diverged, damaged, or made by other code.
 
-    A computation counts as one; what is drawn by code alone as none. `doctor` looks further.
+    A computation counts as one run, and what code alone draws as none. `doctor` looks further.
     """
     columns = ("target", "data", "done", "of", "diverged", "damaged", "other code", "time left")
     table = RichTable(*columns, box=None, pad_edge=False)
@@ -230,7 +230,7 @@ def draw(
     scale: ScaleOption = "small",
     reference: Annotated[bool, typer.Option(help="Redraw the committed reference run.")] = False,
 ) -> None:
-    """Draw a figure from its table of runs, without training, and judge its claims."""
+    """Draw a figure from its tidy table, without training, and judge its claims."""
     from experiments.products import draw
     from experiments.products.tidy_tables import REFERENCE, Results
     from experiments.runs.places import figures_dir
@@ -244,7 +244,9 @@ def draw(
 
 @app.command(epilog="Examples: `python -m experiments plan fig1`; `plan --scale paper --again`")
 def plan(
-    names: Annotated[list[str] | None, typer.Argument(help="Figures or tables; or all.")] = None,
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Figures or tables; all without any.")
+    ] = None,
     scale: ScaleOption = "small",
     data: DataOption = None,
     jobs: JobsOption = CORES,
@@ -252,7 +254,7 @@ def plan(
 ) -> None:
     """Predict how long training takes, from steps timed on this machine (about ten seconds, once).
 
-    For runs in the store it shows what was predicted for the steps they did, and what they took.
+    For stored runs it compares the prediction for the steps that they did with what they took.
     """
     head = ("target", "runs to train", "stored", f"time on {jobs} cores")
     columns = (*head, "stored: predicted", "took", "took / predicted")
@@ -268,7 +270,7 @@ def plan(
             row = _plan_row(planned(runs, store, timed(runs, jobs), jobs))
             table.add_row(product.name, *row)
     console.print(table)
-    console.print("\nTimes of stored runs are of one core, of the steps that were done.")
+    console.print("\nTimes of stored runs are of one core and of the steps that were done.")
 
 
 def _plan_row(found: Plan) -> tuple[str, ...]:

@@ -49,7 +49,7 @@ def draw(product: Product, results: Results) -> list[Verdict]:
 
 
 def seen(product: Product, runs: pd.DataFrame, results: Results) -> pd.DataFrame:
-    """What a product is drawn and judged from: its runs, or the losses of their steps."""
+    """The table that a product is drawn and judged from: a row per run, or per step of each run."""
     if not product.over_steps:
         return runs
     curves = read_table(product, results, "curves")

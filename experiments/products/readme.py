@@ -1,4 +1,4 @@
-"""What is generated of the documents: results of the reference, in short and in full."""
+"""The generated parts of the documents: results of the reference, in short and in full."""
 
 from __future__ import annotations
 
@@ -59,9 +59,9 @@ def _place(product: Product) -> tuple[bool, int, str]:
 
 
 def _part(product: Product, root: str) -> str:
-    """Heading, picture or table, caption, and what there is of setting and verdicts.
+    """Heading, picture or table, caption, and setting and verdicts if there are any.
 
-    `root` is the way from the page to the project's root.
+    `root` leads from the page to the project's root.
     """
     runs, scale = tidy_tables.read_runs(product, tidy_tables.REFERENCE)
     parts = [f"### {product.name}: {product.title}"]

@@ -1,4 +1,4 @@
-"""Tidy tables of a product, written and read, and where they are."""
+"""Where the tidy tables of a product are, how they are written and read."""
 
 from __future__ import annotations
 
