@@ -245,8 +245,6 @@ def main() -> None:
         print(json.dumps(worker(kind, int(width), int(threads))))
         return
     sys.path.insert(0, str(ROOT))
-    from experiments.families.transformer_wikitext2.config import flops
-
     variants = [v for v in VARIANTS if v not in arguments.without]
     apart = ("ours", "ours, one process alone", "limit", "limit, bfloat16")
     others = [v for v in variants if v not in apart]
@@ -259,7 +257,7 @@ def main() -> None:
         rounds = [{v: measure(v, width) for v in variants} for _ in range(arguments.rounds)]
         times = [{v: found["seconds"] for v, found in one.items()} for one in rounds]
         config = config_of(width)
-        gflop = 1e-9 * flops(config) / config.steps
+        gflop = 1e-9 * config.flops() / config.steps
         rate = [gflop / (r["ours"] * CORES) for r in times]
         cells = [str(width), spread([1e3 * r["ours"] for r in times])]
         cells += [spread([r["ours"] / r[v] for r in times]) for v in others]

@@ -66,6 +66,7 @@ class Round:
         from experiments.runs import grouping, places
         from experiments.runs.store import Store
 
+        self.product = registry.product(FIGURE)
         self.data = data_sources.resolve_all()
         self.groups, needed = grouping.groups(SCALE, self.data)
         self.todo = needed[FIGURE]
@@ -76,7 +77,6 @@ class Round:
         self.seconds = 1.0
         self.expected: dict[str, bytes] = {}
         self.orphans = 0
-        self.product = registry.product(FIGURE)
 
     def train(self) -> None:
         """What the jobs of a workflow do, in this process."""
@@ -84,7 +84,7 @@ class Round:
 
         for group in self.todo:
             done = self.results / "groups" / f"{group}.done"
-            train.train(group, FIGURE, SCALE, None, 1, done)
+            train.train(group, [FIGURE], SCALE, None, 1, done)
 
     def forked(self) -> int:
         """A process of its own that trains; its id."""
@@ -113,7 +113,7 @@ class Round:
         """The collected tables; they are made anew."""
         from experiments.products import collect
 
-        collect.collect(FIGURE, SCALE, self.data)
+        collect.collect(self.product, SCALE, self.data[self.product.exhibit])
         folder = self.results / FIGURE
         return {name: (folder / f"{name}.parquet").read_bytes() for name in TABLES}
 

@@ -4,13 +4,14 @@
 
 `snakemake fig1` at the scale small, Snakemake, store and pictures included, in this checkout, which
 must have no runs yet (use a fresh clone). Before and after it stock PyTorch (as in `engine.py`)
-does steps of every width, one thread a process on every core or all threads in one, whichever is
-faster; what the same sweep would take it is the number of steps that were trained times its step,
+does steps of every width, one thread per process on every core or all threads in one, whichever is
+faster. The time that the same sweep would take it is the number of trained steps times its step,
 with nothing added for its start, its data or its results.
 """
 
 from __future__ import annotations
 
+import argparse
 import os
 import statistics
 import subprocess
@@ -30,6 +31,9 @@ def stock_steps(widths: list[int]) -> dict[int, float]:
 
 def main() -> None:
     """Run both and print what was measured."""
+    argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    ).parse_args()
     sys.path.insert(0, str(engine.ROOT))
     import pandas as pd
 
@@ -39,8 +43,8 @@ def main() -> None:
     folder = places.results_dir(SCALE)
     if (folder / "runs").exists():
         sys.exit(f"{folder} holds runs; run this in a fresh clone")
-    source = data_sources.resolve_all()[registry.owner(FIGURE).name]
-    runs = registry.product(FIGURE).runs(SCALE, source)
+    product = registry.product(FIGURE)
+    runs = product.runs(SCALE, data_sources.resolve_all()[product.exhibit])
     widths = sorted({run.width for run in runs})
     before = stock_steps(widths)
     command = (sys.executable, "-m", "snakemake", FIGURE, "--config", f"scale={SCALE}")

@@ -41,12 +41,11 @@ def task_of(model: str, width: int):
     from experiments.families.mlp_cifar10.spec import FAMILY as MLP
     from experiments.families.resnet_cifar10.spec import FAMILY as RESNET
 
-    experiment = {"mlp": MLP, "resnet": RESNET}[model]
-    data = experiment.source(None)
-    config = experiment.config.make(
-        **{**experiment.example, "width": width, "data": data, "log2lr": -6.0}
+    family = {"mlp": MLP, "resnet": RESNET}[model]
+    config = family.config.make(
+        **{**family.example, "width": width, "data": family.resolve_data(), "log2lr": -6.0}
     )
-    return config, load(experiment.task)(config)
+    return config, load(config.task)(config)
 
 
 def ours(model: str, width: int, compiled: bool = False) -> Callable[[], object]:
@@ -179,8 +178,6 @@ def main() -> None:
         print(json.dumps(worker(kind, model, int(width), int(threads))))
         return
     sys.path.insert(0, str(ROOT))
-    from experiments.runs.grouping import flops
-
     theirs = (*STOCK, "ours, compiled")
     head = ["model", "width", "ours, ms a step", *theirs, "the limit over stock"]
     head += ["peak memory, MB", "stock's"]
@@ -194,7 +191,7 @@ def main() -> None:
             cells = [model, str(width), spread([1e3 * r["ours"] for r in times])]
             cells += [spread([r["ours"] / r[v] for r in times]) for v in theirs]
             config, _ = task_of(model, width)
-            gflop = 1e-9 * flops(config) / config.steps
+            gflop = 1e-9 * config.flops() / config.steps
             cells.append(spread([gflop * r["limit"] / min(r[v] for v in STOCK) for r in times]))
             cells += [
                 spread([one[v]["megabytes"] for one in rounds], 0)

@@ -1,4 +1,4 @@
-"""Pictures of coordinate checks; `mupkit.coord_check` names them by a string."""
+"""Pictures of coordinate checks; `mupkit` names them by strings."""
 
 from __future__ import annotations
 
@@ -9,15 +9,25 @@ import matplotlib.lines
 import matplotlib.pyplot as plt
 import matplotlib.ticker
 import numpy as np
+import pandas as pd
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from experiments.analysis.style import subplots
 
 ROLE_COLOR = {"input": "#4c72b0", "hidden": "#2a7f62", "output": "#c8853d"}
+VERDICT_COLOR = {"fails": "#c44e52", "undecided": "#dd8452", "ok": "#9aa5a0"}
+PANELS = {
+    "activation": "activations at initialization",
+    "change": "their change after the last step",
+    "update": "updates, relative to theory",
+}
+NAMED = 6  # of the failing tensors, those farthest from theory
 
 
-def coordinates(runs: Any) -> Figure:
-    """Coordinate sizes against width: a panel a step, a curve a module, both axes log2.
+def coordinates(runs: pd.DataFrame) -> Figure:
+    """Coordinate sizes against width: one panel per step, one curve per module, both axes log2.
 
     Args:
         runs: columns width, t (steps done), module, l1 (mean of absolute coordinates) and, if
@@ -34,20 +44,18 @@ def coordinates(runs: Any) -> Figure:
     )
     colors = plt.get_cmap("turbo")(np.linspace(0.05, 0.95, len(modules)))
     mean = runs.groupby(["t", "module", "width"])["l1"].mean()
-    mean = mean[mean > 0]  # a readout of zeros has no place on a log axis
+    mean = mean[mean > 0]  # a log axis has no place for a readout of zeros
     for ax, step in zip(axes[0], steps, strict=True):
         for module, color in zip(modules, colors, strict=True):
             if (step, module) in mean.index.droplevel("width"):
                 sizes = mean.loc[step, module]
                 ax.plot(sizes.index, sizes, ".-", color=color, label=str(module), ms=4, lw=1.1)
-        ax.set_xscale("log", base=2)
-        ax.set_yscale("log", base=2)
+        _log2_axes(ax)
         ax.set_title(f"t = {step}")
-        ax.set_xlabel("width")
         ax.xaxis.set_major_locator(matplotlib.ticker.LogLocator(base=4))
         ax.minorticks_off()
     axes[0, 0].set_ylabel("mean |coordinate|")
-    entries: dict[str, Any] = {}
+    entries: dict[str, Artist] = {}
     for ax in axes[0]:
         entries = {**dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True)), **entries}
     fig.legend(
@@ -59,24 +67,19 @@ def coordinates(runs: Any) -> Figure:
     return fig
 
 
-VERDICT_COLOR = {"fails": "#c44e52", "undecided": "#dd8452", "ok": "#9aa5a0"}
-
-
-PANELS = {
-    "activation": "activations at initialization",
-    "change": "their change after the last step",
-    "update": "updates, relative to theory",
-}
-
-
-NAMED = 6  # of the tensors that fail, those farthest from theory
+def _log2_axes(ax: Axes) -> None:
+    ax.set_xscale("log", base=2)
+    ax.set_yscale("log", base=2)
+    ax.set_xlabel("width")
+    ax.minorticks_off()
 
 
 def coordinate_check(report: Any) -> Figure:
-    """Size of every tensor against width, relative to the narrowest model; trouble is named.
+    """Size of every tensor against width, relative to the narrowest model; failing ones are named.
 
     Args:
-        report: of `mupkit.coord_check.coord_check`.
+        report: a `mupkit.coord_check.verdict.Report`. An import of the core here, even for its type
+            alone, would redraw every figure when the core changes.
     """
     fig, axes = subplots(1, 3, figsize=(9.6, 3.6), sharex=True, sharey=True)
     for ax, (kind, title) in zip(axes, PANELS.items(), strict=True):
@@ -101,11 +104,8 @@ def coordinate_check(report: Any) -> Figure:
             fontsize=7,
             color=VERDICT_COLOR["fails"],
         )
-        ax.set_xscale("log", base=2)
-        ax.set_yscale("log", base=2)
-        ax.minorticks_off()
+        _log2_axes(ax)
         ax.set_title(title, fontsize=9)
-        ax.set_xlabel("width")
     axes[0].set_ylabel("size, relative to the narrowest")
     handles = [
         matplotlib.lines.Line2D([], [], color=color, label=judgement)
@@ -116,7 +116,7 @@ def coordinate_check(report: Any) -> Figure:
 
 
 def _sizes(rows: Any, kind: str) -> dict[str, dict[int, float]]:
-    """Mean over seeds by tensor and width; updates over what theory expects of them."""
+    """Mean over seeds by tensor and width; updates are divided by the size that theory expects."""
     last = max((row.step for row in rows), default=0)
     found: dict[str, dict[int, list[float]]] = {}
     for row in rows:

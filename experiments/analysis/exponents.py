@@ -13,7 +13,7 @@ def exponent(sizes: pd.DataFrame) -> Measured:
     """Mean over seeds of each seed's slope, with Student's t interval of 95 %.
 
     Args:
-        sizes: positive, one row a width (the index), one column a seed.
+        sizes: positive; one row per width (the index), one column per seed.
     """
     slopes = np.polyfit(np.log2(sizes.index), np.log2(sizes.to_numpy()), 1)[0]
     value = float(slopes.mean())

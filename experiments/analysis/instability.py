@@ -1,4 +1,4 @@
-"""What the sizes of activations over a training say of its instability, and their picture.
+"""When the activations of an unstable training blew up, from their sizes, and their picture.
 
 Pure functions of the table that `experiments.runs.reverse` records (`Replay.trace`). No torch here.
 """
@@ -19,14 +19,14 @@ from experiments.analysis import style
 JUMP = 1.0  # nats above the lowest loss so far
 BLOW_UP = 10.0  # times the median of the sizes so far
 SETTLING = 10  # recorded steps at the start, in which activations find their size
-FROM_ZERO = 1.0  # stands for the median of what was 0 so far
-SOFTMAX = ".softmax"  # ends the name of what softmax reads
+FROM_ZERO = 1.0  # in place of a median where all sizes so far were 0
+SOFTMAX = ".softmax"  # ending of the name of a softmax's input
 NAMED_COLOR = ("#c44e52", "#dd8452", "#4c72b0")  # of the first activations that blew up
-EXPLODED = 3.0  # times the first loss: the picture has a log axis for it
+EXPLODED = 3.0  # times the first loss: beyond it the loss axis is logarithmic
 
 
 def jump(losses: Sequence[float]) -> int | None:
-    """The first step whose loss is more than `JUMP` above the lowest one before, or NaN."""
+    """The first step whose loss is more than `JUMP` above the lowest one before, or is NaN."""
     lowest = math.inf
     for step, loss in enumerate(losses):
         if not loss <= lowest + JUMP:
@@ -54,22 +54,22 @@ def outcome(losses: Sequence[float], diverged_step: int | None) -> str:
 
 
 def blow_ups(trace: pd.DataFrame) -> pd.DataFrame:
-    """When each activation blew up, and how far: the first to do so on top.
+    """When each activation blew up and by how much, the first one on top.
 
     An activation has blown up at the first recorded step at which its size exceeds `BLOW_UP` times
-    its median over the recorded steps before, or is not finite. Sizes of 0, as of a readout that
-    starts at zero, count in no median; where all were 0, it stands at `FROM_ZERO`, since in µP
-    coordinates are of the order of 1. The first `SETTLING` recorded steps are judged only if the
-    loss jumps among them: small activations may grow a hundredfold there in a healthy run.
+    its median over the recorded steps before, or is not finite. No median counts sizes of 0, such
+    as those of a readout that starts at zero; where all were 0, `FROM_ZERO` takes its place, since
+    coordinates in µP are of the order of 1. The first `SETTLING` recorded steps are judged only if
+    the loss jumps among them: small activations may grow a hundredfold there in a healthy run.
 
     Args:
         trace: columns step, tensor, size, loss.
 
     Returns:
-        Columns tensor, step (NaN if it never blew up) and growth (the largest size over that
-        median, or over the median of all where it never blew up; sizes of NaN are left out),
-        sorted by step, then by growth, then as the model computes. What only hands on another
-        activation, with the same size at all steps, has no row.
+        Columns tensor, step (NaN if it never blew up) and growth: the largest size, without NaN,
+        over that median, or over the median of all sizes if it never blew up. Rows are sorted by
+        step, then by growth, then in the model's order. An activation that has the sizes of an
+        earlier one at all steps has no row.
     """
     rows, start = [], _judged_from(trace)
     for tensor, sizes in _sizes(trace).items():
@@ -85,14 +85,14 @@ def _losses(trace: pd.DataFrame) -> pd.Series:
 
 
 def _sizes(trace: pd.DataFrame) -> pd.DataFrame:
-    """Recorded steps by activations, in the model's order; those that are equal once."""
+    """Recorded steps by activations, in the model's order; of equal ones the first."""
     recorded = trace.dropna(subset="tensor")
     sizes = recorded.pivot(index="step", columns="tensor", values="size")
     return sizes[recorded["tensor"].unique()].T.drop_duplicates().T
 
 
 def _judged_from(trace: pd.DataFrame) -> float:
-    """The first step at which a size that is finite may be a blow-up."""
+    """The first step at which a finite size may count as a blow-up."""
     recorded = trace.dropna(subset="tensor")["step"].unique()
     settled = recorded[SETTLING] if len(recorded) > SETTLING else math.inf
     jumped = jump(_losses(trace).tolist())
@@ -111,16 +111,16 @@ def _blow_up(sizes: pd.Series, start: float) -> tuple[float, float]:
 
 
 def label(tensor: str) -> str:
-    """A tensor's name for readers: what softmax reads are attention logits."""
+    """A tensor's name for readers: a softmax reads attention logits."""
     return tensor.replace(SOFTMAX, " logits")
 
 
 def draw(trace: pd.DataFrame, diverged_step: int | None = None) -> Figure:
-    """Loss over steps, and beside it the sizes of all activations, the first blown up in colour.
+    """Loss over steps beside the sizes of all activations; the first to blow up are in colour.
 
     Args:
         trace: columns step, tensor, size, loss.
-        diverged_step: at which the run ended because it diverged, or None.
+        diverged_step: the step at which the run diverged and ended, or None.
     """
     fig, (left, right) = style.subplots(1, 2, figsize=(9.2, 3.9))
     _loss_panel(left, _losses(trace), diverged_step)
@@ -135,7 +135,7 @@ def draw(trace: pd.DataFrame, diverged_step: int | None = None) -> Figure:
 
 
 def _loss_panel(ax: Axes, losses: pd.Series, diverged_step: int | None) -> None:
-    """The curve, a line at its jump, a cross above its end."""
+    """The loss curve, with a line at its jump and a cross above the end of a diverged run."""
     finite = losses[np.isfinite(losses)]
     ax.plot(finite.index, finite, color="#444444", lw=1.2)
     if not finite.empty and finite.max() > EXPLODED * finite.iloc[0]:
@@ -145,15 +145,22 @@ def _loss_panel(ax: Axes, losses: pd.Series, diverged_step: int | None) -> None:
         ax.axvline(jumped, color="#888888", ls="--", lw=1, label=f"jump at step {jumped}")
     if diverged_step is not None:
         name = f"diverged at step {diverged_step}"
-        at_top = {"transform": ax.get_xaxis_transform(), "clip_on": False}
-        ax.plot(diverged_step, 1.0, "x", color=NAMED_COLOR[0], label=name, **at_top)
+        ax.plot(
+            diverged_step,
+            1.0,
+            "x",
+            color=NAMED_COLOR[0],
+            label=name,
+            transform=ax.get_xaxis_transform(),  # at the top, whatever the losses are
+            clip_on=False,
+        )
     if jumped is not None or diverged_step is not None:
         ax.legend(fontsize=8)
     ax.set_ylabel("training loss (nats)")
 
 
 def _size_panel(ax: Axes, trace: pd.DataFrame) -> None:
-    """A curve for each activation; the first that blew up are named, with a dot where they did."""
+    """One curve per activation; the first that blew up are named, and a dot marks the step."""
     sizes = _sizes(trace)
     sizes = sizes.where(np.isfinite(sizes) & (sizes > 0))  # the rest has no place on a log axis
     ax.set_yscale("log")

@@ -1,4 +1,4 @@
-"""Loss over one hyperparameter, a curve a width, SP beside µP: pictures and claims of sweeps.
+"""Loss over one hyperparameter, one curve per width, SP beside µP: pictures and claims.
 
 Pure functions of the tidy table of runs.
 """
@@ -33,12 +33,12 @@ def draw_pair(
 def draw_pairs(
     pairs: Mapping[str, pd.DataFrame], ylabels: Mapping[str, str], width: str = "width"
 ) -> Figure:
-    """Panels of SP and µP side by side, a pair for each table; a pair shares its loss axis.
+    """Panels of SP and µP side by side, one pair per tidy table; a pair shares its loss axis.
 
     Args:
-        pairs: tables by heading; an only one may have the heading "".
+        pairs: tidy tables by heading; a single one may have the heading "".
         ylabels: by heading.
-        width: what the width is called in the legend.
+        width: its name in the legend.
     """
     count = len(pairs)
     fig, axes = style.subplots(
@@ -86,10 +86,10 @@ def _pair(left: Axes, right: Axes, runs: pd.DataFrame, short: bool, heading: str
 def curves(
     ax: Axes, scape: transfer.Landscape, show: Callable[[np.ndarray], np.ndarray] = np.asarray
 ) -> None:
-    """A curve with the range over seeds for each width; its best and divergences marked.
+    """One curve per width with its range over seeds; best points and divergences are marked.
 
     Args:
-        show: what is drawn of a loss, such as the accuracy of an error rate.
+        show: turns losses into what is drawn, such as error rates into accuracies.
     """
     colors = style.width_colors(list(scape.sizes))
     for width, losses in zip(scape.sizes, np.moveaxis(scape.losses, 1, 0), strict=True):
@@ -100,7 +100,7 @@ def curves(
         ax.fill_between(scape.grid, *band, color=color, alpha=0.2, lw=0)
         lost = np.isnan(mean)
         around = np.pad(lost, 1, constant_values=True)
-        alone = ~lost & around[:-2] & around[2:]  # between two divergences no line reaches it
+        alone = ~lost & around[:-2] & around[2:]  # no line reaches a point between two divergences
         ax.plot(scape.grid[alone], show(mean[alone]), ".", ms=4, color=color, zorder=2)
         ax.plot(
             scape.grid[lost],
@@ -130,20 +130,21 @@ def limits(scapes: Mapping[Any, transfer.Landscape]) -> tuple[float, float]:
 def over_seeds(statistic: Callable[[np.ndarray], float], seeds: int, note: str = "") -> Measured:
     """A statistic of seed indices for all seeds, with its bootstrap interval.
 
-    Where it is infinite, as with a model that diverged, so is the end of the interval on that side;
-    the other end is too if it is infinite for every seed alone.
+    If it is infinite, as for a model that diverged, the end of the interval on that side is, too,
+    and so is the other end if the statistic is infinite for every single seed.
     """
     value = statistic(np.arange(seeds))
     if np.isinf(value):
         other = value if all(statistic(np.array([i])) == value for i in range(seeds)) else None
-        return Measured(value, *((other, value) if value > 0 else (value, other)), note)
+        low, high = (other, value) if value > 0 else (value, other)
+        return Measured(value, low, high, note)
     low, high = transfer.bootstrap(statistic, seeds) or (None, None)
     missing = "" if low is not None else "no interval: one seed, or a diverged run"
     return Measured(value, low, high, "; ".join(filter(None, (note, missing))))
 
 
 def _best_rates(scape: transfer.Landscape) -> tuple[str, bool]:
-    """A note of the best grid point of each width, and whether all of them are inside the grid."""
+    """A note with each width's best grid point, and whether all of them are inside the grid."""
     mean = scape.losses.mean(axis=0)
     best, lost = transfer.grid_optimum(mean), transfer.diverged_sizes(mean)
     rates = [
@@ -165,8 +166,8 @@ def mup_optimum_range(runs: pd.DataFrame) -> Measured:
 def optimum_range(scape: transfer.Landscape) -> Measured:
     """How far apart the best grid points lie over the widths, in grid steps.
 
-    With an optimum at the edge of the grid the range is a lower bound: it is given beyond one step
-    and NaN otherwise. NaN if a width diverged at every rate.
+    With an optimum at the edge of the grid the range is a lower bound, which decides only if it
+    exceeds one step; otherwise the value is NaN. NaN, too, if a width diverged at every rate.
     """
     mean = scape.losses.mean(axis=0)
     best = transfer.grid_optimum(mean)

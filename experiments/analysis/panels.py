@@ -1,7 +1,7 @@
-"""Loss over several hyperparameters, across several dimensions: a panel each, pictures and claims.
+"""Loss over several hyperparameters and across several dimensions: pictures and claims.
 
-Every run of such a figure has all its hyperparameters and dimensions at their usual value, but for
-one hyperparameter and one dimension, which span a panel. Pure functions of the tidy table of runs.
+One hyperparameter and one dimension span a panel; in its runs, all others have their usual values.
+Pure functions of the tidy table of runs.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from experiments.analysis import landscapes, style, transfer
@@ -58,7 +59,7 @@ def landscape(
 
 
 def draw(runs: pd.DataFrame, layout: Layout, heads: Sequence[str] = ()) -> Figure:
-    """A row of panels for each dimension or parametrization, a column for each hyperparameter.
+    """One row of panels per dimension or parametrization, one column per hyperparameter.
 
     Args:
         runs: the tidy table.
@@ -95,7 +96,7 @@ def draw(runs: pd.DataFrame, layout: Layout, heads: Sequence[str] = ()) -> Figur
 
 
 def _limits(rows: Sequence[dict[str, transfer.Landscape]]) -> tuple[float, float]:
-    """As usual for landscapes, and above the mean losses of all named values, such as schedules."""
+    """The limits of landscapes, raised above the mean losses of named values, such as schedules."""
     panels = [(key, scape) for row in rows for key, scape in row.items()]
     low, high = landscapes.limits(dict(enumerate(scape for _, scape in panels)))
     means = [scape.losses.mean(axis=0) for key, scape in panels if AXES[key].names]
@@ -103,7 +104,7 @@ def _limits(rows: Sequence[dict[str, transfer.Landscape]]) -> tuple[float, float
     return low, max(high, top + 0.03 * (top - low))
 
 
-def _ticks(ax: Any, axis: Axis, grid: np.ndarray) -> None:
+def _ticks(ax: Axes, axis: Axis, grid: np.ndarray) -> None:
     if axis.names:
         ax.set_xticks(grid, [axis.names[int(i)] for i in grid], rotation=60, fontsize=7)
 
@@ -111,10 +112,10 @@ def _ticks(ax: Any, axis: Axis, grid: np.ndarray) -> None:
 def worst_regret(
     runs: pd.DataFrame, layout: Layout, row: tuple[str, str], keys: Sequence[str] = ()
 ) -> Measured:
-    """The largest regret of a row's hyperparameters: of the smallest model's best at the largest.
+    """The largest regret over a row's hyperparameters: the smallest model's best at the largest.
 
     Args:
-        keys: of the row's hyperparameters; all if empty.
+        keys: hyperparameters of the row; all if empty.
     """
     scapes = {key: landscape(runs, layout, key, row) for key in keys or layout.keys}
     return _regret(scapes)

@@ -1,7 +1,7 @@
-"""A search at a narrow width whose winner is carried to a wide one: runs, table, claims.
+"""A search at a narrow width and its winner at a wide one: runs, table, claims.
 
 Tidy tables hold the narrow and the wide runs; both are judged by their accuracy on held-out images,
-0 for a run that diverged.
+which is 0 for a run that diverged.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def winner(table: pd.DataFrame, parametrization: str, keys: Sequence[str]) -> pd
     own = narrow[narrow["parametrization"] == parametrization]
     part = own if len(own) else narrow
     if part["diverged"].all():
-        raise UserError("every run of the search diverged; mend its space in spec.py")
+        raise UserError("every run of the search diverged; fix its space in spec.py")
     part = part.assign(**{METRIC: part[METRIC].where(~part["diverged"], 0.0)})
     means = part.groupby(list(keys), sort=True)[METRIC].mean().reset_index()
     best: pd.Series = means.loc[means[METRIC].idxmax()]
@@ -58,7 +58,8 @@ def wide_accuracy(table: pd.DataFrame, parametrization: str) -> np.ndarray:
     """Accuracies (S,) of the carried runs, by seed."""
     wide = table[table["width"] == table["width"].max()]
     part = wide[wide["parametrization"] == parametrization].sort_values("seed")
-    return part[METRIC].where(~part["diverged"], 0.0).to_numpy()
+    accuracies: np.ndarray = part[METRIC].where(~part["diverged"], 0.0).to_numpy()
+    return accuracies
 
 
 def percent(values: np.ndarray) -> str:

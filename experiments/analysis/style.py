@@ -15,10 +15,11 @@ import numpy as np
 from matplotlib.animation import FuncAnimation, PillowWriter
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.typing import RcKeyType
 
 from experiments.files import atomic_path, write_atomically
 
-STYLE: dict[str, Any] = {
+STYLE: dict[RcKeyType, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 9,
     "axes.titlesize": 10,
@@ -33,11 +34,7 @@ STYLE: dict[str, Any] = {
     "svg.fonttype": "none",
     "figure.constrained_layout.use": True,
 }
-
-
-SLOW = 1.5  # frames a second
-
-
+SLOW = 1.5  # frames per second, which may be a fraction whatever Matplotlib's stubs say
 ICONS = {
     "minus": "&minus;",
     "fast-backward": "|&#9664;",
@@ -49,11 +46,7 @@ ICONS = {
     "fast-forward": "&#9654;|",
     "plus": "+",
 }
-
-
 COLOR = {"sp": "#c44e52", "mup": "#2a7f62"}
-
-
 NAME = {"sp": "Standard parametrization (SP)", "mup": "Maximal update parametrization (µP)"}
 
 
@@ -63,7 +56,7 @@ def subplots(rows: int = 1, columns: int = 1, **options: Any) -> tuple[Figure, A
     return plt.subplots(rows, columns, **options)
 
 
-def width_colors(widths: Sequence[int]) -> dict[int, Any]:
+def width_colors(widths: Sequence[int]) -> dict[int, tuple[float, float, float, float]]:
     """A colour for each width, dark for wide, from one map in all figures."""
     shades = np.linspace(0.85, 0.1, len(widths))
     return {w: plt.get_cmap("viridis")(s) for w, s in zip(sorted(widths), shades, strict=True)}
@@ -91,10 +84,10 @@ def save(fig: Figure, path: Path) -> None:
 def save_animation(animation: FuncAnimation, title: str, caption: str, path: Path) -> None:
     """Write an animation as path.gif and as path.html, a page of its own with a slider."""
     with atomic_path(path.with_suffix(".gif")) as temporary:
-        animation.save(temporary, writer=PillowWriter(fps=SLOW), dpi=100)
+        animation.save(temporary, writer=PillowWriter(fps=SLOW), dpi=100)  # type: ignore[arg-type]
     with matplotlib.rc_context({"svg.fonttype": "path", "animation.embed_limit": 50}):
-        player = animation.to_jshtml(fps=SLOW, default_mode="reflect")
-    player = re.sub(r"<link[^>]*>", "", player)  # a font of icons from the net: signs instead
+        player = animation.to_jshtml(fps=SLOW, default_mode="reflect")  # type: ignore[arg-type]
+    player = re.sub(r"<link[^>]*>", "", player)  # it loads icons from the net; signs replace them
     for icon, sign in ICONS.items():
         player = player.replace(f'<i class="fa fa-{icon}"></i>', sign)
     page = (

@@ -1,11 +1,12 @@
 """Transfer statistics: where the optimum is, how it moves with size, what a transfer costs.
 
-All functions take the losses of a sweep as an array (seeds S, sizes W, values R): of the widths or
-of another dimension that is scaled (depth, batch size), over the values of a hyperparameter, mostly
-the learning rate. A diverged run is infinity. Runs of one seed are paired, so intervals come from a
-bootstrap over whole seeds; with few seeds they are rough, and one seed has none.
+All functions take the losses of a sweep as an array (seeds S, sizes W, values R). The sizes are
+widths, or another dimension that is scaled (depth, batch size); the values are those of a
+hyperparameter, mostly the learning rate. The loss of a diverged run is infinity. Runs of one seed
+are paired, so intervals come from a bootstrap over whole seeds; with few seeds they are rough, and
+one seed has none.
 
-When they mislead is written in docs/statistics.md.
+docs/statistics.md says when they mislead.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ def landscape(
 
     Args:
         runs: with columns parametrization, seed, final_loss, diverged, `along` and `key`.
-        parametrization: whose runs.
+        parametrization: of the runs that count.
         key: column of the hyperparameter.
         along: column of the dimension that is scaled.
         place: where a value of the hyperparameter stands on its axis; by default its base-2
@@ -78,12 +79,14 @@ def grid_optimum(mean_loss: np.ndarray) -> np.ndarray:
 
     It means nothing for a size that diverged at every value; see `diverged_sizes`.
     """
-    return np.argmin(mean_loss, axis=1)
+    best: np.ndarray = np.argmin(mean_loss, axis=1)
+    return best
 
 
 def diverged_sizes(mean_loss: np.ndarray) -> np.ndarray:
     """Which sizes (W,) diverged at every value and have no optimum, from mean losses (W, R)."""
-    return np.isinf(mean_loss).all(axis=1)
+    lost: np.ndarray = np.isinf(mean_loss).all(axis=1)
+    return lost
 
 
 def fitted_optimum(log2lr: np.ndarray, mean_loss: np.ndarray) -> float:
@@ -159,10 +162,16 @@ def best_difference(left: np.ndarray, right: np.ndarray) -> float:
 def bootstrap(statistic: Callable[[np.ndarray], float], seeds: int) -> tuple[float, float] | None:
     """Percentile interval of a statistic of seed indices.
 
-    None with fewer than two seeds, and if the statistic of a resample is not finite. Nominally of
-    95 %, but far too narrow with few seeds, as percentile intervals are.
+    It takes every resample once where there are few enough, otherwise 2,000 random ones. Its
+    nominal level is 95 %, but with few seeds it is far too narrow, as percentile intervals are.
 
-    Every resample is taken once where there are few enough, otherwise 2,000 random ones.
+    Args:
+        statistic: of the indices of a resample (S,), dtype int.
+        seeds: how many there are.
+
+    Returns:
+        The two ends; None with fewer than two seeds, and if the statistic of a resample is not
+        finite.
     """
     if seeds < 2:
         return None
@@ -179,11 +188,11 @@ def bootstrap(statistic: Callable[[np.ndarray], float], seeds: int) -> tuple[flo
 
 
 def worst_widening(scape: Landscape, up_to: int) -> float:
-    """How much the worst step to the next width exceeds what seed noise allows; holds up to 1.
+    """The worst step to the next width, divided by what seed noise allows: noise explains up to 1.
 
-    For each rate up to index `up_to` and each pair of neighbouring widths, the mean over seeds of
-    loss(wider) - loss(narrower); the largest, divided by the one-sided Bonferroni bound of a
-    t-test with the variance pooled over all cells. Negative if wider is better everywhere.
+    A step is the mean over seeds of loss(wider) - loss(narrower), for a pair of neighbouring widths
+    and a rate up to index `up_to`. Noise allows the one-sided Bonferroni bound of a t-test with the
+    variance pooled over all cells. Negative if wider is better everywhere.
 
     The test takes the noise to be equal in all cells: where it grows with the rate, false alarms
     are more frequent, and one unstable cell loosens the bound for the others.
@@ -213,8 +222,8 @@ UNSTABLE = 0.5  # nats above a curve's best
 def onset(scape: Landscape, losses: np.ndarray | None = None) -> np.ndarray:
     """The lowest value of the grid, past the best, at which training is unstable, by size (W,).
 
-    Unstable is a mean loss of more than half a nat above the size's best, or a divergence. NaN
-    where that is not met in the grid, and where a size diverged at every value.
+    Training is unstable where a run diverged, or where the mean loss is more than half a nat above
+    the size's best. NaN where the grid has no such value, and where a size diverged at every value.
     """
     mean = (scape.losses if losses is None else losses).mean(axis=0)
     found = np.full(len(scape.sizes), np.nan)
@@ -246,7 +255,7 @@ def order_violated(curves: np.ndarray, allowed: np.ndarray | None = None) -> np.
 
 
 def noise_bound(curves: np.ndarray) -> np.ndarray:
-    """What a widening may seem to cost by seed noise at each time (T,), from losses (S, W, T).
+    """The apparent cost of a widening that seed noise allows by time (T,), from losses (S, W, T).
 
     The one-sided Bonferroni bound of a t-test over the pairs of neighbouring widths, with the
     variance of their paired differences pooled. Pairs with a diverged run are left out; infinity

@@ -7,14 +7,17 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
+
+import pandas as pd
 
 from experiments.declare.claims import Claim, Measured
 from experiments.declare.references import load
+from experiments.declare.scales import Scale
 from experiments.errors import UserError
 from experiments.files import write_atomically
 
-JUDGED_AT = ("small", "paper")
+JUDGED_AT: tuple[Scale, ...] = ("small", "paper")
 Decision = Literal["holds", "fails", "not judged"]
 
 
@@ -35,11 +38,11 @@ class Verdict:
     note: str
 
 
-def judge(claim: Claim, runs: Any, scale: str) -> Verdict:
-    """Measure a claim on the tidy table of runs and hold it against its threshold.
+def judge(claim: Claim, runs: pd.DataFrame, scale: Scale) -> Verdict:
+    """Measure a claim on the tidy table of runs and compare it with its threshold.
 
     At `smoke` a claim is measured, so that the code runs, but not judged. An infinite value is
-    judged, but a verdict has no number for it, so its note says it.
+    judged, but a verdict has no number for it, so its note says so.
     """
     measured: Measured = load(claim.measure)(runs)
     decision, note = decide(claim, measured), measured.note

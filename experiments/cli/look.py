@@ -3,36 +3,39 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Annotated, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table as RichTable
 
-from experiments.cli.options import Data, Jobs, Scale, console
-from experiments.declare import registry, scales
+from experiments.cli.options import DataOption, JobsOption, ScaleOption, console
+from experiments.declare import registry
 from experiments.declare.config import RunConfig
 from experiments.declare.data_sources import resolve_all
 from experiments.declare.family import Exhibit, Family
 from experiments.declare.product import Product
-from experiments.declare.scales import check_scale
+from experiments.declare.scales import Scale
 from experiments.errors import UserError
 from experiments.messages import duration, note
 from experiments.runs.places import results_dir
-from experiments.runs.planning import CORES, known, measured, speed_file
+from experiments.runs.planning import CORES, Plan, known, speed_file, timed
 from experiments.runs.planning import plan as planned
 from experiments.runs.store import Store
 from experiments.runs.training import missing
+
+if TYPE_CHECKING:
+    from experiments.analysis.verdicts import Verdict
 
 app = typer.Typer()
 
 
 @app.command("list", epilog="Example: `python -m experiments list --scale paper`")
-def list_(scale: Scale = "small") -> None:
+def list_(scale: ScaleOption = "small") -> None:
     """List families, figures and tables."""
-    checked = check_scale(scale)
     table = RichTable("target", "family", "runs", "title", box=None, pad_edge=False)
     for product in registry.products().values():
-        runs = str(len(_runs(product, checked))) if product.sweeps else "none"
+        runs = str(len(_runs(product, scale))) if product.sweeps else "none"
         table.add_row(product.name, product.exhibit, runs, product.title)
     console.print(table)
     console.print(
@@ -47,31 +50,47 @@ def list_(scale: Scale = "small") -> None:
 )
 def show(
     name: Annotated[str, typer.Argument(help="A figure, a table or a family.")],
-    scale: Scale = "small",
+    scale: ScaleOption = "small",
 ) -> None:
-    """Show what a figure trains or computes and claims, or which keys a family has."""
-    if name in registry.exhibits():
+    """Show what a figure trains or computes and claims, or the keys and data of a family."""
+    if name in registry.exhibits() and name not in registry.products():
         _show_exhibit(registry.exhibit(name))
     else:
-        _show_product(registry.product(name), check_scale(scale))
+        _show_product(registry.product(name), scale)
 
 
 def _show_exhibit(exhibit: Exhibit) -> None:
     console.print(f"{exhibit.title} ({exhibit.name})\n")
-    if not isinstance(exhibit, Family):
+    if isinstance(exhibit, Family):
+        _show_keys(exhibit)
+    else:
         for product in exhibit.products:
             console.print(f"{product.name}: {product.title}", soft_wrap=True)
         console.print("\nIt trains nothing, so it has no keys.")
-        return
+    if exhibit.data_sources:
+        table = RichTable("data source", "shown as", box=None, pad_edge=False)
+        for data_source, label in exhibit.data_sources.items():
+            table.add_row(data_source, label)
+        console.print()
+        console.print(table)
+
+
+def _show_keys(family: Family) -> None:
     table = RichTable("key", "type", "in `run`", "meaning", box=None, pad_edge=False)
-    for key, field in exhibit.config.model_fields.items():
-        kind = str(field.annotation).replace("typing.", "").replace("<class '", "").rstrip("'>")
-        value = exhibit.example.get(key, None if field.is_required() else field.default)
-        table.add_row(key, kind, "" if value is None else str(value), field.description or "")
+    for key, field in family.config.model_fields.items():
+        value = family.example.get(key, None if field.is_required() else field.default)
+        shown = "" if value is None else str(value)
+        table.add_row(key, _type_name(field.annotation), shown, field.description or "")
     console.print(table)
 
 
-def _show_product(product: Product, scale: scales.Scale) -> None:
+def _type_name(annotation: object) -> str:
+    if isinstance(annotation, type):
+        return annotation.__name__
+    return str(annotation).replace("typing.", "")
+
+
+def _show_product(product: Product, scale: Scale) -> None:
     console.print(f"{product.name}: {product.title}\n{product.cited}\n\n{product.caption}\n")
     if product.sweeps:
         _show_sweeps(product, scale)
@@ -91,12 +110,12 @@ def _show_product(product: Product, scale: scales.Scale) -> None:
         console.print(claims)
 
 
-def _runs(product: Product, scale: scales.Scale) -> tuple[RunConfig, ...]:
-    """Its runs on any of the data that it can use."""
+def _runs(product: Product, scale: Scale) -> tuple[RunConfig, ...]:
+    """Its runs on the usual data source, if it has one."""
     return product.runs(scale, next(iter(registry.exhibit(product.exhibit).data_sources), ""))
 
 
-def _show_sweeps(product: Product, scale: scales.Scale) -> None:
+def _show_sweeps(product: Product, scale: Scale) -> None:
     runs = _runs(product, scale)
     for sweep in product.sweeps:
         axes = RichTable("axis", "values", box=None, pad_edge=False)
@@ -110,76 +129,90 @@ def _show_sweeps(product: Product, scale: scales.Scale) -> None:
 @app.command(epilog="Example: `python -m experiments status fig1`")
 def status(
     name: Annotated[str | None, typer.Argument(help="One figure or table; all without it.")] = None,
-    scale: Scale = "small",
-    data: Data = None,
+    scale: ScaleOption = "small",
+    data: DataOption = None,
 ) -> None:
     """Show how many runs are done, diverged, damaged, or made by other code.
 
-    A computation counts as one; what is drawn by code alone as none. `doctor` looks further.
+    A computation counts as one run, and what code alone draws as none. `doctor` looks further.
     """
-    checked, sources = check_scale(scale), resolve_all(data)
-    products = [registry.product(name)] if name else [*registry.products().values()]
     columns = ("target", "data", "done", "of", "diverged", "damaged", "other code", "time left")
     table = RichTable(*columns, box=None, pad_edge=False)
-    for product in products:
-        try:
-            source = sources[product.exhibit]
-        except UserError as error:
-            if name:
-                raise
-            note(f"{product.name}: {error}")
+    products = [registry.product(name)] if name else [*registry.products().values()]
+    for product, data_source in _with_data(products, data, strict=bool(name)):
+        if data_source is None:
             table.add_row(product.name, "missing")
             continue
         counts = _runs_status if product.sweeps else _computation_status
-        table.add_row(product.name, source, *counts(product, checked, source))
+        table.add_row(product.name, data_source, *counts(product, scale, data_source))
     console.print(table)
 
 
-def _runs_status(product: Product, scale: scales.Scale, source: str) -> tuple[str, ...]:
+def _with_data(
+    products: Sequence[Product], data: str | None, strict: bool
+) -> list[tuple[Product, str | None]]:
+    """Products with their data sources; None, after a note, where the data cannot be had.
+
+    Args:
+        products: figures and tables.
+        data: requested data source.
+        strict: whether missing data are an error instead.
+    """
+    sources = resolve_all(data)
+    found: list[tuple[Product, str | None]] = []
+    for product in products:
+        data_source = None
+        try:
+            data_source = sources[product.exhibit]
+        except UserError as error:
+            if strict:
+                raise
+            note(f"{product.name}: {error}")
+        found.append((product, data_source))
+    return found
+
+
+def _runs_status(product: Product, scale: Scale, source: str) -> tuple[str, ...]:
     store, speed = Store(results_dir(scale)), known()
     runs = product.runs(scale, source)
     found = [store.look(one.id) for one in runs]
-    for one in found:
-        if one.reason:
-            note(f"{one.state}: {one.reason}")
+    unreadable = [one for one in found if one.record is None and one.state != "missing"]
+    for one in unreadable:
+        note(f"{one.state}: {one.reason}")
     states = Counter(one.state for one in found)
     records = [one.record for one in found if one.record]
     left = sum(map(speed.seconds, missing(runs, store)))
-    unread = sum(bool(one.reason) for one in found)
-    counts = (len(records), len(runs), sum(r.diverged for r in records), unread)
+    counts = (len(records), len(runs), sum(r.diverged for r in records), len(unreadable))
     return (*map(str, counts), str(states["other code"]), duration(left))
 
 
-def _computation_status(product: Product, scale: scales.Scale, source: str) -> tuple[str, ...]:
+def _computation_status(product: Product, scale: Scale, source: str) -> tuple[str, ...]:
     from experiments.products.computing import state
 
     if product.schematic:
         return ("0", "0")
     found = state(product, results_dir(scale) / product.name)
-    done, damaged, other = (
-        found in ("done", "other code"),
-        found == "damaged",
-        found == "other code",
-    )
-    return (str(int(done)), "1", "", str(int(damaged)), str(int(other)))
+    counts = [found in states for states in (("done", "other code"), ("damaged",), ("other code",))]
+    done, damaged, other = (str(int(count)) for count in counts)
+    return (done, "1", "", damaged, other)
 
 
 @app.command(epilog="Examples: `python -m experiments claims fig1`; with `--reference`")
 def claims(
     name: Annotated[str, typer.Argument(help="A figure or table.")],
-    scale: Scale = "small",
+    scale: ScaleOption = "small",
     reference: Annotated[bool, typer.Option(help="The committed reference run.")] = False,
 ) -> None:
     """Show the verdicts on a figure's claims."""
     from experiments.analysis.verdicts import read
-    from experiments.products.tidy_tables import REFERENCE, claims_file
+    from experiments.products.tidy_tables import REFERENCE, Results, claims_file
 
     product = registry.product(name)
-    results = REFERENCE if reference else check_scale(scale)
+    results: Results = REFERENCE if reference else scale
     _print_verdicts(read(claims_file(product, results)))
 
 
-def _print_verdicts(verdicts: list[Any]) -> None:
+def _print_verdicts(verdicts: Sequence[Verdict]) -> None:
     from experiments.analysis.verdicts import measured_text, threshold_text
 
     color = {"holds": "green", "fails": "red", "not judged": "yellow"}
@@ -194,16 +227,16 @@ def _print_verdicts(verdicts: list[Any]) -> None:
 @app.command(epilog="Example: `python -m experiments draw fig1 --reference`")
 def draw(
     name: Annotated[str, typer.Argument(help="A figure or table.")],
-    scale: Scale = "small",
+    scale: ScaleOption = "small",
     reference: Annotated[bool, typer.Option(help="Redraw the committed reference run.")] = False,
 ) -> None:
-    """Draw a figure from its table of runs, without training, and judge its claims."""
+    """Draw a figure from its tidy table, without training, and judge its claims."""
     from experiments.products import draw
-    from experiments.products.tidy_tables import REFERENCE
+    from experiments.products.tidy_tables import REFERENCE, Results
     from experiments.runs.places import figures_dir
 
     product = registry.product(name)
-    results = REFERENCE if reference else check_scale(scale)
+    results: Results = REFERENCE if reference else scale
     verdicts = draw.draw(product, results)
     console.print(f"{figures_dir(results) / name}.*", soft_wrap=True)
     _print_verdicts(verdicts)
@@ -211,38 +244,38 @@ def draw(
 
 @app.command(epilog="Examples: `python -m experiments plan fig1`; `plan --scale paper --again`")
 def plan(
-    names: Annotated[list[str] | None, typer.Argument(help="Figures or tables; or all.")] = None,
-    scale: Scale = "small",
-    data: Data = None,
-    jobs: Jobs = CORES,
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Figures or tables; all without any.")
+    ] = None,
+    scale: ScaleOption = "small",
+    data: DataOption = None,
+    jobs: JobsOption = CORES,
     again: Annotated[bool, typer.Option("--again", help="Time this machine again.")] = False,
 ) -> None:
     """Predict how long training takes, from steps timed on this machine (about ten seconds, once).
 
-    For runs in the store it shows what was predicted for the steps they did, and what they took.
+    For stored runs it compares the prediction for the steps that they did with what they took.
     """
-    checked, sources = check_scale(scale), resolve_all(data)
-    products = [*map(registry.product, names)] if names else [*registry.products().values()]
-    if again:
-        speed_file(jobs).unlink(missing_ok=True)
     head = ("target", "runs to train", "stored", f"time on {jobs} cores")
     columns = (*head, "stored: predicted", "took", "took / predicted")
     table = RichTable(*columns, box=None, pad_edge=False)
-    for product in filter(lambda p: p.sweeps, products):
-        try:
-            source = sources[product.exhibit]
-        except UserError as error:
-            if names:
-                raise
-            note(f"{product.name}: {error}")
-            continue
-        runs, store = product.runs(checked, source), Store(results_dir(checked))
-        found = planned(runs, store, measured(runs, jobs), jobs)
-        happened = ("", "", "")
-        if found.took:
-            ratio = f"{found.took / found.predicted:.2f}"
-            happened = (duration(found.predicted), duration(found.took), ratio)
-        counts = (str(found.to_train), str(found.stored), duration(found.seconds))
-        table.add_row(product.name, *counts, *happened)
+    products = [*map(registry.product, names)] if names else [*registry.products().values()]
+    trained = [product for product in products if product.sweeps]
+    found = _with_data(trained, data, strict=bool(names))
+    if again:
+        speed_file(jobs).unlink(missing_ok=True)
+    for product, data_source in found:
+        if data_source is not None:
+            runs, store = product.runs(scale, data_source), Store(results_dir(scale))
+            row = _plan_row(planned(runs, store, timed(runs, jobs), jobs))
+            table.add_row(product.name, *row)
     console.print(table)
-    console.print("\nTimes of stored runs are of one core, of the steps that were done.")
+    console.print("\nTimes of stored runs are of one core and of the steps that were done.")
+
+
+def _plan_row(found: Plan) -> tuple[str, ...]:
+    counts = (str(found.to_train), str(found.stored), duration(found.seconds))
+    if not found.took:
+        return (*counts, "", "", "")
+    ratio = f"{found.took / found.predicted:.2f}"
+    return (*counts, duration(found.predicted), duration(found.took), ratio)

@@ -20,7 +20,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
-for part in (look, train, keep):
+for panel, part in {"Look": look, "Train": train, "Keep": keep}.items():
+    for command in part.app.registered_commands:
+        command.rich_help_panel = panel
     app.add_typer(part.app)
 
 STORAGE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
@@ -37,5 +39,5 @@ def main() -> None:
         if error.errno not in STORAGE_ERRORS:
             raise
         where = f" {error.filename}" if error.filename else ""
-        note(f"error: {error.strerror}:{where}; free space or mend rights, then run it again")
+        note(f"error: {error.strerror}:{where}; free space or fix the rights, then run it again")
         sys.exit(2)

@@ -5,30 +5,31 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table as RichTable
 
-from experiments.cli.options import Data, Jobs, Scale, console
+from experiments.cli.options import DataOption, JobsOption, ScaleOption, console, scale_option
 from experiments.declare import registry
 from experiments.declare.config import RunConfig
 from experiments.declare.data_sources import resolve_all
 from experiments.declare.family import Family
-from experiments.declare.scales import check_scale
+from experiments.declare.scales import Scale
 from experiments.errors import UserError, unknown
 from experiments.messages import duration, note
 from experiments.runs.grouping import cost, groups, needed_with
 from experiments.runs.places import results_dir
 from experiments.runs.planning import CORES
 from experiments.runs.progress import Progress
-from experiments.runs.store import Store
+from experiments.runs.store import Record, Store
 from experiments.runs.training import help_with, train_runs
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 app = typer.Typer()
 RECORDINGS = 100  # of a replayed run, about
-
-
 BLOW_UP_ROWS = 15
 
 
@@ -40,11 +41,11 @@ BLOW_UP_ROWS = 15
 def run(
     context: typer.Context,
     family: Annotated[str, typer.Argument(help="A family of `list`.")],
-    scale: Annotated[str, typer.Option(help="Folder of results/ that keeps the run.")] = "small",
-    data: Data = None,
+    scale: Annotated[Scale, scale_option("Folder of results/ that keeps the run.")] = "small",
+    data: DataOption = None,
 ) -> None:
     """Train one configuration. Every key that `show FAMILY` lists is an option: `--key value`."""
-    store = Store(results_dir(check_scale(scale)))
+    store = Store(results_dir(scale))
     config = _configured(registry.family(family), context.args, data)
     if store.looks_finished(config.id):
         note(f"run {config.id} is in the store already")
@@ -112,15 +113,15 @@ def reverse(
     every: Annotated[
         int | None, typer.Option(help="Steps between recordings (steps / 100).", min=1)
     ] = None,
-    scale: Annotated[str, typer.Option(help="Folder of results/ that keeps the record.")] = "small",
-    data: Data = None,
+    scale: Annotated[Scale, scale_option("Folder of results/ that keeps the record.")] = "small",
+    data: DataOption = None,
 ) -> None:
     """Replay a wide run in a narrow model, and show which activation blows up first.
 
     Every key that `show FAMILY` lists is an option and describes the wide run, which is not
     trained. The narrow width is the family's base width without `--narrow`.
     """
-    chosen, folder = registry.family(family), results_dir(check_scale(scale)) / "reverse"
+    chosen, folder = registry.family(family), results_dir(scale) / "reverse"
     wide = _configured(chosen, context.args, data)
     config = wide.narrowed(narrow or chosen.example["base_width"])
     from experiments.analysis import instability, style
@@ -141,7 +142,7 @@ def reverse(
     console.print(f"{path}\n{path.with_suffix('.png')}", soft_wrap=True)
 
 
-def _print_blow_ups(found: Any) -> None:
+def _print_blow_ups(found: pd.DataFrame) -> None:
     from experiments.analysis.instability import BLOW_UP, label
 
     table = RichTable("activation", "blew up at step", "growth", box=None, pad_edge=False)
@@ -159,9 +160,9 @@ def _print_blow_ups(found: Any) -> None:
 @app.command(epilog="Example: `python -m experiments tune transformer_wikitext2`")
 def tune(
     family: Annotated[str, typer.Argument(help="A family with a search.")],
-    scale: Scale = "small",
-    data: Data = None,
-    jobs: Jobs = CORES,
+    scale: ScaleOption = "small",
+    data: DataOption = None,
+    jobs: JobsOption = CORES,
 ) -> None:
     """Search base hyperparameters at the base width and record them for the sweeps."""
     from experiments.runs import tuning
@@ -170,11 +171,11 @@ def tune(
     if chosen.search is None:
         raise UserError(f"{family} declares no search")
 
-    def report(stage: str, done: int, total: int, record: Any) -> None:
+    def report(stage: str, done: int, total: int, record: Record) -> None:
         if done == total or done % 10 == 0:
             note(f"tune: {stage}: {done} of {total} runs; last loss {record.final_loss:.3f}")
 
-    result = tuning.tune(chosen.search, check_scale(scale), chosen.resolve_data(data), jobs, report)
+    result = tuning.tune(chosen.search, scale, chosen.resolve_data(data), jobs, report)
     for final in result["finalists"]:
         values = ", ".join(f"{k} {v:g}" for k, v in final["point"].items())
         score = "diverged" if final["score"] is None else f"score {final['score']:.4f}"
@@ -191,17 +192,16 @@ def train(
     product: Annotated[
         list[str] | None, typer.Option(help="A figure or table that is being made.")
     ] = None,
-    scale: Scale = "small",
-    data: Data = None,
-    jobs: Jobs = 1,
+    scale: ScaleOption = "small",
+    data: DataOption = None,
+    jobs: JobsOption = 1,
     done: Annotated[Path | None, typer.Option(help="File to write at the end.")] = None,
 ) -> None:
     """Train one group of runs; a job of the workflow."""
-    checked, sources = check_scale(scale), resolve_all(data)
-    by_id, needed = groups(checked, sources)
+    by_id, needed = groups(scale, resolve_all(data))
     if group not in by_id:
         raise unknown("group", group, by_id)
-    store = Store(results_dir(checked))
+    store = Store(results_dir(scale))
     if done is not None and not done.resolve().is_relative_to(store.folder.resolve()):
         raise UserError(f"--done {done} is outside {store.folder}")
     names, ids = needed_with(group, needed, product or ())
@@ -219,13 +219,13 @@ def train(
 @app.command(hidden=True)
 def collect(
     name: Annotated[str, typer.Argument(help="A figure or table.")],
-    scale: Scale = "small",
-    data: Data = None,
-    jobs: Jobs = 1,
+    scale: ScaleOption = "small",
+    data: DataOption = None,
+    jobs: JobsOption = 1,
 ) -> None:
     """Gather a product's runs into tidy tables, or compute them; a job of the workflow."""
     from experiments.products import collect
 
     product = registry.product(name)
     source = resolve_all(data)[product.exhibit]
-    collect.collect(product, check_scale(scale), source, jobs)
+    collect.collect(product, scale, source, jobs)

@@ -33,9 +33,8 @@ def index_batches(count: int, batch_size: int, seed: int) -> Iterator[Tensor]:
         raise UserError(f"batch_size: {batch_size} is more than the {count} images")
     generator = torch.Generator().manual_seed(seed)
     while True:
-        yield from torch.randperm(count, generator=generator).split(batch_size)[
-            : count // batch_size
-        ]
+        order = torch.randperm(count, generator=generator)
+        yield from torch.split(order, batch_size)[: count // batch_size]
 
 
 def accuracy(

@@ -11,7 +11,7 @@ from pathlib import Path
 from experiments.data.places import cache_dir, data_mend, data_root, hub_reachable
 from experiments.errors import UserError, unknown
 
-# Names of the sources, with what a figure calls them.
+# Names of the data sources, with what a figure calls them.
 CIFAR10_SOURCES = {"cifar10": "CIFAR-10", "digits": "scikit-learn's digits"}
 IMAGENET_SOURCES = {
     "imagenet": "ImageNet",
@@ -39,12 +39,12 @@ LAYOUT = {
 
 
 def choose_cifar10(requested: str | None = None) -> str:
-    """The source of small images: CIFAR-10 if it can be had, else scikit-learn's digits.
+    """The data source of small images: CIFAR-10 if it can be had, else scikit-learn's digits.
 
     CIFAR-10 comes from `MUPKIT_DATA`, the cache, or the Hub if it answers.
 
     Raises:
-        UserError: an unknown source, or `MUPKIT_DATA` without the files of CIFAR-10.
+        UserError: an unknown data source, or `MUPKIT_DATA` without the files of CIFAR-10.
     """
     if requested is not None and requested not in CIFAR10_SOURCES:
         raise unknown("data", requested, CIFAR10_SOURCES)
@@ -56,10 +56,10 @@ def choose_cifar10(requested: str | None = None) -> str:
 
 
 def choose_imagenet(requested: str | None = None) -> str:
-    """The source of larger images: ImageNet if its files are there, else 100 classes of Tiny.
+    """The data source of larger images: ImageNet if its files are there, else 100 classes of Tiny.
 
     Raises:
-        UserError: an unknown source, or neither can be had.
+        UserError: an unknown data source, or neither can be had.
     """
     if requested is not None and requested not in IMAGENET_SOURCES:
         raise unknown("data", requested, IMAGENET_SOURCES)
@@ -76,37 +76,37 @@ def choose_imagenet(requested: str | None = None) -> str:
     )
 
 
-def files(source: str) -> dict[str, list[Path]] | None:
+def files(data_source: str) -> dict[str, list[Path]] | None:
     """The Parquet files of each split in `MUPKIT_DATA`, or None if the variable is not set.
 
     Raises:
         UserError: the folder or the files are missing.
     """
-    folder, splits, _ = LAYOUT[source]
+    folder, splits, _ = LAYOUT[data_source]
     root = data_root(folder)
     if root is None:
         return None
-    found = _found(root, source)
+    found = _found(root, data_source)
     if not all(found.values()):
         names = ", ".join(f"{name}-*.parquet" for name in splits.values())
         raise UserError(f"MUPKIT_DATA: {root / folder} does not hold {names}; {data_mend(folder)}")
     return found
 
 
-def _found(root: Path, source: str) -> dict[str, list[Path]]:
-    folder, splits, _ = LAYOUT[source]
+def _found(root: Path, data_source: str) -> dict[str, list[Path]]:
+    folder, splits, _ = LAYOUT[data_source]
     return {
         split: sorted((root / folder).glob(f"{name}-*.parquet")) for split, name in splits.items()
     }
 
 
-def prepared(source: str) -> Path | None:
+def prepared(data_source: str) -> Path | None:
     """The cache folder of a whole canonical set, if an earlier run prepared it."""
-    for meta in sorted(cache_dir().glob(f"{source}-images-*/meta.json")):
+    for meta in sorted(cache_dir().glob(f"{data_source}-images-*/meta.json")):
         try:
             counts = json.loads(meta.read_text(encoding="utf-8"))["counts"]
         except (OSError, ValueError, KeyError, TypeError):
             continue
-        if counts == PUBLISHED.get(source):
+        if counts == PUBLISHED.get(data_source):
             return meta.parent
     return None

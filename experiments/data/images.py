@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,48 +53,50 @@ class Images:
         return self.train.index_select(0, index_B)
 
 
-def load_images(source: str) -> Images:
-    """The images of a source, prepared in the cache at the first call.
+def load_images(data_source: str) -> Images:
+    """The images of a data source, prepared in the cache at the first call.
 
     Raises:
-        UserError: unknown source, missing or damaged files, no room in the cache.
+        UserError: unknown data source, missing or damaged files, no room in the cache.
     """
-    if source not in image_source.SHAPES or source == "imagenet":
+    if data_source not in image_source.SHAPES or data_source == "imagenet":
         known = set(image_source.SHAPES) - {"imagenet"}
-        raise unknown("data", source, known)
-    folder, read = _origin(source)
+        raise unknown("data", data_source, known)
+    folder, read = _origin(data_source)
 
     def fill(new: Path) -> None:
-        note(f"decoding {image_source.LABELS[source]} (once)")
+        note(f"decoding {image_source.LABELS[data_source]} (once)")
         _write(new, read())
 
     return cached(folder, _read, fill)
 
 
-def _origin(source: str) -> tuple[Path, Callable[[], Arrays]]:
-    """Cache folder of a source, and how to read it."""
-    if source == "digits":
+def _origin(data_source: str) -> tuple[Path, Callable[[], Arrays]]:
+    """Cache folder of a data source, and how to read it."""
+    if data_source == "digits":
         return cache_dir() / f"digits-images-{RULES}", _digits
-    files = image_source.files(source)
+    files = image_source.files(data_source)
     if files is None:
-        whole = image_source.prepared(source)
-        if whole is None and source != "cifar10":
-            folder, _, _ = image_source.LAYOUT[source]
+        whole = image_source.prepared(data_source)
+        if whole is None and data_source != "cifar10":
+            folder, _, _ = image_source.LAYOUT[data_source]
             raise UserError(
-                f"data={source}: MUPKIT_DATA is not set; set it to the folder that holds {folder}"
+                f"data={data_source}: MUPKIT_DATA is not set; "
+                f"set it to the folder that holds {folder}"
             )
-        return whole or cache_dir() / f"{source}-images-hub-{RULES}", lambda: _of_hub(source)
+        cached_there = whole or cache_dir() / f"{data_source}-images-hub-{RULES}"
+        return cached_there, lambda: _of_hub(data_source)
     try:
         content = " ".join(sha256(path) for split in SPLITS for path in files[split])
     except OSError as error:
         raise UserError(f"{error.filename}: cannot be read ({error.strerror})") from error
     key = hashlib.sha256(f"{RULES} {content}".encode()).hexdigest()[:16]
-    column = image_source.LAYOUT[source][2]
+    column = image_source.LAYOUT[data_source][2]
 
     def read() -> Arrays:
-        return _decoded(source, {s: _rows(files[s], column) for s in SPLITS})
+        return _decoded(data_source, {s: _rows(files[s], column) for s in SPLITS})
 
-    return cache_dir() / f"{source}-images-{key}", read
+    return cache_dir() / f"{data_source}-images-{key}", read
 
 
 # Reading
@@ -131,7 +133,7 @@ def _rows(paths: list[Path], column: str) -> Iterator[tuple[str, bytes, int]]:
             yield f"{path}, row {i}", image, number
 
 
-def _of_hub(source: str) -> Arrays:
+def _of_hub(data_source: str) -> Arrays:
     """CIFAR-10 from the Hugging Face Hub. Not tried: written offline."""
     try:
         from datasets import Image, load_dataset
@@ -146,17 +148,17 @@ def _of_hub(source: str) -> Arrays:
         }
     except Exception as error:  # the library raises many kinds
         raise UserError(
-            f"data={source}: cannot be had from the Hugging Face Hub ({type(error).__name__}); "
-            "set MUPKIT_DATA to a folder that holds it"
+            f"data={data_source}: cannot be had from the Hugging Face Hub "
+            f"({type(error).__name__}); set MUPKIT_DATA to a folder that holds it"
         ) from error
-    return _decoded(source, rows)
+    return _decoded(data_source, rows)
 
 
-def _decoded(source: str, rows: dict[str, Iterator[tuple[str, bytes, int]]]) -> Arrays:
+def _decoded(data_source: str, rows: Mapping[str, Iterator[tuple[str, bytes, int]]]) -> Arrays:
     """Images as (N, 3, H, W) and their labels, numbered from 0 in the order of the originals."""
     from PIL import Image
 
-    size = round((image_source.SHAPES[source][0] / 3) ** 0.5)
+    size = round((image_source.SHAPES[data_source][0] / 3) ** 0.5)
     arrays: Arrays = {}
     for split in SPLITS:
         pixels, labels = [], []
@@ -174,12 +176,12 @@ def _decoded(source: str, rows: dict[str, Iterator[tuple[str, bytes, int]]]) -> 
             pixels.append(image.transpose(2, 0, 1))
             labels.append(number)
         if not pixels:
-            raise UserError(f"data={source}: no images in {split}; copy its files again")
+            raise UserError(f"data={data_source}: no images in {split}; copy its files again")
         arrays[split], arrays[f"{split}_labels"] = np.stack(pixels), np.array(labels, np.int64)
     known = np.unique(arrays["train_labels"])
     strange = np.setdiff1d(arrays["valid_labels"], known)
     if len(strange):
-        raise UserError(f"data={source}: label {strange[0]} is in valid and not in train")
+        raise UserError(f"data={data_source}: label {strange[0]} is in valid and not in train")
     for split in SPLITS:
         arrays[f"{split}_labels"] = np.searchsorted(known, arrays[f"{split}_labels"])
     return arrays

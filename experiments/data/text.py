@@ -1,6 +1,6 @@
 """Word-level text as token ids, prepared once and kept in a cache of plain arrays.
 
-A source is prepared with its full vocabulary; a smaller vocabulary is cut from that.
+A data source is prepared with its full vocabulary; a smaller vocabulary is cut from that.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from experiments.messages import note
 EOS, UNK = "<eos>", "<unk>"
 Words = dict[str, list[list[str]]]  # by split and line
 
-# Part of the cache's key: count up when what turns a source into words changes.
+# Part of the cache's key: count up when the code that turns text into words changes.
 RULES = "1"
 
 MIN_COUNT = 3  # rarer words of the Wikipedia sample are <unk>, as in WikiText
@@ -41,59 +41,59 @@ class Corpus:
     Args:
         tokens: ids by split (train, validation, test), int32, shape (tokens,), memory-mapped.
         vocab: words by id, in order of first occurrence.
-        fingerprint: first 16 hexadecimal digits of the SHA-256 of the whole source's vocabulary
+        fingerprint: first 16 hexadecimal digits of the SHA-256 of the whole text's vocabulary
             and ids; the same for every `vocab_size`.
-        source: one of `experiments.data.text_source.TEXT_SOURCES`.
+        data_source: one of `experiments.data.text_source.TEXT_SOURCES`.
     """
 
     tokens: dict[str, NDArray[np.int32]]
     vocab: list[str]
     fingerprint: str
-    source: str
+    data_source: str
 
 
-def load_corpus(source: str, vocab_size: int) -> Corpus:
-    """The tokens of a source with a vocabulary of `vocab_size` words.
+def load_corpus(data_source: str, vocab_size: int) -> Corpus:
+    """The tokens of a data source with a vocabulary of `vocab_size` words.
 
     The vocabulary keeps the most frequent words of train (of equals the one that occurs first)
     and `<unk>`, which stands for all others. One `<eos>` ends every line, blank ones too.
 
     Raises:
-        UserError: unknown source, impossible vocabulary, missing or damaged data.
+        UserError: unknown data source, impossible vocabulary, missing or damaged data.
     """
-    if source not in TEXT_SOURCES:
-        raise unknown("data", source, TEXT_SOURCES)
-    folder, origin, read = _origin(source)
+    if data_source not in TEXT_SOURCES:
+        raise unknown("data", data_source, TEXT_SOURCES)
+    folder, origin, read = _origin(data_source)
 
     def prepare() -> Corpus:
-        note(f"preparing {TEXT_SOURCES[source]} from {origin} (once)")
-        return _encode(source, read())
+        note(f"preparing {TEXT_SOURCES[data_source]} from {origin} (once)")
+        return _encode(data_source, read())
 
     whole = _cached(folder, prepare)
     size = len(whole.vocab)
     if not 2 <= vocab_size <= size:
         raise UserError(
-            f"vocab_size: {vocab_size} words cannot be had with data={source}; give 2 to {size}"
+            f"vocab_size: {vocab_size} is not possible with data={data_source}; give 2 to {size}"
         )
     if vocab_size == size:
         return whole
-    folder = places.cache_dir() / f"{source}-{vocab_size}-{whole.fingerprint}"
+    folder = places.cache_dir() / f"{data_source}-{vocab_size}-{whole.fingerprint}"
     return _cached(folder, lambda: _cut(whole, vocab_size))
 
 
-def _origin(source: str) -> tuple[Path, str, Callable[[], Words]]:
-    """Of a source with its full vocabulary: cache folder, where it comes from, how to read it."""
+def _origin(data_source: str) -> tuple[Path, str, Callable[[], Words]]:
+    """Cache folder of a data source with its full vocabulary, its origin, and how to read it."""
     root = places.cache_dir()
-    if source == "wikipedia_sample":
+    if data_source == "wikipedia_sample":
         path = wikipedia.sample_file()
         key = _key([path], importlib.metadata.version("mwparserfromhell"))
-        return root / f"{source}-full-{key}", str(path), lambda: _sample_words(path)
+        return root / f"{data_source}-full-{key}", str(path), lambda: _sample_words(path)
     files = text_source.wikitext2_files()
     if files:
-        folder = root / f"{source}-full-{_key(files.values())}"
+        folder = root / f"{data_source}-full-{_key(files.values())}"
         where = str(files["train"].parent)
         return folder, where, lambda: _split_words(text_source.lines_of_parquet(files))
-    folder = text_source.prepared_wikitext2() or root / f"{source}-full-hub"
+    folder = text_source.prepared_wikitext2() or root / f"{data_source}-full-hub"
     return folder, "the Hugging Face Hub", lambda: _split_words(text_source.lines_of_hub())
 
 
@@ -143,7 +143,7 @@ def _sample_words(path: Path) -> Words:
 # Ids
 
 
-def _encode(source: str, words: Words) -> Corpus:
+def _encode(data_source: str, words: Words) -> Corpus:
     """Ids in order of first occurrence over train, validation and test."""
     ids: dict[str, int] = {}
     tokens = {}
@@ -154,7 +154,7 @@ def _encode(source: str, words: Words) -> Corpus:
     digest = hashlib.sha256("\n".join(ids).encode())
     for split in SPLITS:
         digest.update(tokens[split].astype("<i4").tobytes())
-    return Corpus(tokens, list(ids), digest.hexdigest()[:16], source)
+    return Corpus(tokens, list(ids), digest.hexdigest()[:16], data_source)
 
 
 def _cut(whole: Corpus, vocab_size: int) -> Corpus:
@@ -167,7 +167,7 @@ def _cut(whole: Corpus, vocab_size: int) -> Corpus:
     new_ids = np.full(len(whole.vocab), np.searchsorted(kept, unk), np.int32)
     new_ids[kept] = np.arange(vocab_size)
     tokens = {split: new_ids[ids] for split, ids in whole.tokens.items()}
-    return Corpus(tokens, [whole.vocab[i] for i in kept], whole.fingerprint, whole.source)
+    return Corpus(tokens, [whole.vocab[i] for i in kept], whole.fingerprint, whole.data_source)
 
 
 # Cache
@@ -202,7 +202,7 @@ def _write(folder: Path, corpus: Corpus) -> None:
     vocab = json.dumps(corpus.vocab, ensure_ascii=False)
     (folder / "vocab.json").write_text(vocab, encoding="utf-8")
     meta = {
-        "source": corpus.source,
+        "source": corpus.data_source,
         "fingerprint": corpus.fingerprint,
         "counts": {split: len(ids) for split, ids in corpus.tokens.items()},
         "sha256": {path.name: sha256(path) for path in folder.iterdir()},

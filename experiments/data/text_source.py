@@ -17,7 +17,7 @@ TEXT_SOURCES = {
     "wikitext2": "WikiText-2",
     "wikipedia_sample": "106 English Wikipedia articles (gensim's sample)",
 }
-"""Names of the sources, with what a figure calls them."""
+"""Names of the data sources, with what a figure calls them."""
 
 
 SPLITS = ("train", "validation", "test")
@@ -28,13 +28,13 @@ PUBLISHED = {"train": 2_088_628, "validation": 217_646, "test": 245_569}
 
 
 def choose_text(requested: str | None = None) -> str:
-    """The source that a language model's runs use: one of `TEXT_SOURCES`.
+    """The data source that a language model's runs use: one of `TEXT_SOURCES`.
 
     In this order: what is requested; WikiText-2 from `MUPKIT_DATA`, from the cache, or from the
     Hub if it answers; the Wikipedia sample inside gensim's wheel.
 
     Raises:
-        UserError: an unknown source, or `MUPKIT_DATA` without the files of WikiText-2.
+        UserError: an unknown data source, or `MUPKIT_DATA` without the files of WikiText-2.
     """
     if requested is not None and requested not in TEXT_SOURCES:
         raise unknown("data", requested, TEXT_SOURCES)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 import mupkit
+from experiments.models.building import Model, build
 from mupkit import SP, TABLE_8, Table, init, interpolate
 
 Activation = Literal["relu", "tanh"]
@@ -55,7 +56,7 @@ class MlpOptions:
     zero_readout: bool = True
 
 
-class Mlp(nn.Module):
+class Mlp(Model):
     """Two hidden layers and a readout. Build it with `build_mlp`, which parametrizes it.
 
     Source: Tensor Programs V, Equations 2 to 4.
@@ -75,7 +76,8 @@ class Mlp(nn.Module):
         """Outputs (B, K) of images (B, C, H, W)."""
         x_BI = images_BCHW.flatten(1)
         x_BD = self.activation(self.input(x_BI) * self.options.input_mult**0.5)
-        return self.readout(self.activation(self.hidden(x_BD)))
+        outputs_BK: Tensor = self.readout(self.activation(self.hidden(x_BD)))
+        return outputs_BK
 
     @torch.no_grad()
     def init_weights(self) -> None:
@@ -112,13 +114,5 @@ def build_mlp(
 
     Source: the announcement post's interpolation between PyTorch's default and µP.
     """
-    model = Mlp(shape, options)
-    if base is None or t == 0:  # SP needs no base, and without it nothing is rounded
-        mupkit.set_base_shapes(model, None, rescale_params=False)
-    else:
-        with torch.device("meta"):
-            base_model, delta_model = Mlp(base, options), Mlp(base.all_different(), options)
-        between = interpolate(SP, table, t)
-        mupkit.parametrize(model, base_model, delta_model, table=between, rescale_params=False)
-    model.init_weights()
-    return model
+    base = None if t == 0 else base  # SP needs no base, and without it nothing is rounded
+    return build(lambda shape: Mlp(shape, options), shape, base, interpolate(SP, table, t))

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import mupkit
+from experiments.models.building import Model, build
 from mupkit import init
 
 Channels = tuple[int, int, int, int]
@@ -85,7 +86,7 @@ class Layer(nn.Module):
         return x_BCHW if self.residual is None else x_BCHW + self.residual(x_BCHW)
 
 
-class ResNet(nn.Module):
+class ResNet(Model):
     """Build it with `build_resnet`, which parametrizes it.
 
     Source: Tensor Programs V, Appendix G.1.1; the model is that of github.com/davidcpage/
@@ -111,7 +112,8 @@ class ResNet(nn.Module):
         """Logits (B, K) of images (B, C, H, W), at least 8 x 8."""
         x_BCHW = self.layer3(self.layer2(self.layer1(self.prep(images_BCHW))))
         x_BD = F.adaptive_max_pool2d(x_BCHW, 1).flatten(1)
-        return self.readout(x_BD)
+        logits_BK: Tensor = self.readout(x_BD)
+        return logits_BK
 
     @torch.no_grad()
     def init_weights(self) -> None:
@@ -133,15 +135,7 @@ def build_resnet(shape: ResNetShape, options: ResNetOptions, base: ResNetShape |
         options: everything else.
         base: the channels at which µP equals SP; None for SP.
     """
-    model = ResNet(shape, options)
-    if base is None:
-        mupkit.set_base_shapes(model, None, rescale_params=False)
-    else:
-        with torch.device("meta"):
-            base_model, delta_model = ResNet(base, options), ResNet(base.all_different(), options)
-        mupkit.set_base_shapes(model, base_model, delta=delta_model, rescale_params=False)
-    model.init_weights()
-    return model
+    return build(lambda shape: ResNet(shape, options), shape, base)
 
 
 def _whole(channels: float) -> int:

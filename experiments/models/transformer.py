@@ -5,14 +5,16 @@ Axes: B batch, L sequence, D d_model, H n_head, K d_k, W d_head (of values), F d
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 import mupkit
+from experiments.models.building import Model, build
 from mupkit import init
 
 
@@ -84,7 +86,8 @@ class Attention(nn.Module):
         )
         logits_BHLL = (q_BHLK * self.scale) @ k_BHLK.transpose(-1, -2) + mask_LL
         y_BHLW = logits_BHLL.softmax(-1) @ v_BHLW
-        return self.out(y_BHLW.transpose(1, 2).flatten(2))
+        y_BLD: Tensor = self.out(y_BHLW.transpose(1, 2).flatten(2))
+        return y_BLD
 
 
 class FeedForward(nn.Module):
@@ -94,10 +97,12 @@ class FeedForward(nn.Module):
         super().__init__()
         self.up = nn.Linear(shape.d_model, shape.d_ffn, bias=options.bias)
         self.down = nn.Linear(shape.d_ffn, shape.d_model, bias=options.bias)
-        self.activation = {"relu": F.relu, "gelu": F.gelu}[options.activation]
+        activations: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "gelu": F.gelu}
+        self.activation = activations[options.activation]
 
     def forward(self, x_BLD: Tensor) -> Tensor:
-        return self.down(self.activation(self.up(x_BLD)))
+        y_BLD: Tensor = self.down(self.activation(self.up(x_BLD)))
+        return y_BLD
 
 
 class Block(nn.Module):
@@ -119,10 +124,11 @@ class Block(nn.Module):
             y_BLD = self.feed_forward(self.feed_forward_norm(x_BLD))
             return torch.add(x_BLD, y_BLD, alpha=self.branch_mult)
         x_BLD = self.attention_norm(x_BLD + self.attention(x_BLD, mask_LL))
-        return self.feed_forward_norm(x_BLD + self.feed_forward(x_BLD))
+        x_BLD = self.feed_forward_norm(x_BLD + self.feed_forward(x_BLD))
+        return x_BLD
 
 
-class Transformer(nn.Module):
+class Transformer(Model):
     """Decoder-only language model. Build it with `build_transformer`, which parametrizes it.
 
     Source: Tensor Programs V, Definition 4.1 and Appendix B.1.
@@ -139,7 +145,9 @@ class Transformer(nn.Module):
         self.final_norm = nn.LayerNorm(shape.d_model) if options.norm == "pre" else nn.Identity()
         if options.tied:
             self.readout: mupkit.MuReadout = mupkit.MuSharedReadout(
-                self.word.weight, bias=options.bias, output_mult=options.output_mult
+                cast(nn.Parameter, self.word.weight),
+                bias=options.bias,
+                output_mult=options.output_mult,
             )
         else:
             self.readout = mupkit.MuReadout(
@@ -159,7 +167,8 @@ class Transformer(nn.Module):
         mask_LL = self.mask_LL[:length, :length]
         for block in self.blocks:
             x_BLD = block(x_BLD, mask_LL)
-        return self.readout(self.final_norm(x_BLD))
+        logits_BLV: Tensor = self.readout(self.final_norm(x_BLD))
+        return logits_BLV
 
     def adam_factor(self, name: str) -> float:
         """What Adam's rate of a parameter is multiplied by, beside its factor of width."""
@@ -197,13 +206,5 @@ def build_transformer(
         options: everything else.
         base: the dimensions at which µP equals SP; None for SP.
     """
-    model = Transformer(shape, options, base.d_k if base else None)
-    if base is None:
-        mupkit.set_base_shapes(model, None, rescale_params=False)
-    else:
-        with torch.device("meta"):
-            base_model = Transformer(base, options, base.d_k)
-            delta_model = Transformer(base.all_different(), options, base.d_k)
-        mupkit.set_base_shapes(model, base_model, delta=delta_model, rescale_params=False)
-    model.init_weights()
-    return model
+    base_d_k = base.d_k if base else None
+    return build(lambda shape: Transformer(shape, options, base_d_k), shape, base)

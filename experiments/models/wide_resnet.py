@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import mupkit
+from experiments.models.building import Model, build
 from mupkit import init
 
 Stages = tuple[int, int, int, int]
@@ -88,7 +89,8 @@ class ConvNorm(nn.Module):
         self.norm = nn.BatchNorm2d(fan_out)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
-        return self.norm(self.conv(x_BCHW))
+        y_BCHW: Tensor = self.norm(self.conv(x_BCHW))
+        return y_BCHW
 
 
 class Bottleneck(nn.Module):
@@ -107,7 +109,7 @@ class Bottleneck(nn.Module):
         return F.relu(self.up(y_BCHW) + self.shortcut(x_BCHW), inplace=True)
 
 
-class WideResNet(nn.Module):
+class WideResNet(Model):
     """Build it with `build_wide_resnet`, which parametrizes it.
 
     Source: Tensor Programs V, Appendix G.1.2; the model is WRN-50-2-bottleneck of Zagoruyko and
@@ -135,7 +137,8 @@ class WideResNet(nn.Module):
         if not self.options.small_images:
             x_BCHW = F.max_pool2d(x_BCHW, 3, stride=2, padding=1)
         x_BD = F.adaptive_avg_pool2d(self.blocks(x_BCHW), 1).flatten(1)
-        return self.readout(x_BD)
+        logits_BK: Tensor = self.readout(x_BD)
+        return logits_BK
 
     @torch.no_grad()
     def init_weights(self) -> None:
@@ -166,13 +169,4 @@ def build_wide_resnet(
         options: everything else.
         base: the channels at which µP equals SP; None for SP.
     """
-    model = WideResNet(shape, options)
-    if base is None:
-        mupkit.set_base_shapes(model, None, rescale_params=False)
-    else:
-        with torch.device("meta"):
-            base_model = WideResNet(base, options)
-            delta_model = WideResNet(base.all_different(), options)
-        mupkit.set_base_shapes(model, base_model, delta=delta_model, rescale_params=False)
-    model.init_weights()
-    return model
+    return build(lambda shape: WideResNet(shape, options), shape, base)

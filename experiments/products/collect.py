@@ -23,7 +23,7 @@ def collect(product: Product, scale: Scale, data: str, jobs: int = 1) -> None:
     Args:
         product: a figure or table.
         scale: of its runs.
-        data: source that its runs use.
+        data: the data source of its runs.
         jobs: processes for runs that follow from what was found.
     """
     folder = folder_of(product, scale)

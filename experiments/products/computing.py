@@ -1,7 +1,7 @@
 """Numbers that come from a function instead of trainings, with their provenance.
 
-What Snakemake is told of a computation, its code and its settings, decides when it is made again;
-the provenance says with which code it was made.
+Snakemake computes them again when the code or the settings change; the provenance says which code
+they are of.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ import time
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 from experiments.declare.product import Product
 from experiments.declare.references import load
 from experiments.declare.scales import Scale
-from experiments.products.tidy_tables import write_frame
+from experiments.products.tidy_tables import read_provenance, write_frame
+from experiments.runs.store import State
 from experiments.runs.versions import computing_version, git_state
 
 
@@ -25,8 +25,8 @@ def compute(product: Product, scale: Scale, data: str, folder: Path) -> None:
 
     Args:
         product: with a computation; the tables of a schematic are empty and say no code version.
-        scale: whose settings the computation gets.
-        data: source that the computation gets.
+        scale: the computation gets its settings.
+        data: the data source that the computation gets.
         folder: of the tables.
 
     The function may say `device` and `data_fingerprint` in the `attrs` of its table.
@@ -59,18 +59,15 @@ def compute(product: Product, scale: Scale, data: str, folder: Path) -> None:
     write_frame(folder / "runs.parquet", frame)
 
 
-def state(product: Product, folder: Path) -> str:
-    """Whether the table of a product without sweeps is there: done, missing, damaged, other code.
+def state(product: Product, folder: Path) -> State:
+    """The state of a product without sweeps: done, missing, damaged, or of other code.
 
-    Other code: it was computed by other code than the checkout's. A schematic's table never is.
+    Other code than the checkout's computed its tables then; a schematic's are never of other code.
     """
-    import pyarrow.parquet as pq
-
-    tables = [folder / f"{table}.parquet" for table in product.tidy_tables]
-    if not all(path.exists() for path in tables):
+    if not all((folder / f"{table}.parquet").exists() for table in product.tidy_tables):
         return "missing"
     try:
-        code: list[Any] = [pq.read_table(path) for path in tables][-1]["code_version"].to_pylist()
+        code = [row["code_version"] for row in read_provenance(product, folder)]
     except (OSError, ValueError, KeyError):
         return "damaged"
     if product.computation and code != [computing_version(product.computation)]:
@@ -79,9 +76,12 @@ def state(product: Product, folder: Path) -> str:
 
 
 def forget(product: Product, folder: Path) -> int:
-    """Drop the tables of a product without sweeps, so that it is computed again; files dropped.
+    """Drop the tables of a product without sweeps, so that it is computed again.
 
-    The verdicts go with them: a lost table alone is no reason for Snakemake to do anything.
+    The verdicts go with them, since Snakemake does nothing about a lost table alone.
+
+    Returns:
+        How many files were dropped.
     """
     names = (*(f"{table}.parquet" for table in product.tidy_tables), "scale.json", "claims.json")
     found = [folder / name for name in names if (folder / name).exists()]

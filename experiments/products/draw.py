@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from experiments.analysis import text_table, verdicts
 from experiments.analysis.verdicts import Verdict
 from experiments.declare import registry
 from experiments.declare.product import Animation, Figure, Product, Table
 from experiments.declare.references import load
+from experiments.declare.scales import Scale
+from experiments.errors import UserError
 from experiments.files import atomic_path, write_atomically
-from experiments.products.tidy_tables import claims_file, read_runs, read_table
+from experiments.products.tidy_tables import Results, claims_file, read_runs, read_table
 from experiments.runs.places import figures_dir
 
+if TYPE_CHECKING:
+    import pandas as pd
 
-def draw(product: Product, results: str) -> list[Verdict]:
+
+def draw(product: Product, results: Results) -> list[Verdict]:
     """Draw a product from its tidy table alone and judge its claims.
 
     Args:
@@ -42,15 +48,15 @@ def draw(product: Product, results: str) -> list[Verdict]:
     return found
 
 
-def seen(product: Product, runs: Any, results: str) -> Any:
-    """What a product is drawn and judged from: its runs, or the losses of their steps."""
+def seen(product: Product, runs: pd.DataFrame, results: Results) -> pd.DataFrame:
+    """The table that a product is drawn and judged from: a row per run, or per step of each run."""
     if not product.over_steps:
         return runs
     curves = read_table(product, results, "curves")
     return curves.merge(runs, on="id", validate="many_to_one")
 
 
-def _draw_figure(figure: Figure, runs: Any, foot: str, folder: Path) -> None:
+def _draw_figure(figure: Figure, runs: pd.DataFrame, foot: str, folder: Path) -> None:
     from matplotlib import pyplot as plt
 
     from experiments.analysis import style
@@ -68,7 +74,7 @@ def _draw_figure(figure: Figure, runs: Any, foot: str, folder: Path) -> None:
     plt.close("all")
 
 
-def _write_table(table: Table, runs: Any, foot: str, folder: Path) -> None:
+def _write_table(table: Table, runs: pd.DataFrame, foot: str, folder: Path) -> None:
     made: text_table.TextTable = load(table.render)(runs)
     if foot:
         made = replace(made, notes=(*made.notes, f"Here: {foot}."))
@@ -81,10 +87,28 @@ def _write_table(table: Table, runs: Any, foot: str, folder: Path) -> None:
         write_atomically(folder / f"{table.name}.{kind}", texts[kind].encode())
 
 
-def setting(product: Product, runs: Any, scale: str) -> str:
-    """Data, size and scale of a product's tidy table, for its foot."""
-    labels = registry.exhibit(product.exhibit).data_sources
-    parts = [labels[source] for source in runs["data"].unique() if source] if "data" in runs else []
+def _data_labels(product: Product, data_sources: Iterable[str]) -> list[str]:
+    """What the exhibit calls its data; nothing for "", which stands for no data."""
+    declared = registry.exhibit(product.exhibit).data_sources
+    labels = []
+    for data_source in filter(None, data_sources):
+        if data_source not in declared:
+            raise UserError(
+                f"{product.name}: {product.exhibit} does not declare the data source "
+                f"{data_source!r} of its runs; add it to data_sources in "
+                f"experiments/families/{product.exhibit}/spec.py"
+            )
+        labels.append(declared[data_source])
+    return labels
+
+
+def setting(product: Product, runs: pd.DataFrame, scale: Scale) -> str:
+    """Data, size and scale of a product's tidy table, for its foot.
+
+    Raises:
+        UserError: if its exhibit does not declare the data source of a run.
+    """
+    parts = _data_labels(product, runs["data"].unique()) if "data" in runs else []
 
     def one(key: str, text: str) -> None:
         if key in runs and runs[key].nunique() == 1:

@@ -105,9 +105,9 @@ def _place(product: Product) -> tuple[bool, int, str]:
 
 
 def _part(product: Product, root: str) -> str:
-    """Heading, picture or table, caption, and what there is of setting and verdicts.
+    """Heading, picture or table, caption, and setting and verdicts if there are any.
 
-    `root` is the way from the page to the project's root.
+    `root` leads from the page to the project's root.
     """
     parts = [f"### {product.name}: {product.title}"]
     if isinstance(product, Figure):

@@ -1,4 +1,4 @@
-"""Tidy tables of a product, written and read, and where they are."""
+"""Where the tidy tables of a product are, how they are written and read."""
 
 from __future__ import annotations
 
@@ -6,18 +6,24 @@ import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from experiments.declare.product import Product
+from experiments.declare.scales import Scale, check_scale
 from experiments.errors import UserError
 from experiments.files import atomic_path
 from experiments.runs.places import results_dir
 from experiments.runs.store import Record
 
-REFERENCE = "reference"
+if TYPE_CHECKING:
+    import pandas as pd
+
+REFERENCE: Final = "reference"
+Results = Scale | Literal["reference"]
+"""A scale, or the committed reference."""
 
 
-def folder_of(product: Product, results: str) -> Path:
+def folder_of(product: Product, results: Results) -> Path:
     """Where the tables and verdicts of a product are.
 
     Args:
@@ -27,12 +33,12 @@ def folder_of(product: Product, results: str) -> Path:
     return results_dir(results) / product.name
 
 
-def claims_file(product: Product, results: str) -> Path:
+def claims_file(product: Product, results: Results) -> Path:
     """Where a product's verdicts are."""
     return folder_of(product, results) / "claims.json"
 
 
-def read_runs(product: Product, results: str) -> tuple[Any, str]:
+def read_runs(product: Product, results: Results) -> tuple[pd.DataFrame, Scale]:
     """The tidy table of a product, a pandas DataFrame, and the scale that it was made at.
 
     Raises:
@@ -41,12 +47,12 @@ def read_runs(product: Product, results: str) -> tuple[Any, str]:
     runs = read_table(product, results, "runs")
     path = folder_of(product, results) / "scale.json"
     try:
-        return runs, json.loads(path.read_text())["scale"]
-    except (OSError, ValueError, KeyError) as error:
+        return runs, check_scale(json.loads(path.read_text())["scale"])
+    except (OSError, ValueError, KeyError, UserError) as error:
         raise _damaged(path, error, product, results) from None
 
 
-def read_table(product: Product, results: str, table: str) -> Any:
+def read_table(product: Product, results: Results, table: str) -> pd.DataFrame:
     """One of a product's tidy tables (`Product.tidy_tables`), a pandas DataFrame.
 
     Raises:
@@ -63,16 +69,29 @@ def read_table(product: Product, results: str, table: str) -> Any:
         raise _damaged(path, error, product, results) from None
 
 
-def _remedy(product: Product, results: str) -> str:
+def read_provenance(product: Product, folder: Path) -> list[dict[str, Any]]:
+    """The rows of a product's provenance, after all its tables were read without an error.
+
+    Raises:
+        OSError, ValueError: if one of the tables is missing or damaged.
+    """
+    import pyarrow.parquet as pq
+
+    tables = {name: pq.read_table(folder / f"{name}.parquet") for name in product.tidy_tables}
+    rows: list[dict[str, Any]] = tables["provenance"].to_pylist()
+    return rows
+
+
+def _remedy(product: Product, results: Results) -> str:
     return f"run `snakemake {product.name}`" if results != REFERENCE else "see `git status`"
 
 
-def _damaged(path: Path, error: Exception, product: Product, results: str) -> UserError:
+def _damaged(path: Path, error: Exception, product: Product, results: Results) -> UserError:
     remedy = _remedy(product, results)
     return UserError(f"{path} is damaged ({type(error).__name__}); delete it, {remedy}")
 
 
-def tidy_runs(records: Iterable[Record]) -> Any:
+def tidy_runs(records: Iterable[Record]) -> pd.DataFrame:
     """One row per run: id, family, the configuration's columns, the result, its metrics."""
     return _frame(
         {
@@ -88,7 +107,7 @@ def tidy_runs(records: Iterable[Record]) -> Any:
     )
 
 
-def tidy_curves(records: Iterable[Record]) -> Any:
+def tidy_curves(records: Iterable[Record]) -> pd.DataFrame:
     """One row per (run, step): id, step, loss. A pandas DataFrame."""
     return _frame(
         {"id": r.id, "step": step, "loss": loss}
@@ -97,12 +116,12 @@ def tidy_curves(records: Iterable[Record]) -> Any:
     )
 
 
-def tidy_provenance(records: Iterable[Record]) -> Any:
+def tidy_provenance(records: Iterable[Record]) -> pd.DataFrame:
     """One row per run: id and provenance. A pandas DataFrame."""
     return _frame({"id": r.id, **asdict(r.provenance)} for r in records)
 
 
-def _frame(rows: Iterable[dict[str, Any]]) -> Any:
+def _frame(rows: Iterable[dict[str, Any]]) -> pd.DataFrame:
     import pandas as pd
 
     return pd.DataFrame(list(rows))
@@ -110,7 +129,7 @@ def _frame(rows: Iterable[dict[str, Any]]) -> Any:
 
 def write_tables(folder: Path, records: Sequence[Record]) -> None:
     """runs.parquet, curves.parquet and provenance.parquet of trainings."""
-    tables: dict[str, Callable[[Iterable[Record]], Any]] = {
+    tables: dict[str, Callable[[Iterable[Record]], pd.DataFrame]] = {
         "runs": tidy_runs,
         "curves": tidy_curves,
         "provenance": tidy_provenance,
@@ -119,7 +138,7 @@ def write_tables(folder: Path, records: Sequence[Record]) -> None:
         write_frame(folder / f"{name}.parquet", make(records))
 
 
-def write_frame(path: Path, frame: Any) -> None:
+def write_frame(path: Path, frame: pd.DataFrame) -> None:
     """A pandas DataFrame as Parquet; the same frame gives the same bytes."""
     with atomic_path(path) as temporary:
         frame.to_parquet(temporary, compression="zstd", index=False)

@@ -6,16 +6,11 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from experiments.declare import registry
 from experiments.declare.config import RunConfig
 from experiments.declare.scales import Scale
 from experiments.declare.schedules import OPEN_ENDED
-
-if TYPE_CHECKING:
-    pass
-
 
 # Seconds that a group should take on one core, and the speed that this assumes beside a family's
 # overhead: what an AVX-512 core reached. Elsewhere groups are longer or shorter, and still alike.
@@ -72,10 +67,10 @@ def groups(scale: Scale, data: dict[str, str]) -> tuple[dict[str, Group], dict[s
         by_products.setdefault(tuple(names), []).append(runs[run_id])
     all_groups: dict[str, Group] = {}
     of_product: dict[str, list[str]] = {name: [] for name in products}
-    for names, members in by_products.items():
+    for needing, members in by_products.items():
         for group in pack(members):
             all_groups[group.id] = group
-            for name in names:
+            for name in needing:
                 of_product[name].append(group.id)
     return all_groups, of_product
 

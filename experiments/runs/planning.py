@@ -45,12 +45,12 @@ WARM_UP = 3  # steps
 LONGEST = 1e12  # FLOPs of a step; what takes longer than seconds is extrapolated
 NO_SHAPE = {"seed", "steps", "warmup", "schedule", "base_width"}
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-PROCESS = 4.0  # seconds until a process trains, where that was not measured
+PROCESS = 4.0  # seconds until a process trains, where that was not timed
 
 
 @dataclass(frozen=True)
 class Timed:
-    """What was measured of a shape: FLOPs and seconds of a step, seconds before the first one."""
+    """A shape that was timed: FLOPs and seconds of a step, and seconds before the first one."""
 
     family: str
     what: str
@@ -71,8 +71,8 @@ class Speed:
         found = self.shapes.get(shape(run))
         if found is not None:
             return found.seconds
-        timed = [(t.flops, t.seconds) for t in self._of(run)]
-        return interpolate(timed, step_flops(run)) if timed else grouping.cost(run) / run.steps
+        points = [(t.flops, t.seconds) for t in self._of(run)]
+        return interpolate(points, step_flops(run)) if points else grouping.cost(run) / run.steps
 
     def seconds(self, run: RunConfig, steps: int | None = None) -> float:
         """Seconds of a run, or of its first steps, on one core."""
@@ -119,7 +119,7 @@ def step_flops(run: RunConfig) -> float:
 
 
 def interpolate(points: Sequence[tuple[float, float]], flops: float) -> float:
-    """Seconds at some FLOPs, on lines between measured points, the last line drawn on.
+    """Seconds at some FLOPs, on lines between timed points; the last line is drawn on.
 
     Below the first point a step is as long as there: that is where its overhead decides. One
     point alone is taken as a speed. Equal FLOPs are averaged.
@@ -169,7 +169,7 @@ def _unit_seconds(runs: Sequence[RunConfig], speed: Speed) -> list[float]:
     return list(longest.values())
 
 
-# Measuring
+# Timing
 
 
 def speed_file(cores: int) -> Path:
@@ -182,7 +182,7 @@ def speed_file(cores: int) -> Path:
 
 
 def known(cores: int = CORES) -> Speed:
-    """The times that were measured before; none, if there are none."""
+    """The times that are stored for this machine; none, if there are none."""
     try:
         stored = json.loads(speed_file(cores).read_text(encoding="utf-8"))
         shapes = {key: Timed(**value) for key, value in stored["shapes"].items()}
@@ -191,8 +191,8 @@ def known(cores: int = CORES) -> Speed:
         return Speed()
 
 
-def measured(runs: Sequence[RunConfig], cores: int) -> Speed:
-    """The times of this machine with those of a product's shapes, measured if they are not there.
+def timed(runs: Sequence[RunConfig], cores: int) -> Speed:
+    """The times of this machine, with those of a product's shapes, which are timed if need be.
 
     Args:
         runs: of one product.
@@ -211,7 +211,7 @@ def measured(runs: Sequence[RunConfig], cores: int) -> Speed:
             note(f"timing steps of {len(todo)} shapes in {cores} processes, about ten seconds")
             new, process = _time_shapes(todo, cores)
             speed = Speed({**speed.shapes, **new}, process)
-            shapes = {key: vars(timed) for key, timed in speed.shapes.items()}
+            shapes = {key: vars(found) for key, found in speed.shapes.items()}
             content = {"process": speed.process, "shapes": shapes}
             write_atomically(path, json.dumps(content, indent=1).encode())
         return speed
@@ -233,9 +233,9 @@ def choose(runs: Sequence[RunConfig]) -> dict[str, RunConfig]:
         from experiments.declare import registry
 
         families = {run.family: run for run in runs}
-        for family, run in families.items():
-            experiment = registry.family(family)
-            short.append(experiment.config.make(**{**experiment.example, "data": run.data}))
+        for name, run in families.items():
+            family = registry.family(name)
+            short.append(family.config.make(**{**family.example, "data": run.data}))
     if len(short) > SHAPES:
         short = list({step_flops(run): run for run in short}.values())
         last, picks = len(short) - 1, min(SHAPES, len(short))
@@ -249,12 +249,12 @@ def _time_shapes(runs: Mapping[str, RunConfig], cores: int) -> tuple[dict[str, T
     with ProcessPoolExecutor(cores, mp_context=get_context("spawn")) as pool:
         futures = [pool.submit(_time_all, list(runs.values()), each) for _ in range(cores)]
         results = [future.result() for future in futures]
-    timed = {}
+    times_by_shape = {}
     for i, (key, run) in enumerate(runs.items()):
         seconds = statistics.fmean(times[i][0] for _, times in results)
         start = statistics.fmean(times[i][1] for _, times in results)
-        timed[key] = Timed(run.family, run.describe(), step_flops(run), seconds, start)
-    return timed, statistics.fmean(ready for ready, _ in results)
+        times_by_shape[key] = Timed(run.family, run.describe(), step_flops(run), seconds, start)
+    return times_by_shape, statistics.fmean(ready for ready, _ in results)
 
 
 def _time_all(runs: Sequence[RunConfig], budget: float) -> tuple[float, list[tuple[float, float]]]:

@@ -34,13 +34,27 @@ RUN_ID = re.compile(r"[0-9a-f]{16}")
 
 
 class DamagedRunError(Exception):
-    """A stored run that cannot be read; names the file and what is wrong with it."""
+    """A stored run that cannot be read; the message names the file and what is wrong with it.
+
+    Attributes:
+        holds: id of the other run that the file holds whole, or "".
+    """
+
+    def __init__(self, message: str, holds: str = ""):
+        super().__init__(message)
+        self.holds = holds
 
 
 class OtherSchemaError(UserError):
-    """A stored run whose metadata another version of this project wrote; it is not touched."""
+    """A stored run whose metadata another version of this project wrote; it is not touched.
 
-    older = False
+    Attributes:
+        older: whether that version is older than this one.
+    """
+
+    def __init__(self, message: str, older: bool = False):
+        super().__init__(message)
+        self.older = older
 
 
 @dataclass(frozen=True)
@@ -101,12 +115,21 @@ STALE: tuple[State, ...] = ("older schema", "other code", "other data")  # what 
 
 @dataclass(frozen=True)
 class Stored:
-    """What is in the store under an id: its state, the record if it can be read, or why not."""
+    """What is in the store under an id.
+
+    Attributes:
+        id: of the run.
+        state: what can be said of it.
+        record: the run, if it can be read.
+        reason: for readers, why it cannot be read.
+        holds: id of the other run that its file holds whole, or "".
+    """
 
     id: str
     state: State
     record: Record | None = None
     reason: str = ""
+    holds: str = ""
 
 
 class Store:
@@ -148,7 +171,7 @@ class Store:
             raise FileNotFoundError(path)
         record = read_file(path)
         if record.id != run_id:
-            raise DamagedRunError(f"{path}: holds run {record.id}")
+            raise DamagedRunError(f"{path}: holds run {record.id}", record.id)
         return record
 
     def look(self, run_id: str, data_now: Callable[[Record], str | None] | None = None) -> Stored:
@@ -164,7 +187,7 @@ class Store:
         except FileNotFoundError:
             return Stored(run_id, "missing")
         except DamagedRunError as error:
-            return Stored(run_id, "damaged", reason=str(error))
+            return Stored(run_id, "damaged", reason=str(error), holds=error.holds)
         except OtherSchemaError as error:
             age: State = "older schema" if error.older else "newer schema"
             return Stored(run_id, age, reason=str(error))
@@ -280,10 +303,8 @@ def read_file(path: Path) -> Record:
 def _other_schema(path: Path, schema: Any) -> OtherSchemaError:
     text = f"{path}: written with schema {schema!r}, this checkout reads {SCHEMA}"
     older = isinstance(schema, int) and schema < SCHEMA
-    mend = "`forget` drops it" if older else "use a newer checkout, or move the file away"
-    error = OtherSchemaError(f"{text}; {mend}")
-    error.older = older
-    return error
+    fix = "`forget` drops it" if older else "use a newer checkout, or move the file away"
+    return OtherSchemaError(f"{text}; {fix}", older)
 
 
 def _digest(meta: dict[str, Any], losses: Iterable[float]) -> str:

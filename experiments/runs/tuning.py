@@ -17,10 +17,9 @@ from experiments.declare.scales import Scale
 from experiments.declare.sweep import Override, draw_points
 from experiments.errors import UserError
 from experiments.files import write_atomically
-from experiments.runs.places import results_dir
+from experiments.runs.places import ROOT, results_dir
 from experiments.runs.store import Record, Store
 from experiments.runs.training import train_runs
-from experiments.runs.versions import ROOT
 
 Point = dict[str, Any]
 Losses = Callable[[str, Sequence[RunConfig]], list[float]]

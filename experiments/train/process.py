@@ -1,7 +1,7 @@
 """How a training process sets itself up: threads, memory allocator, matrix products, device.
 
-Choices that change bits are measured once a machine and then kept, so that a run's bits do not
-depend on how busy the machine was when it started.
+Choices that change bits are made once per machine and then kept, so that a run's bits do not
+depend on how busy the machine was when the run started.
 """
 
 from __future__ import annotations
@@ -64,15 +64,15 @@ def _keep_freed_memory() -> None:
 
 
 def _chosen_matmul() -> str:
-    """The precision setting for this processor and torch, measured at the first call.
+    """The precision setting for this processor and torch, chosen at the first call.
 
     "medium" selects oneDNN's kernels, about twice as fast on AVX-512; on a processor with AMX it
-    may round to bfloat16, which the error measured here rules out.
+    may round to bfloat16, which `choose` rules out by the error.
     """
     path = _machine_file()
     with FileLock(f"{path}.lock"):
         if not path.exists():
-            write_atomically(path, json.dumps(_measure(), indent=1).encode())
+            write_atomically(path, json.dumps(_time_products(), indent=1).encode())
         chosen: str = json.loads(path.read_text())["matmul"]
     return chosen
 
@@ -89,7 +89,8 @@ def _machine_file() -> Path:
     return cache_dir() / f"machine-{key}.json"
 
 
-def _measure() -> dict[str, object]:
+def _time_products() -> dict[str, object]:
+    """The chosen setting, with the error and the speed of each candidate."""
     before = torch.get_float32_matmul_precision()
     rows, fan_in, fan_out = GEMM
     generator = torch.Generator().manual_seed(0)
@@ -104,7 +105,7 @@ def _measure() -> dict[str, object]:
     for _ in range(ROUNDS):  # in turn, so that a busy machine slows both alike
         for precision in CANDIDATES:
             torch.set_float32_matmul_precision(precision)
-            seconds[precision] = min(seconds[precision], _time(a, b))
+            seconds[precision] = min(seconds[precision], _seconds(a, b))
     torch.set_float32_matmul_precision(before)
     return {
         "matmul": choose(error, seconds),
@@ -120,7 +121,7 @@ def choose(error: dict[str, float], seconds: dict[str, float]) -> str:
     return "medium" if fast and exact else "highest"
 
 
-def _time(a: torch.Tensor, b: torch.Tensor, repeats: int = 3) -> float:
+def _seconds(a: torch.Tensor, b: torch.Tensor, repeats: int = 3) -> float:
     start = time.perf_counter()
     for _ in range(repeats):
         a @ b

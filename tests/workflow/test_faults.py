@@ -117,7 +117,7 @@ def test_changed_data_are_found_and_dropped_with_stale_alone(project, tmp_path) 
     train_file = next(changed.rglob("train-*.parquet"))
     pd.read_parquet(train_file).iloc[::-1].to_parquet(train_file)
     project.env["MUPKIT_DATA"] = str(changed)
-    sick = project.experiments("doctor", "--scale", "smoke", "--mend")
+    sick = project.experiments("doctor", "--scale", "smoke", "--fix")
     assert sick.returncode == 1
     assert "24 runs made with other data" in sick.stdout
     runs = project.root / "results" / "smoke" / "runs"

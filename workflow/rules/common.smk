@@ -100,8 +100,8 @@ def needing(group):
 
 def data_option(name):
     """The data source of a product; none where it cannot be had, so that its job says why."""
-    source = DATA.get(registry.product(name).exhibit)
-    return f"--data {source}" if source else ""
+    data_source = DATA.get(registry.product(name).exhibit)
+    return f"--data {data_source}" if data_source else ""
 
 
 def drawing(name):

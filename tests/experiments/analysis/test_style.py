@@ -14,7 +14,7 @@ def _close_figures():
 
 
 def coordinates() -> pd.DataFrame:
-    """A module that stays and one that doubles a step and quadruples in width; two seeds."""
+    """A module that stays and one that grows with steps and width; two seeds."""
     return pd.DataFrame(
         {"width": w, "t": t, "module": m, "seed": s, "l1": (1 + s) * (w / 64 * 2**t) ** e}
         for w in (64, 128, 256)
@@ -24,7 +24,7 @@ def coordinates() -> pd.DataFrame:
     )
 
 
-def test_a_panel_a_step_and_a_curve_a_module() -> None:
+def test_one_panel_per_step_and_one_curve_per_module() -> None:
     fig = coordinate_pictures.coordinates(coordinates())
     assert [ax.get_title() for ax in fig.axes] == ["t = 0", "t = 1", "t = 2"]
     for step, ax in enumerate(fig.axes):

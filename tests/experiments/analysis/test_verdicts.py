@@ -139,7 +139,7 @@ def test_verdicts_survive_a_file(judged, tmp_path) -> None:
     json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse)
 
 
-def test_missing_verdicts_name_the_mend(tmp_path) -> None:
+def test_missing_verdicts_name_the_fix(tmp_path) -> None:
     with pytest.raises(UserError, match="snakemake fig7"):
         verdicts.read(tmp_path / "fig7" / "claims.json")
 

@@ -5,7 +5,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from experiments.declare import registry
+from experiments.declare.scales import SCALES
 from experiments.runs.planning import CORES
 
 ROOT = Path(__file__).parents[3]
@@ -80,6 +83,53 @@ def test_list_and_show() -> None:
         assert text in keys
 
 
+@pytest.fixture
+def invoke(monkeypatch):
+    """The command line in this process, on wide lines; what it printed."""
+    from experiments.cli.main import app
+    from experiments.cli.options import console
+
+    monkeypatch.setattr(console, "width", 1000)
+
+    def call(*args: str) -> str:
+        done = CliRunner().invoke(app, args)
+        assert done.exception is None, (args, done.exception)
+        assert done.exit_code == 0, (args, done.output)
+        return done.output
+
+    return call
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_every_product_is_listed_and_shown_at_every_scale(invoke, scale) -> None:
+    listed = {
+        line.split()[0]: line for line in invoke("list", "--scale", scale).splitlines() if line
+    }
+    for name, product in registry.products().items():
+        assert product.title in listed[name]
+        shown = invoke("show", name, "--scale", scale)
+        for text in (product.title, product.caption, *(c.statement for c in product.claims)):
+            assert text in shown, name
+        assert (f"runs at the scale {scale}" in shown) == bool(product.sweeps), name
+
+
+def test_every_family_is_shown_with_its_data_sources(invoke) -> None:
+    for name in registry.exhibits().keys() - registry.products().keys():
+        shown = invoke("show", name)
+        exhibit = registry.exhibit(name)
+        assert exhibit.title in shown
+        lines = [line.split(maxsplit=1) for line in shown.splitlines()]
+        for data_source, label in exhibit.data_sources.items():
+            assert [data_source, label] in [[word.strip() for word in line] for line in lines]
+        assert ("data source" in shown) == bool(exhibit.data_sources)
+
+
+def test_commands_are_grouped_by_what_people_want(invoke) -> None:
+    text = invoke("--help")
+    places = [text.index(word) for word in ("Look", " list ", "Train", " run ", "Keep", " forget ")]
+    assert places == sorted(places)
+
+
 def test_what_trains_nothing_is_listed_and_shown() -> None:
     listed = cli("list").stdout.splitlines()
     assert [line.split()[:3] for line in listed if "fig2 " in line] == [["fig2", "theory", "none"]]
@@ -98,7 +148,6 @@ def test_what_trains_nothing_is_listed_and_shown() -> None:
 
 def test_status_and_forget_of_what_trains_nothing(tmp_path, monkeypatch, capsys) -> None:
     from experiments.cli import keep, look
-    from experiments.declare import registry
     from experiments.products import computing
     from experiments.runs import places
 
@@ -138,7 +187,6 @@ def test_help_has_an_example(command) -> None:
 
 def test_options_of_run(tiny) -> None:
     from experiments.cli.train import _options
-    from experiments.declare import registry
 
     experiment = registry.exhibit("transformer_wikitext2")
     words = ["--log2lr", "-7", "--base-width=16", "--tied", "true"]

@@ -153,7 +153,7 @@ def test_tokens_of_a_tiny_corpus(tiny: Path, capsys: pytest.CaptureFixture[str])
     assert words(corpus, "train") == train
     assert words(corpus, "validation") == ["a", "e", EOS, EOS]
     assert words(corpus, "test") == ["f", EOS]
-    assert corpus.source == "wikitext2"
+    assert corpus.data_source == "wikitext2"
     for ids in corpus.tokens.values():
         assert isinstance(ids, np.memmap) and ids.dtype == np.int32 and not ids.flags.writeable
     captured = capsys.readouterr()

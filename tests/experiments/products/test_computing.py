@@ -1,4 +1,4 @@
-"""Tables of what is measured or drawn without training."""
+"""Tables of what is computed or drawn without training."""
 
 import json
 
@@ -11,7 +11,7 @@ from experiments.runs import versions
 
 
 @pytest.mark.parametrize("name", ["table3", "table14"])
-def test_the_same_measurement_gives_the_same_bytes(name, tmp_path) -> None:
+def test_the_same_computation_gives_the_same_bytes(name, tmp_path) -> None:
     product = registry.product(name)
     for folder in ("a", "b"):
         computing.compute(product, "smoke", "", tmp_path / folder)

@@ -12,13 +12,16 @@ from experiments import files
 from experiments.cli import keep, look
 from experiments.declare import registry
 from experiments.errors import UserError
-from experiments.products import doctor
+from experiments.products.doctor import examine as examining
+from experiments.products.doctor import folders
+from experiments.products.doctor.examine import examine
+from experiments.products.doctor.finding import Finding
+from experiments.products.doctor.fix import fix
+from experiments.products.doctor.runs import DataNow
 from experiments.products.tidy_tables import write_tables
 from experiments.runs import places, training
 from experiments.runs.store import Store
 from tests.experiments.runs.test_store import PROVENANCE, record, rewrite
-
-SOURCES = {"transformer_wikitext2": "wikitext2", "theory": ""}
 
 
 @pytest.fixture
@@ -28,7 +31,7 @@ def folder(tmp_path, monkeypatch) -> Store:
     monkeypatch.setattr(places, "ROOT", tmp_path)
     monkeypatch.setenv("MUPKIT_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("experiments.runs.store.code_version", lambda family: "c")
-    monkeypatch.setattr(doctor.DataNow, "__call__", lambda self, record: "d")
+    monkeypatch.setattr(DataNow, "__call__", lambda self, record: "d")
     runs = registry.product("fig1").runs("smoke", "wikitext2")[:2]
     records = [
         dataclasses.replace(record(), id=run.id, config=run.model_dump(), provenance=PROVENANCE)
@@ -47,23 +50,23 @@ def ids(folder: Store) -> list[str]:
     return sorted(p.stem for p in (folder.folder / "runs").glob("[0-9a-f]*"))
 
 
-def examine(folder: Store) -> list[doctor.Finding]:
-    return doctor.examine("smoke", SOURCES)
+def examined(folder: Store) -> list[Finding]:
+    return examine("smoke")
 
 
-def found(folder: Store, words: str, *, note: bool = False) -> doctor.Finding:
+def found(folder: Store, words: str, *, note: bool = False) -> Finding:
     """The only finding, which says these words."""
-    (one,) = examine(folder)
+    (one,) = examined(folder)
     assert words in one.text
     assert one.note == note
     return one
 
 
-def mended(folder: Store, *, stale: bool = False) -> None:
-    findings = examine(folder)
-    done = doctor.mend(findings, "smoke", stale)
+def fixed(folder: Store, *, stale: bool = False) -> None:
+    findings = examined(folder)
+    done = fix(findings, "smoke", stale)
     assert all(done.values())
-    assert examine(folder) == []
+    assert examined(folder) == []
 
 
 def change(folder: Store, index: int = 0, **provenance) -> None:
@@ -72,7 +75,7 @@ def change(folder: Store, index: int = 0, **provenance) -> None:
 
 
 def test_a_healthy_folder(folder, capsys) -> None:
-    assert examine(folder) == []
+    assert examined(folder) == []
     keep.doctor("smoke", "wikipedia_sample")
     assert capsys.readouterr().out == "results/smoke is in order\n"
 
@@ -82,24 +85,24 @@ def test_replays_are_not_left_behind_but_their_temporaries_are(folder) -> None:
     replays.mkdir()
     for suffix in ("parquet", "png"):
         (replays / f"0123456789abcdef.{suffix}").write_bytes(b"")
-    assert examine(folder) == []
+    assert examined(folder) == []
     left = replays / ".0123456789abcdef.png.abcd_123.png"
     left.write_bytes(b"")
     found(folder, left.name)
-    mended(folder)
+    fixed(folder)
     assert len(list(replays.iterdir())) == 2
 
 
 def test_no_folder_is_in_order(folder, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(doctor, "results_dir", lambda scale: tmp_path / "nowhere" / "smoke")
-    assert examine(folder) == []
+    monkeypatch.setattr(examining, "results_dir", lambda scale: tmp_path / "nowhere" / "smoke")
+    assert examined(folder) == []
 
 
 def test_a_truncated_run(folder) -> None:
     path = folder.path(ids(folder)[0])
     path.write_bytes(path.read_bytes()[:-20])
     found(folder, path.name)
-    mended(folder)
+    fixed(folder)
     assert not path.exists()
     assert len(ids(folder)) == 1
 
@@ -110,7 +113,7 @@ def test_a_flipped_byte(folder) -> None:
     content[content.index(b'"final_loss"') + 3] ^= 1
     path.write_bytes(content)
     found(folder, path.name)
-    mended(folder)
+    fixed(folder)
 
 
 def test_a_copy_of_another_run_goes_and_a_renamed_one_gets_its_name_back(folder) -> None:
@@ -119,10 +122,10 @@ def test_a_copy_of_another_run_goes_and_a_renamed_one_gets_its_name_back(folder)
     other = folder.path("0" * 16)
     other.write_bytes(whole)
     found(folder, f"holds run {first}")
-    mended(folder)
+    fixed(folder)
     folder.path(first).rename(other)
     assert "renamed" in found(folder, f"holds run {first}").remedy
-    mended(folder)
+    fixed(folder)
     assert ids(folder) == [first, second]
     assert folder.path(first).read_bytes() == whole
 
@@ -141,12 +144,12 @@ def test_left_behind_temporaries_and_locks_but_not_held_ones(folder, tmp_path) -
         folder.claim("0" * 16),
         files.atomic_path(folder.folder / "fig1" / "curves.parquet") as living,
     ):
-        assert {f.files[0] for f in examine(folder)} == set(left)
-        doctor.mend(examine(folder), "smoke", False)
+        assert {f.files[0] for f in examined(folder)} == set(left)
+        fix(examined(folder), "smoke", False)
         assert living.exists()
         living.write_bytes((folder.folder / "fig1" / "curves.parquet").read_bytes())
     assert not any(path.exists() for path in left)
-    assert examine(folder) == []
+    assert examined(folder) == []
 
 
 def test_checkpoints(folder) -> None:
@@ -154,22 +157,22 @@ def test_checkpoints(folder) -> None:
     checkpoints.mkdir()
     unfinished = checkpoints / f"{'0' * 16}.safetensors"
     unfinished.write_bytes(b"")
-    assert examine(folder) == []
+    assert examined(folder) == []
     orphan = checkpoints / f"{ids(folder)[0]}.safetensors"
     orphan.write_bytes(b"")
     found(folder, "checkpoint of a finished run")
-    mended(folder)
+    fixed(folder)
     assert unfinished.exists()
     foreign = checkpoints / "best model.pt"
     foreign.write_bytes(b"")
-    assert not found(folder, "not the name of a checkpoint").mendable
-    doctor.mend(examine(folder), "smoke", True)
+    assert not found(folder, "not the name of a checkpoint").fixable
+    fix(examined(folder), "smoke", True)
     assert foreign.exists()
 
 
 def test_a_foreign_name_among_the_runs(folder) -> None:
     (folder.folder / "runs" / "notes.txt").write_text("mine")
-    assert not found(folder, "notes.txt: not the name of a run").mendable
+    assert not found(folder, "notes.txt: not the name of a run").fixable
 
 
 @pytest.mark.parametrize(("schema", "stays"), [(99, True), (0, False)])
@@ -177,26 +180,26 @@ def test_another_schema(folder, schema, stays) -> None:
     path = folder.path(ids(folder)[0])
     rewrite(path, lambda meta: meta.update(schema=schema, news="of another version"))
     one = found(folder, f"written with schema {schema}")
-    assert one.mendable != stays
-    doctor.mend(examine(folder), "smoke", False)
+    assert one.fixable != stays
+    fix(examined(folder), "smoke", False)
     assert path.exists()
-    doctor.mend(examine(folder), "smoke", True)
+    fix(examined(folder), "smoke", True)
     assert path.exists() == stays
 
 
 def test_other_code_goes_with_stale_alone(folder, monkeypatch) -> None:
     monkeypatch.setattr("experiments.runs.store.code_version", lambda family: "newer")
     found(folder, "2 runs made by other code")
-    assert doctor.mend(examine(folder), "smoke", False) == {}
+    assert fix(examined(folder), "smoke", False) == {}
     assert len(ids(folder)) == 2
-    doctor.mend(examine(folder), "smoke", True)
+    fix(examined(folder), "smoke", True)
     assert ids(folder) == []
 
 
 def test_other_data_go_with_stale_alone_also_by_forget(folder, monkeypatch) -> None:
-    monkeypatch.setattr(doctor.DataNow, "__call__", lambda self, record: "changed")
+    monkeypatch.setattr(DataNow, "__call__", lambda self, record: "changed")
     found(folder, "2 runs made with other data")
-    assert doctor.mend(examine(folder), "smoke", False) == {}
+    assert fix(examined(folder), "smoke", False) == {}
     runs = registry.product("fig1").runs("smoke", "wikitext2")
     assert keep._forget_runs(runs, folder, True) == 2
     assert ids(folder) == []
@@ -225,7 +228,7 @@ def test_notes_are_not_wrong(folder, capsys) -> None:
     os.utime(folder.folder / "fig1" / "claims.json")
     folder.write(record())
     found(folder, "needed by no figure or table", note=True)
-    keep.doctor("smoke", "wikipedia_sample", mend=True)
+    keep.doctor("smoke", "wikipedia_sample", fix=True)
     assert "in order" in capsys.readouterr().out
     assert len(ids(folder)) == 3
 
@@ -233,7 +236,7 @@ def test_notes_are_not_wrong(folder, capsys) -> None:
 def test_tables_and_claims_older_than_their_runs(folder) -> None:
     change(folder, seconds=9.0)
     found(folder, "tables are older than their runs")
-    mended(folder)
+    fixed(folder)
     tables = folder.folder / "fig1"
     assert {p.name for p in tables.iterdir()} == {
         "runs.parquet",
@@ -245,52 +248,52 @@ def test_tables_and_claims_older_than_their_runs(folder) -> None:
     (tables / "claims.json").write_text("[]")
     os.utime(tables / "claims.json", (1, 1))
     found(folder, "claims.json: older than its table")
-    mended(folder)
+    fixed(folder)
 
 
 def test_damaged_tables(folder) -> None:
     table = folder.folder / "fig1" / "curves.parquet"
     table.write_bytes(table.read_bytes()[:-20])
     found(folder, "damaged tables")
-    mended(folder)
+    fixed(folder)
     assert len(ids(folder)) == 2
 
 
 def test_no_space_left(folder, monkeypatch) -> None:
     usage = type("usage", (), {"free": 1e6})
-    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda path: usage)
-    assert not found(folder, "1 MB left on the disk").mendable
+    monkeypatch.setattr(folders.shutil, "disk_usage", lambda path: usage)
+    assert not found(folder, "1 MB left on the disk").fixable
 
 
 def test_a_read_only_folder(folder, monkeypatch) -> None:
     real = os.access
     monkeypatch.setattr(
-        doctor.os, "access", lambda p, mode: p != folder.folder / "runs" and real(p, mode)
+        folders.os, "access", lambda p, mode: p != folder.folder / "runs" and real(p, mode)
     )
-    assert not found(folder, "runs: read-only").mendable
+    assert not found(folder, "runs: read-only").fixable
 
 
-def test_a_run_that_was_mended_meanwhile_or_is_being_trained_stays(folder) -> None:
+def test_a_run_that_was_fixed_meanwhile_or_is_being_trained_stays(folder) -> None:
     path = folder.path(ids(folder)[0])
     whole = path.read_bytes()
     path.write_bytes(whole[:-20])
-    findings = examine(folder)
+    findings = examined(folder)
     with folder.claim(path.stem):
-        assert list(doctor.mend(findings, "smoke", False).values()) == [False]
+        assert list(fix(findings, "smoke", False).values()) == [False]
     path.write_bytes(whole)
-    assert list(doctor.mend(findings, "smoke", False).values()) == [False]
+    assert list(fix(findings, "smoke", False).values()) == [False]
     assert path.read_bytes() == whole
 
 
-def test_nothing_is_mended_under_a_running_workflow(folder) -> None:
+def test_nothing_is_fixed_under_a_running_workflow(folder) -> None:
     (folder.folder / "locks").mkdir()
     (folder.folder / "locks" / f"{'0' * 16}.lock").write_text("")
-    findings = examine(folder)
+    findings = examined(folder)
     with (
         files.FileLock(folder.folder / ".workflow.lock"),
         pytest.raises(UserError, match="a workflow runs in"),
     ):
-        doctor.mend(findings, "smoke", False)
+        fix(findings, "smoke", False)
 
 
 def test_exit_status(folder, capsys) -> None:
@@ -299,10 +302,10 @@ def test_exit_status(folder, capsys) -> None:
     with pytest.raises(typer.Exit) as wrong:
         keep.doctor("smoke", "wikipedia_sample")
     assert wrong.value.exit_code == 1
-    assert "lock file that no process holds; --mend: removed" in capsys.readouterr().out
+    assert "lock file that no process holds; --fix: removed" in capsys.readouterr().out
     with pytest.raises(typer.Exit):
-        keep.doctor("smoke", "wikipedia_sample", mend=True)
-    assert "mended: removed" in capsys.readouterr().out
+        keep.doctor("smoke", "wikipedia_sample", fix=True)
+    assert "fixed: removed" in capsys.readouterr().out
     keep.doctor("smoke", "wikipedia_sample")
     with pytest.raises(UserError, match="give both"):
         keep.doctor("smoke", stale=True)
@@ -312,14 +315,14 @@ def test_data_of_a_run_are_asked_of_its_task(tiny, tmp_path) -> None:
     from tests.tiny_runs import tiny_run
 
     (made,) = training.train_runs([tiny_run(seed=7)], Store(tmp_path / "store"))
-    data_now = doctor.DataNow()
+    data_now = DataNow()
     assert data_now(made) == made.provenance.data_fingerprint
     other = dataclasses.replace(
         made, provenance=dataclasses.replace(made.provenance, data_fingerprint="other")
     )
     assert data_now(other) == made.provenance.data_fingerprint
     unknown = dataclasses.replace(made, config={**made.config, "news": 1})
-    assert doctor.DataNow()(unknown) is None
+    assert DataNow()(unknown) is None
     assert json.dumps(sorted(map(list, data_now.known))) == (
         '[["transformer_wikitext2", "wikitext2"]]'
     )

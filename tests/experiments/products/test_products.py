@@ -74,6 +74,17 @@ def test_a_table_is_collected_rendered_and_judged(project) -> None:
     assert json.loads((project / "results/small/table0/claims.json").read_text())[0]["id"] == "two"
 
 
+def test_the_foot_names_the_data_as_the_exhibit_does() -> None:
+    def foot(*data: str) -> str:
+        return draw.setting(TABLE, pd.DataFrame({"data": data, "seed": 0}), "small")
+
+    assert foot("wikitext2", "wikitext2") == "WikiText-2 · 1 seed · scale: small"
+    assert foot("") == "1 seed · scale: small"  # a family without data
+    fix = r"table0: .*'books'.*data_sources in experiments/families/transformer_wikitext2/spec\.py"
+    with pytest.raises(UserError, match=fix):
+        foot("wikitext2", "books")
+
+
 def test_reference_is_a_copy_that_says_its_scale(project) -> None:
     collect.collect(TABLE, "smoke", "wikitext2")
     reference.make_reference(TABLE, "smoke")

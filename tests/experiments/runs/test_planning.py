@@ -119,11 +119,11 @@ def test_times_are_kept_by_processor_torch_and_processes(tmp_path, monkeypatch) 
 def test_real_steps_are_timed_once(tiny, monkeypatch, capsys) -> None:
     monkeypatch.setattr(planning, "SECONDS", 0.5)
     runs = [tiny_run(), tiny_run(width=64)]
-    speed = planning.measured(runs, 1)
+    speed = planning.timed(runs, 1)
     assert "timing steps of 2 shapes" in capsys.readouterr().err
     assert 0 < speed.step(runs[0]) < 1
     assert 0 < speed.shapes[planning.shape(runs[0])].start < 5
-    assert planning.measured(runs, 1) == planning.known(1) == speed
+    assert planning.timed(runs, 1) == planning.known(1) == speed
     assert capsys.readouterr().err == ""
 
 

@@ -43,9 +43,9 @@ def sp(**changes):
 @pytest.mark.parametrize("family", ["transformer_wikitext2", "mlp_cifar10", "resnet_cifar10"])
 @pytest.mark.parametrize("parametrization", ["sp", "mup"])
 def test_only_width_and_what_it_is_measured_by_change(family, parametrization) -> None:
-    experiment = registry.family(family)
-    values = {**experiment.example, "width": 256, "parametrization": parametrization}
-    wide = experiment.config.make(**values, data=next(iter(experiment.data_sources)))
+    chosen = registry.family(family)
+    values = {**chosen.example, "width": 256, "parametrization": parametrization}
+    wide = chosen.config.make(**values, data=next(iter(chosen.data_sources)))
     narrow = wide.narrowed(8)
     changed = {k for k, v in wide if getattr(narrow, k) != v and not k.startswith("base_")}
     assert (narrow.parametrization, narrow.width) == ("mup", 8)
@@ -100,9 +100,9 @@ def test_as_narrow_as_the_wide_run_itself_the_losses_are_its_own(tiny, changes) 
 
 
 def test_between_sp_and_mup_nothing_is_replayed() -> None:
-    experiment = registry.family("mlp_cifar10")
-    make = experiment.config.make
-    values = {**experiment.example, "data": "digits", "width": 128}
+    family = registry.family("mlp_cifar10")
+    make = family.config.make
+    values = {**family.example, "data": "digits", "width": 128}
     of_sp = make(**{**values, "parametrization": "sp"}).narrowed(8)
     for unused in (0.0, 0.5):
         assert make(**{**values, "parametrization": "sp", "t": unused}).narrowed(8) == of_sp
@@ -252,8 +252,8 @@ def test_an_absurd_rate_diverges_and_names_an_activation(run, tmp_path) -> None:
         name for name, _ in build(sp(width=16)).named_modules()
     }
     assert first[1].isdigit()
-    experiment = registry.family(FAMILY)
-    wide = experiment.config.make(**{**experiment.example, **WIDE, "log2lr": 3.0})
+    family = registry.family(FAMILY)
+    wide = family.config.make(**{**family.example, **WIDE, "log2lr": 3.0})
     path = tmp_path / "results" / "smoke" / "reverse" / f"{wide.narrowed(16).id}.parquet"
     assert {p.name for p in path.parent.iterdir()} == {path.name, f"{path.stem}.png"}
     assert str(path) in done.stdout
@@ -280,7 +280,7 @@ def test_what_it_refuses(run) -> None:
 
 
 def test_every_family_has_a_default_width() -> None:
-    for experiment in registry.exhibits().values():
-        if hasattr(experiment, "example"):
-            assert issubclass(experiment.config, RunConfig)
-            assert experiment.example["base_width"] > 0
+    for exhibit in registry.exhibits().values():
+        if hasattr(exhibit, "example"):
+            assert issubclass(exhibit.config, RunConfig)
+            assert exhibit.example["base_width"] > 0

@@ -94,8 +94,9 @@ def test_a_run_under_another_name_is_detected(tmp_path) -> None:
     folder.write(record())
     other = record(seed=1).id
     folder.path(record().id).rename(folder.path(other))
-    with pytest.raises(DamagedRunError, match=f"holds run {record().id}"):
+    with pytest.raises(DamagedRunError, match=f"holds run {record().id}") as raised:
         folder.read(other)
+    assert raised.value.holds == folder.look(other).holds == record().id
 
 
 def test_digests_of_older_files_still_match() -> None:

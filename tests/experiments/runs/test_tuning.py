@@ -26,10 +26,10 @@ SEARCH = Search(
 
 def test_every_search_stays_at_base_width() -> None:
     # Widths are what a figure is about: tuning on them would decide its claims.
-    for experiment in registry.exhibits().values():
-        if getattr(experiment, "search", None) is not None:
-            assert experiment.search.base["width"] == experiment.search.base["base_width"]
-            assert not {"width", "base_width", "parametrization"} & experiment.search.space.keys()
+    for exhibit in registry.exhibits().values():
+        if getattr(exhibit, "search", None) is not None:
+            assert exhibit.search.base["width"] == exhibit.search.base["base_width"]
+            assert not {"width", "base_width", "parametrization"} & exhibit.search.space.keys()
 
 
 def test_trials_are_drawn_from_the_space_and_ranked() -> None:

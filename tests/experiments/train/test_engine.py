@@ -269,10 +269,10 @@ def test_open_ended_schedules_do_not_depend_on_the_number_of_steps(schedule, war
 
 
 def test_tasks_do_not_look_at_the_number_of_steps() -> None:
-    for experiment in registry.exhibits().values():
-        if isinstance(experiment, Family):
-            source = inspect.getsource(inspect.getmodule(load(experiment.config.task)))
-            assert ".steps" not in source, experiment.name
+    for exhibit in registry.exhibits().values():
+        if isinstance(exhibit, Family):
+            source = inspect.getsource(inspect.getmodule(load(exhibit.config.task)))
+            assert ".steps" not in source, exhibit.name
 
 
 def test_schedule_keeps_the_ratios_of_mup(tiny, monkeypatch) -> None:

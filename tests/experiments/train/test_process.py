@@ -21,7 +21,7 @@ def test_choice_is_measured_once_and_kept(cache, monkeypatch) -> None:
     record = json.loads(file.read_text())
     assert first.matmul == record["matmul"] in process.CANDIDATES
     assert record["relative_error"][first.matmul] < 1e-6
-    monkeypatch.setattr(process, "_measure", lambda: 1 / 0)
+    monkeypatch.setattr(process, "_time_products", lambda: 1 / 0)
     assert process.set_up() == first
     assert torch.get_num_threads() == 1
 
@@ -53,14 +53,14 @@ def test_rounding_to_bfloat16_is_measured_as_inexact(cache, monkeypatch) -> None
         return product(a, b)
 
     monkeypatch.setattr(torch.Tensor, "__matmul__", rounding)
-    measured = process._measure()
-    assert measured["relative_error"]["medium"] > 1e-3
-    assert measured["matmul"] == "highest"
+    found = process._time_products()
+    assert found["relative_error"]["medium"] > 1e-3
+    assert found["matmul"] == "highest"
 
 
 @pytest.mark.parametrize("busy", [range(12), range(12, 99)])
 def test_choice_does_not_depend_on_how_busy_the_machine_is(busy, cache, monkeypatch) -> None:
     # Equally fast products, while another program takes half of the processor for a while.
     calls = iter(range(99))
-    monkeypatch.setattr(process, "_time", lambda a, b: 2.0 if next(calls) in busy else 1.0)
-    assert process._measure()["matmul"] == "highest"
+    monkeypatch.setattr(process, "_seconds", lambda a, b: 2.0 if next(calls) in busy else 1.0)
+    assert process._time_products()["matmul"] == "highest"

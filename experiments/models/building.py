@@ -1,0 +1,53 @@
+"""How all models are built: with base shapes, in µP or in SP, and then initialized."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol, Self, TypeVar
+
+import torch
+from torch import nn
+
+import mupkit
+from mupkit import TABLE_8, Table
+
+
+class Shape(Protocol):
+    """The dimensions of a model that scale."""
+
+    def all_different(self) -> Self:
+        """A shape that shares no dimension with this one."""
+
+
+class Model(nn.Module):
+    """A model that draws its own weights, which it does after it is parametrized."""
+
+    def init_weights(self) -> None:
+        """Draw all weights under the rules of the model's parametrization."""
+        raise NotImplementedError
+
+
+ShapeT = TypeVar("ShapeT", bound=Shape)
+ModelT = TypeVar("ModelT", bound=Model)
+
+
+def build(
+    make: Callable[[ShapeT], ModelT], shape: ShapeT, base: ShapeT | None, table: Table = TABLE_8
+) -> ModelT:
+    """A parametrized and initialized model, on torch's default device.
+
+    Args:
+        make: function of a shape to a model that is not parametrized yet.
+        shape: of the model.
+        base: the shape at which µP equals SP; None for SP.
+        table: the scaling rules of a model that has a base.
+    """
+    model = make(shape)
+    if base is None:
+        mupkit.set_base_shapes(model, None, rescale_params=False)
+    else:
+        with torch.device("meta"):
+            base_model, delta_model = make(base), make(base.all_different())
+        mupkit.parametrize(model, base_model, delta_model, table=table, rescale_params=False)
+    model.init_weights()
+    return model

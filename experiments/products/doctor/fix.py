@@ -1,0 +1,93 @@
+"""Removing what is wrong where nothing is lost by it.
+
+The next workflow makes again whatever `fix` removes, or nobody needs it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from experiments.declare.scales import Scale
+from experiments.errors import UserError
+from experiments.files import cannot_write, remove_unheld, temporaries
+from experiments.products.doctor.finding import Finding
+from experiments.products.doctor.runs import misnamed
+from experiments.runs.places import results_dir
+from experiments.runs.store import Store, Stored
+
+
+def fix(found: Iterable[Finding], scale: Scale, stale: bool) -> dict[Finding, bool]:
+    """Remove what can be removed.
+
+    Args:
+        found: by `examine`.
+        scale: of the results.
+        stale: whether to remove what is of other code or data, too.
+
+    Returns:
+        Whether it is gone, for each finding that was to be fixed.
+
+    Raises:
+        UserError: if a workflow is running, or the folder cannot be written.
+    """
+    store = Store(results_dir(scale))
+    chosen = [f for f in found if f.fixable and not f.note and (stale or not f.stale)]
+    if not chosen:
+        return {}
+    workflow = FileLock(store.folder / ".workflow.lock")
+    try:
+        workflow.acquire(timeout=0)
+    except Timeout:
+        raise UserError(f"a workflow runs in {store.folder}; fix it when that has ended") from None
+    except OSError as error:
+        raise cannot_write(store.folder, error) from error
+    try:
+        return {finding: _fix(finding, store) for finding in chosen}
+    except OSError as error:
+        raise cannot_write(store.folder, error) from error
+    finally:
+        workflow.release()
+
+
+def _fix(finding: Finding, store: Store) -> bool:
+    return all([_remove(p) for p in finding.files] + [_drop(one, store) for one in finding.runs])
+
+
+def _remove(path: Path) -> bool:
+    if path.suffix == ".lock" or path in temporaries(path.parent):
+        return remove_unheld(path)
+    path.unlink(missing_ok=True)
+    return True
+
+
+def _drop(one: Stored, store: Store) -> bool:
+    """Drop a run, or give it its own name, unless it is being trained or has changed meanwhile."""
+    lock = store.lock(one.id)
+    Path(lock.lock_file).parent.mkdir(exist_ok=True)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return False
+    try:
+        now = store.look(one.id)
+        if not _same(now, one):
+            return False
+        if misnamed(now, store):
+            store.path(now.id).rename(store.path(now.holds))
+        else:
+            store.remove(now.id)
+        return True
+    finally:
+        with suppress(OSError):
+            Path(lock.lock_file).unlink()
+        lock.release()
+
+
+def _same(now: Stored, before: Stored) -> bool:
+    if now.record is None or before.record is None:
+        return now.state == before.state
+    return now.record.provenance == before.record.provenance

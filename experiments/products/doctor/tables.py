@@ -1,0 +1,97 @@
+"""Tidy tables that are damaged, or that do not agree with what they were made from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from experiments.declare import registry
+from experiments.declare.product import Product
+from experiments.products import computing
+from experiments.products.doctor.finding import Finding
+from experiments.products.tidy_tables import read_provenance
+from experiments.runs.store import Store, Stored
+
+
+@dataclass(frozen=True)
+class _Trouble:
+    """What is wrong with the tables of a product.
+
+    Attributes:
+        text: for the report.
+        outdated: the tables are whole, so without scale.json and claims.json, whose absence makes
+            the workflow run again, they may stay.
+        stale: they are of other code.
+    """
+
+    text: str
+    outdated: bool = False
+    stale: bool = False
+
+
+def tables(store: Store, looked: dict[str, Stored]) -> Iterator[Finding]:
+    """Findings about the tables and verdicts of every product."""
+    for name, product in registry.products().items():
+        folder = store.folder / name
+        if not folder.is_dir() or not any(folder.iterdir()):
+            continue
+        if product.sweeps:
+            trouble = _trained(product, folder, looked)
+        else:
+            trouble = _computed(product, folder)
+        if trouble:
+            yield _finding(trouble, product, folder)
+        elif _older(folder / "claims.json", folder / "runs.parquet"):
+            yield Finding(
+                f"{folder / 'claims.json'}: older than its table",
+                "removed, the next workflow judges them again",
+                (folder / "claims.json",),
+            )
+
+
+def _finding(trouble: _Trouble, product: Product, folder: Path) -> Finding:
+    made = [folder / f for f in ("scale.json", "claims.json") if (folder / f).exists()]
+    broken = () if trouble.outdated else sorted(folder.glob("*.parquet"))
+    again = "gathers" if product.sweeps else "computes"
+    remedy = f"removed, the next workflow {again} them again"
+    return Finding(f"{folder}: {trouble.text}", remedy, (*made, *broken), stale=trouble.stale)
+
+
+def _computed(product: Product, folder: Path) -> _Trouble | None:
+    """What is wrong with tables of a computation."""
+    state = computing.state(product, folder)
+    if state == "damaged":
+        return _Trouble("damaged tables")
+    if state == "other code":
+        return _Trouble("tables computed by other code", stale=True)
+    return None
+
+
+def _trained(product: Product, folder: Path, looked: dict[str, Stored]) -> _Trouble | None:
+    """What is wrong with tables of runs, whose provenance is compared with the stored runs'."""
+    there = [(folder / f"{table}.parquet").exists() for table in product.tidy_tables]
+    if not all(there):
+        return _Trouble("incomplete tables") if any(there) else None
+    try:
+        rows = read_provenance(product, folder)
+        json.loads((folder / "scale.json").read_text(encoding="utf-8"))
+        tabled = {row["id"]: (row["finished_at"], row["seconds"]) for row in rows}
+    except FileNotFoundError:  # the workflow makes them again
+        return None
+    except (OSError, ValueError, KeyError):
+        return _Trouble("damaged tables")
+    for run_id, made in tabled.items():
+        record = looked[run_id].record if run_id in looked else None
+        if record and made != (record.provenance.finished_at, record.provenance.seconds):
+            since = f"{run_id} was trained since"
+            return _Trouble(f"tables are older than their runs ({since})", outdated=True)
+    return None
+
+
+def _older(path: Path, than: Path) -> bool:
+    with suppress(FileNotFoundError):
+        return path.stat().st_mtime_ns < than.stat().st_mtime_ns
+    return False
