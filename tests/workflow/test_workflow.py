@@ -29,6 +29,16 @@ def table(project, name: str) -> bytes:
     return (project.root / "results" / "smoke" / "fig1" / f"{name}.parquet").read_bytes()
 
 
+def made_files(project) -> dict[Path, tuple[bytes, int]]:
+    """Content and time of everything that a workflow makes, by path."""
+    return {
+        path: (b"" if path.is_dir() else path.read_bytes(), path.stat().st_mtime_ns)
+        for folder in ("results", "figures", "logs")
+        for path in (project.root / folder).rglob("*")
+        if path.name != "runs"  # the folder's own time says that a run was moved away
+    }
+
+
 @pytest.mark.slow
 def test_smoke_trains_and_draws_real_text(project) -> None:
     # Neither data folder nor network: the text that a dependency ships.
@@ -89,6 +99,50 @@ def test_again_trains_nothing_and_damage_is_mended(project) -> None:
     core.write_text(core.read_text(encoding="utf-8") + "# changed\n", encoding="utf-8")
     assert project.experiments(*forget, "--stale").stdout == "24 runs of fig1 dropped\n"
     assert stored(project) == []
+
+
+@pytest.mark.slow
+def test_looking_changes_nothing_and_names_what_was_lost(project, tmp_path) -> None:
+    def look() -> None:
+        for looking in (("-n",), ("--list",), ("--lint",), ("--summary",), ("-n", "fig2")):
+            done = project.snakemake(*looking, *SMOKE)
+            assert done.returncode == 0, done.stderr
+
+    def planned() -> str:
+        """What a dry run of fig1 says, with every job."""
+        done = project.snakemake("-n", "fig1", *SMOKE, "--quiet", "progress")
+        return done.stdout + done.stderr
+
+    look()
+    assert made_files(project) == {}
+    assert project.snakemake("fig1", *SMOKE).returncode == 0
+    whole = made_files(project)
+    lost, kept = stored(project)[0], tmp_path / "kept.parquet"
+    groups = (project.root / "results" / "smoke" / "groups").glob("*.done")
+    markers = {path.stem: path.read_text(encoding="utf-8").split() for path in groups}
+    (group,) = (name for name, ids in markers.items() if lost.stem in ids)
+
+    lost.rename(kept)
+    before = made_files(project)
+    assert before.keys() == whole.keys() - {lost}
+    look()
+    plan = planned()
+    assert made_files(project) == before
+    assert "rule collect_fig1:" in plan and "rule draw_fig1:" in plan
+    assert [name for name in markers if f"group={name}" in plan] == [group]
+    assert "Nothing to be done" not in plan
+
+    kept.rename(lost)
+    assert made_files(project) == whole
+    assert "Nothing to be done" in planned()
+
+    lost.unlink()
+    done = project.snakemake("fig1", *SMOKE)
+    assert done.returncode == 0, done.stderr
+    now = made_files(project)
+    assert now.keys() == whole.keys()
+    assert [path for path in stored(project) if now[path] != whole[path]] == [lost]
+    assert "Nothing to be done" in project.snakemake("fig1", *SMOKE).stderr
 
 
 @pytest.mark.slow
@@ -153,21 +207,22 @@ def test_clean_keeps_trained_runs(project) -> None:
     assert not figures.exists()
 
 
-def test_unknown_scale_and_missing_data_folder_are_one_clear_line(project) -> None:
+def test_unknown_scale_and_missing_data_folder_are_one_clear_line(project, tmp_path) -> None:
     wrong = project.snakemake("fig1", "--config", "scale=huge")
     assert wrong.returncode == 2
     assert wrong.stderr.splitlines()[1:] == [
         "error: unknown scale 'huge' (allowed: paper, small, smoke)"
     ]
-    project.env["MUPKIT_DATA"] = "/nowhere"
+    nowhere, elsewhere = tmp_path / "nowhere", tmp_path / "elsewhere"
+    project.env["MUPKIT_DATA"] = str(nowhere)
     lost = project.snakemake("fig1", *SMOKE)
     assert lost.returncode == 2
-    assert lost.stderr.splitlines()[1].startswith("error: MUPKIT_DATA: /nowhere does not exist")
+    assert lost.stderr.splitlines()[1].startswith(f"error: MUPKIT_DATA: {nowhere} does not exist")
     assert len(lost.stderr.splitlines()) == 2
     del project.env["MUPKIT_DATA"]
-    elsewhere = project.snakemake("fig1", *SMOKE, "data_dir=/elsewhere")
-    assert elsewhere.returncode == 2
-    assert "/elsewhere does not exist" in elsewhere.stderr
+    moved = project.snakemake("fig1", *SMOKE, f"data_dir={elsewhere}")
+    assert moved.returncode == 2
+    assert f"{elsewhere} does not exist" in moved.stderr
 
 
 def test_data_folder_without_one_familys_files_stops_that_family_alone(project, tmp_path) -> None:

@@ -93,6 +93,21 @@ def marker(group):
     return f"{RESULTS}/groups/{group}.done"
 
 
+def repairs(group):
+    """How often a group's job was run again because a run was lost; one more if one is lost now.
+
+    A marker lies if a run of its group was lost or truncated since. The marker holds the number of
+    its job, which is a parameter of the rule, so a lost run changes the parameter, and Snakemake
+    runs the job again, with what follows. Nothing is touched: a dry run only looks.
+    """
+    path = Path(marker(group))
+    if not path.exists():
+        return 0
+    *_, last = path.read_text(encoding="utf-8", errors="replace").split() or ["0"]
+    before = int(last) if last.isdecimal() else 0  # a job that was killed wrote no number
+    return before + bool(missing(GROUPS[group].runs, STORE))
+
+
 def needing(group):
     """The products that need a group; all of them have their data from the same source."""
     return [name for name, needed in NEEDED.items() if group in needed]
@@ -108,15 +123,6 @@ def drawing(name):
     """Files whose change redraws a product."""
     return [relative(file) for file in drawing_code(registry.product(name))]
 
-
-# A marker lies if a run of its group was lost or truncated since. Its job is then run again, as by
-# --forcerun, with what follows. Nothing is changed here: to read this file is to look, not to touch.
-if workflow.dag_settings:
-    workflow.dag_settings.forcerun |= {
-        marker(group_id)
-        for group_id, group in GROUPS.items()
-        if Path(marker(group_id)).exists() and missing(group.runs, STORE)
-    }
 
 # One workflow at a time in a results folder; a second one waits and then finds the runs done. The
 # lock dies with its process, so nobody ever has to unlock anything.

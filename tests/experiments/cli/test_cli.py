@@ -58,10 +58,11 @@ def test_bad_input_is_one_line_and_status_2(args, words) -> None:
     assert done.stdout == ""
 
 
-def test_missing_data_folder_is_one_line_and_status_2() -> None:
-    done = cli("status", "fig1", MUPKIT_DATA="/nowhere")
+def test_missing_data_folder_is_one_line_and_status_2(tmp_path) -> None:
+    nowhere = tmp_path / "nowhere"
+    done = cli("status", "fig1", MUPKIT_DATA=str(nowhere))
     assert done.returncode == 2
-    assert done.stderr.startswith("error: MUPKIT_DATA: /nowhere does not exist")
+    assert done.stderr.startswith(f"error: MUPKIT_DATA: {nowhere} does not exist")
     assert done.stderr.count("\n") == 1
 
 
