@@ -125,7 +125,7 @@ def reverse(
     wide = _configured(chosen, context.args, data)
     config = wide.narrowed(narrow or chosen.example["base_width"])
     from experiments.analysis import instability, style
-    from experiments.products.tidy_tables import write_frame
+    from experiments.products.tidying import write_frame
     from experiments.runs.reverse import replay
 
     with _bar(config) as on_step:

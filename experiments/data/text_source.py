@@ -18,11 +18,7 @@ TEXT_SOURCES = {
     "wikipedia_sample": "106 English Wikipedia articles (gensim's sample)",
 }
 """Names of the data sources, with what a figure calls them."""
-
-
 SPLITS = ("train", "validation", "test")
-
-
 # Tokens of WikiText-2, word level, with one <eos> a line.
 PUBLISHED = {"train": 2_088_628, "validation": 217_646, "test": 245_569}
 

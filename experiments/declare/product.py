@@ -14,8 +14,6 @@ from experiments.declare.scales import Scale
 from experiments.declare.sweep import Sweep
 
 FILE_NAME = re.compile(r"[a-z][a-z0-9_]*")  # what may become the name of a file or folder
-
-
 # Folders beside those of products.
 NO_PRODUCT = ("runs", "groups", "locks", "checkpoints", "reverse")
 

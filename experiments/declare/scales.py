@@ -7,8 +7,6 @@ from typing import Literal, get_args
 from experiments.errors import unknown
 
 Scale = Literal["smoke", "small", "paper"]
-
-
 SCALES: tuple[Scale, ...] = get_args(Scale)
 
 

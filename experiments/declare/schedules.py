@@ -9,11 +9,7 @@ from __future__ import annotations
 from typing import Literal, get_args
 
 Schedule = Literal["linear", "step_a", "step_b", "cosine", "constant", "inv_sqrt"]
-
-
 SCHEDULES: tuple[Schedule, ...] = get_args(Schedule)  # (a) to (f)
-
-
 # Schedules whose factor at a step does not depend on the number of steps: a shorter run is the
 # beginning of a longer one.
 OPEN_ENDED = frozenset({"constant", "inv_sqrt"})

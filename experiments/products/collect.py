@@ -11,7 +11,8 @@ from experiments.declare.scales import Scale
 from experiments.files import write_atomically
 from experiments.messages import note
 from experiments.products import computing
-from experiments.products.tidy_tables import folder_of, tidy_runs, write_tables
+from experiments.products.tidy_tables import folder_of
+from experiments.products.tidying import tidy_runs, write_tables
 from experiments.runs.places import results_dir
 from experiments.runs.store import Store
 from experiments.runs.training import parted, train_runs, train_together

@@ -15,7 +15,8 @@ from pathlib import Path
 from experiments.declare.product import Product
 from experiments.declare.references import load
 from experiments.declare.scales import Scale
-from experiments.products.tidy_tables import read_provenance, write_frame
+from experiments.products.tidy_tables import read_provenance
+from experiments.products.tidying import write_frame
 from experiments.runs.store import State
 from experiments.runs.versions import computing_version, git_state
 

@@ -15,11 +15,7 @@ from experiments.declare.schedules import OPEN_ENDED
 # Seconds that a group should take on one core, and the speed that this assumes beside a family's
 # overhead: what an AVX-512 core reached. Elsewhere groups are longer or shorter, and still alike.
 GROUP_SECONDS = 240.0
-
-
 SPLIT, SHORTEST = 4, 30.0  # groups that runs are parted in even if they are few, of so many seconds
-
-
 SECONDS_PER_FLOP = 1 / 1.8e11
 
 

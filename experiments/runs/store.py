@@ -22,14 +22,8 @@ from experiments.files import atomic_path, take_lock
 from experiments.runs.versions import code_version
 
 METADATA = b"mupkit.run"
-
-
 MAGIC = b"PAR1"  # first and last bytes of every Parquet file
-
-
 SCHEMA = 1  # of the metadata that is written and read; a file without a number has 1
-
-
 RUN_ID = re.compile(r"[0-9a-f]{16}")
 
 
@@ -108,8 +102,6 @@ class Record:
 State = Literal[
     "missing", "done", "damaged", "newer schema", "older schema", "other code", "other data"
 ]
-
-
 STALE: tuple[State, ...] = ("older schema", "other code", "other data")  # what --stale drops
 
 

@@ -15,8 +15,6 @@ CHECKS = {
     "wider": "wider is better",
     "mup": "check of `mup`",
 }
-
-
 OURS = [check for check in CHECKS if check != "mup"]
 
 

@@ -91,8 +91,6 @@ SMALL_RATES, SMALL_MULTIPLIERS = tuple(range(-6, 2)), tuple(2.0**x for x in rang
 WIDTHS = {"paper": (32, 64, 128, 256, 512), "small": (4, 8, 16), "smoke": (2, 4)}
 TARGET: dict[Scale, int] = {"paper": 512, "small": 32, "smoke": 4}
 TARGET_SEEDS: dict[Scale, int] = {"paper": 15, "small": 3, "smoke": 2}
-
-
 BASE: dict[Scale, dict[str, Any]] = {
     "paper": {**PAPER, **PAPER_BEST},
     "small": {**SMALL, **tuned()},

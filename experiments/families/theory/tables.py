@@ -18,8 +18,6 @@ COLUMNS = {
     "hidden": "Hidden weights",
     "scalar": "Scalars †",
 }
-
-
 ROWS = {
     "init_var": "Init. var.",
     "multiplier": "Multiplier",
@@ -30,29 +28,17 @@ ROWS = {
     "lr_frobenius": "Frobenius-normalized LR †",
     "lr_muon": "Muon LR †",
 }
-
-
 FINITE = (
     "ᵃ 1/fan_in in the paper, which comes to the same: the fan_in of an input weight does not grow "
     "with the width."
 )
-
-
 RATIO = (
     "ᵇ 1 in the paper, where fan_in and fan_out grow alike; this is the general case, of "
     "Appendix J.2.1."
 )
-
-
 MATRICES_ONLY = "Muon LR: of matrices; vectors are not for Muon."
-
-
 VERDICTS = "Verdicts on a figure's claims: `python -m experiments claims FIGURE`."
-
-
 THEORY = {"gaussian": 0.5, "linear": 1.0, "nonlinear": 1.0, "vector": 1.0}
-
-
 MATRICES = {
     "gaussian": ("Standard Gaussian, n × n", "Aᵀ1/√n", "√n"),
     "linear": ("Linear tensor product, n × n", "in part the sum of its vectors", "n"),

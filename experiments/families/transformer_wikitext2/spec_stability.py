@@ -90,8 +90,6 @@ FIG7 = Figure(
         ),
     ),
 )
-
-
 # Appendix I: width is d_model = d_ffn; a narrow µP model whose base width is that of the wide one.
 REPLAYED: dict[Scale, tuple[int, ...]] = {
     "paper": (256, 512, 1024, 2048, 4096, 8192),

@@ -18,7 +18,7 @@ from experiments.products.doctor.examine import examine
 from experiments.products.doctor.finding import Finding
 from experiments.products.doctor.fix import fix
 from experiments.products.doctor.runs import DataNow
-from experiments.products.tidy_tables import write_tables
+from experiments.products.tidying import write_tables
 from experiments.runs import places, training
 from experiments.runs.store import Store
 from tests.experiments.runs.test_store import PROVENANCE, record, rewrite

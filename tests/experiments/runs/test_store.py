@@ -8,7 +8,7 @@ import pytest
 
 from experiments import files
 from experiments.errors import UserError
-from experiments.products import tidy_tables
+from experiments.products import tidying
 from experiments.runs import store, training
 from experiments.runs.store import DamagedRunError, OtherSchemaError, Provenance, Record, Store
 from tests.tiny_runs import tiny_run
@@ -141,16 +141,16 @@ def test_folder_that_cannot_be_made_is_one_clear_line(tmp_path) -> None:
 
 def test_tidy_tables(tmp_path) -> None:
     records = [record(), record((5.0, math.nan), 1, seed=1)]
-    runs = tidy_tables.tidy_runs(records)
+    runs = tidying.tidy_runs(records)
     assert list(runs["id"]) == [r.id for r in records]
     assert list(runs["seed"]) == [0, 1]
     assert list(runs["diverged"]) == [False, True]
     assert runs["final_loss"].isna().tolist() == [False, True]
     assert set(tiny_run().model_dump()) <= set(runs.columns)
-    curves = tidy_tables.tidy_curves(records)
+    curves = tidying.tidy_curves(records)
     assert curves.groupby("id").size().to_dict() == {records[0].id: 3, records[1].id: 2}
     assert {f.name for f in dataclasses.fields(Provenance)} < set(
-        tidy_tables.tidy_provenance(records).columns
+        tidying.tidy_provenance(records).columns
     )
 
 
@@ -169,9 +169,9 @@ def test_metrics_are_columns_of_their_own_and_absent_where_there_are_none(tmp_pa
     measured = dataclasses.replace(record(), metrics={"valid_accuracy": 0.1 + 0.2})
     folder.write(measured)
     assert folder.read(measured.id).metrics == {"valid_accuracy": 0.1 + 0.2}
-    frame = tidy_tables.tidy_runs([measured, record()])
+    frame = tidying.tidy_runs([measured, record()])
     assert frame["valid_accuracy"].isna().tolist() == [False, True]
-    assert "valid_accuracy" not in tidy_tables.tidy_runs([record()])
+    assert "valid_accuracy" not in tidying.tidy_runs([record()])
     rewrite(folder.path(measured.id), lambda meta: meta.update(metrics={"valid_accuracy": 0.4}))
     with pytest.raises(DamagedRunError, match="checksum"):
         folder.read(measured.id)
