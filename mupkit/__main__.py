@@ -19,6 +19,7 @@ from torch.optim import Optimizer
 
 import mupkit
 from mupkit.explain import Finding, Row, explain, findings
+from mupkit.messages import MupWarning
 from mupkit.shape import REGISTRY, read_shapes
 
 EXPLAIN = """\
@@ -216,8 +217,10 @@ def _sweep(pairs: Sequence[str]) -> dict[int, dict[str, Any]]:
 
 
 def _caught(warning: warnings.WarningMessage) -> Finding:
-    what, _, mend = str(warning.message).partition(". ")
-    return Finding("model", what, mend or "See the documentation of mupkit")
+    message = warning.message
+    if isinstance(message, MupWarning):
+        return Finding("model", message.what, message.fix)
+    return Finding("model", str(message).rstrip("."), fix="")
 
 
 def _cells(row: Row) -> list[str]:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from mupkit.infshape import InfShape, Role
+from mupkit.messages import RatioError
 from mupkit.multipliers import multiplier
 from mupkit.optim import family_of, setting
 from mupkit.rules import Exponents, Family, Table, rule_for, scale
@@ -26,7 +27,7 @@ COLUMNS: dict[Role, str] = {
     "scalar": "scalars",
 }
 SCHEDULER_STEPS = 100
-MEND = (
+SCHEDULER_FIX = (
     "It sets absolute rates: give it a list, mupkit.per_group(optimizer, rate), leave eta_min at "
     "0, or use LambdaLR"
 )
@@ -63,15 +64,23 @@ class Row:
 
 @dataclass(frozen=True)
 class Finding:
-    """Something that is wrong (a warning) or worth knowing (a note): where, what, the mend."""
+    """Something that is wrong (a warning) or worth knowing (a note).
+
+    Attributes:
+        where: a parameter, a module, "model" or "scheduler".
+        what: what was found.
+        fix: what to do about it; empty if unknown.
+        level: a note is no reason to fail.
+    """
 
     where: str
     what: str
-    mend: str
+    fix: str
     level: Literal["warning", "note"] = "warning"
 
     def __str__(self) -> str:
-        return f"{self.level}: {self.where}: {self.what}. {self.mend}."
+        fix = f" {self.fix}." if self.fix else ""
+        return f"{self.level}: {self.where}: {self.what}.{fix}"
 
 
 def explain(model: nn.Module, optimizer: Optimizer | None = None) -> list[Row]:
@@ -262,5 +271,5 @@ def _schedule(optimizer: Optimizer, make: Callable[[Optimizer], Any]) -> Iterabl
             for _ in range(SCHEDULER_STEPS):
                 scheduler.step()
                 guard(optimizer)
-        except ValueError as error:
-            yield Finding("scheduler", str(error).split(". A scheduler")[0], MEND)
+        except RatioError as error:
+            yield Finding("scheduler", error.what, SCHEDULER_FIX)

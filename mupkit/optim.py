@@ -41,6 +41,7 @@ from torch.optim import (
 )
 
 from mupkit.infshape import InfShape
+from mupkit.messages import MupWarning
 from mupkit.rules import Family, Rule, Table, rule_for, scale
 from mupkit.schedule import guard
 from mupkit.shape import get_scalings, infshape_of, table_of
@@ -127,7 +128,7 @@ def MuAdam(
             another function of this module.
 
     Warns:
-        UserWarning: if `impl` adds weight decay to the gradient, as Adam does and AdamW does not:
+        MupWarning: if `impl` adds weight decay to the gradient, as Adam does and AdamW does not:
             such decay does not transfer across width (Appendix B.3).
 
     Source: Tensor Programs V, Tables 3, 8 and 9, row "Adam LR"; Appendix B.3.
@@ -136,11 +137,11 @@ def MuAdam(
     optimizer = _make(params, impl, "adam", shared, options)
     coupled = impl in _COUPLED and not options.get("decoupled_weight_decay", False)
     if coupled and any(group["weight_decay"] for group in optimizer.param_groups):
-        warnings.warn(
+        what = (
             f"the weight decay of {impl.__name__} goes through its normalization and does not "
-            "transfer across width; use MuAdamW",
-            stacklevel=2,
+            "transfer across width"
         )
+        warnings.warn(MupWarning(what, "Use mupkit.MuAdamW"), stacklevel=2)
     return optimizer
 
 

@@ -13,6 +13,7 @@ from torch import nn
 from mupkit import bsh
 from mupkit.infshape import InfDim, InfShape
 from mupkit.layer import MuReadout
+from mupkit.messages import MupWarning
 from mupkit.multipliers import parametrization, set_multiplier
 from mupkit.rules import TABLE_3, TABLE_8, Table, rule_for, scale, tied_multiplier
 from mupkit.shape import (
@@ -201,12 +202,12 @@ def _warn_forgotten(base: Shapes, widths: Shapes, shapes: Shapes) -> None:
         if widths[name][i] is None and base[name][i] != size
     ]
     if forgotten:
-        warnings.warn(
+        what = (
             "these dimensions differ between base and model but not between base and delta, so "
-            f"they count as finite: {', '.join(forgotten)}. If they are widths, vary them in the "
-            "delta model too",
-            stacklevel=4,
+            f"they count as finite: {', '.join(forgotten)}"
         )
+        fix = "If they are widths, vary them in the delta model too"
+        warnings.warn(MupWarning(what, fix), stacklevel=4)
 
 
 def _attach(model: nn.Module, registry: dict[str, InfShape], table: Table) -> None:

@@ -8,6 +8,8 @@ from typing import Any
 from torch import Tensor
 from torch.optim import Optimizer
 
+from mupkit.messages import RatioError
+
 TOLERANCE = 1e-4
 
 
@@ -27,7 +29,7 @@ def guard(optimizer: Optimizer, args: Any = None, kwargs: Any = None) -> None:
     at, since that would make each step wait.
 
     Raises:
-        ValueError: naming two groups, with the mend.
+        RatioError: a ValueError that names two groups and the fix.
     """
     rates: dict[int, tuple[int, float]] = {}
     for index, group in enumerate(optimizer.param_groups):
@@ -40,10 +42,11 @@ def guard(optimizer: Optimizer, args: Any = None, kwargs: Any = None) -> None:
             lr = lr.item()
         first, master = rates.setdefault(origin, (index, lr / mult))
         if not math.isclose(lr / mult, master, rel_tol=TOLERANCE):
-            raise ValueError(
+            raise RatioError(
                 f"the learning rates of groups {first} and {index} have lost the ratio that µP "
-                f"gives them: over lr_mult they are {master:g} and {lr / mult:g}. A scheduler has "
-                "set an absolute rate. Give it a list, max_lr=mupkit.per_group(optimizer, 1e-3) "
-                "(OneCycleLR, CyclicLR, ReduceLROnPlateau's min_lr, SWALR), leave eta_min at 0 "
-                "(CosineAnnealingLR), or use LambdaLR"
+                f"gives them: over lr_mult they are {master:g} and {lr / mult:g}",
+                "A scheduler has set an absolute rate. Give it a list, "
+                "max_lr=mupkit.per_group(optimizer, 1e-3) (OneCycleLR, CyclicLR, "
+                "ReduceLROnPlateau's min_lr, SWALR), leave eta_min at 0 (CosineAnnealingLR), or "
+                "use LambdaLR",
             )

@@ -218,9 +218,9 @@ WRONG = [
 ]
 
 
-@pytest.mark.parametrize(("factory", "impl", "mend"), WRONG)
-def test_a_wrong_implementation_is_refused_with_the_mend(factory, impl, mend):
-    message = rf"{impl.__name__} is for mupkit\.{mend}, not {factory.__name__}"
+@pytest.mark.parametrize(("factory", "impl", "right"), WRONG)
+def test_a_wrong_implementation_is_refused_with_the_right_one_named(factory, impl, right):
+    message = rf"{impl.__name__} is for mupkit\.{right}, not {factory.__name__}"
     with pytest.raises(ValueError, match=message):
         factory(net(), impl=impl, lr=LR)
 
@@ -232,7 +232,7 @@ def test_coupled_decay_is_warned_of(name):
     by_group = [{"params": model.parameters(), "weight_decay": DECAY}]
     for params, options in ((model, {"weight_decay": DECAY}), (by_group, {})):
         if name in COUPLED:
-            with pytest.warns(UserWarning, match=f"decay of {name} .* use MuAdamW") as seen:
+            with pytest.warns(UserWarning, match=f"decay of {name} .* Use mupkit.MuAdamW") as seen:
                 MuAdam(params, impl=impl, lr=LR, **options)
             assert seen[0].filename == __file__
         elif name != "SparseAdam":
