@@ -5,6 +5,6 @@ import os
 # One thread per process: before torch is imported anywhere.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from experiments.cli.main import main  # noqa: E402
+from experiments.cli.main import main
 
 main()

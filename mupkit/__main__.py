@@ -30,7 +30,7 @@ A table of what happens to each parameter, and what looks wrong. Exit status 1 i
       --optimizer adamw --lr 3e-4 --weight-decay 0.1 --scheduler my_model:schedule
   python -m mupkit explain my_model:build --base width=64 --target width=8192 --meta --csv > a.csv
 
-build(**arguments) returns the model: a plain one, which is then parametrized by --table, or one on
+build(**arguments) returns the model: a plain one, which is then parametrized by --rules, or one on
 which you called mupkit.set_base_shapes or mupkit.parametrize yourself, which is taken as it is.
 """
 CHECK = """\
@@ -78,7 +78,9 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("build", help="module:function that builds the model")
         command.add_argument("--base", nargs="+", required=True, metavar="KEY=VALUE")
         command.add_argument("--delta", nargs="+", metavar="KEY=VALUE", help="all widths changed")
-        command.add_argument("--table", default="3", choices=sorted(mupkit.TABLES), help="of rules")
+        command.add_argument(
+            "--rules", default="3", choices=sorted(mupkit.RULES), help="to scale by"
+        )
         command.add_argument("--init", default="torch", choices=("torch", "constant"))
         command.add_argument(
             "--optimizer",
@@ -167,7 +169,7 @@ def _parametrize(model: nn.Module, arguments: argparse.Namespace, build: Any) ->
         base = read_shapes(build(**_keywords(arguments.base)))
         delta = read_shapes(build(**_keywords(arguments.delta))) if arguments.delta else None
     return mupkit.parametrize(
-        model, base, delta, table=mupkit.TABLES[arguments.table], init=arguments.init
+        model, base, delta, rules=mupkit.RULES[arguments.rules], init=arguments.init
     )
 
 

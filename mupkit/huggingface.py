@@ -30,7 +30,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from mupkit import fold as core_fold
 from mupkit.parametrization import parametrize as core_parametrize
-from mupkit.rules import TABLE_3, Table
+from mupkit.rules import TABLE_3, Rules
 from mupkit.shape import unwrap
 from mupkit.storage import is_conv1d
 
@@ -48,7 +48,7 @@ def parametrize(
     base_config: Any,
     delta_config: Any = None,
     *,
-    table: Table = TABLE_3,
+    rules: Rules = TABLE_3,
     rescale_params: bool = True,
 ) -> ModelT:
     """Parametrize a model of transformers as it is, attention included.
@@ -63,7 +63,7 @@ def parametrize(
         base_config: the configuration of the same model at base width.
         delta_config: the same with every width changed; without it a dimension that is equal in
             base and model counts as finite.
-        table: as in `mupkit.parametrize`.
+        rules: as in `mupkit.parametrize`.
         rescale_params: as in `mupkit.parametrize`; False after loading what was trained in µP.
 
     Returns:
@@ -82,7 +82,7 @@ def parametrize(
     delta = None if delta_config is None else _on_meta(inner, delta_config)
     mults = _attention_mults(inner, base)
     core_parametrize(
-        inner, base, delta, table=table, init="constant", rescale_params=rescale_params
+        inner, base, delta, rules=rules, init="constant", rescale_params=rescale_params
     )
     backend = _backend(inner)
     for name, mult in mults.items():

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from mupkit.rules import rule_for, scale
-from mupkit.shape import infshape_of, table_of
+from mupkit.shape import infshape_of, rules_of
 
 __all__ = [
     "fan_in_normal_",
@@ -116,7 +116,7 @@ def _constant_std_scale(tensor: Tensor, centred: bool) -> float:
 
 def _init_scale(tensor: Tensor) -> float:
     infshape = infshape_of(tensor)
-    return scale(infshape, rule_for(infshape, table_of(tensor)).init_std)
+    return scale(infshape, rule_for(infshape, rules_of(tensor)).init_std)
 
 
 def _base_fans(tensor: Tensor) -> tuple[int, int]:

@@ -42,9 +42,9 @@ from torch.optim import (
 
 from mupkit.infshape import InfShape
 from mupkit.messages import MupWarning
-from mupkit.rules import Family, Rule, Table, rule_for, scale
+from mupkit.rules import Family, Rule, Rules, rule_for, scale
 from mupkit.schedule import guard
-from mupkit.shape import get_scalings, infshape_of, table_of
+from mupkit.shape import get_scalings, infshape_of, rules_of
 from mupkit.staged import MuAdafactor, MuRAdam
 
 Params = nn.Module | Iterable[Any]
@@ -313,9 +313,9 @@ class Setting:
     sgd_ratio: float
 
 
-def setting(infshape: InfShape, table: Table, family: Family) -> Setting:
+def setting(infshape: InfShape, rules: Rules, family: Family) -> Setting:
     """The factors of a parameter's rate, epsilon and size, 1 at base width."""
-    rule: Rule = rule_for(infshape, table)
+    rule: Rule = rule_for(infshape, rules)
     lr = scale(infshape, rule.lr[family])
     return Setting(
         lr_mult=lr,
@@ -388,9 +388,9 @@ def _by_setting(
     """The parameters of a group by their factors and by what the optimizer itself applies."""
     found: dict[tuple[Setting, float], list[Tensor]] = {}
     members = zip(group["params"], group["names"], group["scalings"], strict=True)
-    for p, name, (infshape, table) in members:
+    for p, name, (infshape, rules) in members:
         applied = _spectral(p, name, infshape, asked) if family == "muon" else 1.0
-        found.setdefault((setting(infshape, table, family), applied), []).append(p)
+        found.setdefault((setting(infshape, rules, family), applied), []).append(p)
     return found
 
 
@@ -449,7 +449,7 @@ def _as_groups(params: Params) -> list[dict[str, Any]]:
                 **group,
                 "params": [p for _, p in pairs],
                 "names": [n for n, _ in pairs],
-                "scalings": [(infshape_of(p, n), table_of(p)) for n, p in pairs],
+                "scalings": [(infshape_of(p, n), rules_of(p)) for n, p in pairs],
             }
         )
     return groups

@@ -15,11 +15,11 @@ from mupkit.infshape import InfDim, InfShape
 from mupkit.layer import MuReadout
 from mupkit.messages import MupWarning
 from mupkit.multipliers import parametrization, set_multiplier
-from mupkit.rules import TABLE_3, TABLE_8, Table, rule_for, scale, tied_multiplier
+from mupkit.rules import TABLE_3, TABLE_8, Rules, rule_for, scale, tied_multiplier
 from mupkit.shape import (
     ATTRIBUTE,
     REGISTRY,
-    TABLE_ATTRIBUTE,
+    RULES_ATTRIBUTE,
     Scaling,
     Shapes,
     Source,
@@ -55,7 +55,7 @@ def parametrize(
     base: Source | None,
     delta: Source | None = None,
     *,
-    table: Table = TABLE_3,
+    rules: Rules = TABLE_3,
     init: Init = "torch",
     rescale_params: bool = True,
     layout: Layout = NO_LAYOUT,
@@ -68,13 +68,13 @@ def parametrize(
             .bsh file, or None, which makes `model` its own base, and so leaves it in SP.
         delta: the same model with every width changed; without it a dimension that is equal in
             `base` and `model` counts as finite.
-        table: the formulation; `TABLE_3` needs no multipliers. A weight that a readout shares with
+        rules: the formulation; `TABLE_3` needs no multipliers. A weight that a readout shares with
             an embedding keeps the embedding's rules, and the logits get a multiplier.
         init: how the model's initialization scales so far: "torch" for PyTorch's default or
             another in which a std goes as 1/sqrt(fan_in), "constant" for one std at all widths, as
             `initializer_range` of transformers.
-        rescale_params: turn that initialization into the table's. A second call changes nothing.
-            Use False after loading a trained checkpoint.
+        rescale_params: turn that initialization into the one of `rules`. A second call changes
+            nothing. Use False after loading a trained checkpoint.
         layout: how parameters of your own are stored, by name: "out_in" as in `nn.Linear`, "in_out"
             for x @ W. Without it a matrix is read as "out_in", and a parameter with one width as an
             input weight, such as a position or a class token.
@@ -93,7 +93,7 @@ def parametrize(
     """
     inner = unwrap(model)
     registry = _infshapes(inner, base, delta, layout)
-    _attach(inner, registry, table)
+    _attach(inner, registry, rules)
     if rescale_params:
         _rescale(inner, init)
     _set_multipliers(inner)
@@ -143,9 +143,9 @@ def reset_parameters(model: nn.Module) -> None:
     inner = unwrap(model)
     scalings = get_scalings(inner)
     for name, p in inner.named_parameters():  # new tensors after to_empty or a deep copy
-        infshape, table = scalings[name]
+        infshape, rules = scalings[name]
         setattr(p, ATTRIBUTE, infshape)
-        setattr(p, TABLE_ATTRIBUTE, table)
+        setattr(p, RULES_ATTRIBUTE, rules)
     for name, module, local, _ in own_parameters(inner):
         if parametrization(module, local) is not None:
             raise ValueError(f"{name} has a multiplier; build the model anew to draw it again")
@@ -210,21 +210,22 @@ def _warn_forgotten(base: Shapes, widths: Shapes, shapes: Shapes) -> None:
         warnings.warn(MupWarning(what, fix), stacklevel=4)
 
 
-def _attach(model: nn.Module, registry: dict[str, InfShape], table: Table) -> None:
+def _attach(model: nn.Module, registry: dict[str, InfShape], rules: Rules) -> None:
     for name, p in model.named_parameters():
         setattr(p, ATTRIBUTE, registry[canonical(name)])
-        setattr(p, TABLE_ATTRIBUTE, table)
+        setattr(p, RULES_ATTRIBUTE, rules)
     first = REGISTRY not in vars(model)
-    setattr(model, REGISTRY, {name: (infshape, table) for name, infshape in registry.items()})
+    setattr(model, REGISTRY, {name: (infshape, rules) for name, infshape in registry.items()})
     if first:
         model.register_state_dict_post_hook(_save_metadata)  # type: ignore[no-untyped-call]
         model.register_load_state_dict_pre_hook(_check_metadata)  # type: ignore[no-untyped-call]
 
 
 def _metadata(model: nn.Module) -> dict[str, Any]:
+    """What a state dict's metadata keep under "mup": base shapes by name, names of rules."""
     registry: dict[str, Scaling] = vars(model)[REGISTRY]
     shapes = {name: [d.base_dim for d in infshape] for name, (infshape, _) in registry.items()}
-    return {"base_shapes": shapes, "tables": sorted({t.name for _, t in registry.values()})}
+    return {"base_shapes": shapes, "rules": sorted({r.name for _, r in registry.values()})}
 
 
 def _save_metadata(model: nn.Module, state: Any, prefix: str, metadata: dict[str, Any]) -> None:
@@ -241,23 +242,23 @@ def _check_metadata(
     unexpected: list[str],
     errors: list[str],
 ) -> None:
-    """Refuse a checkpoint whose base shapes or table are not those of the model."""
+    """Refuse a checkpoint whose base shapes or rules are not those of the model."""
     saved = metadata.get("mup")
     if saved is not None and saved != (here := _metadata(model)):
         differ = [n for n, s in saved["base_shapes"].items() if here["base_shapes"].get(n) != s]
-        what = f"base shapes of {', '.join(differ[:3])}" if differ else "table"
+        what = f"base shapes of {', '.join(differ[:3])}" if differ else "scaling rules"
         errors.append(
-            f"the checkpoint was made with other µP: its {what} differ(s) from the model's; "
+            f"the checkpoint was made with other µP: its {what} differ from the model's; "
             "parametrize the model with the base it was trained with"
         )
 
 
 def _owners(model: nn.Module) -> dict[int, tuple[nn.Module, str]]:
     """The module that initializes each parameter: the embedding if a readout shares its weight."""
-    tables = embeddings(model)
+    embedded = embeddings(model)
     owners: dict[int, tuple[nn.Module, str]] = {}
     for _, module, local, p in own_parameters(model):
-        if id(p) not in owners or (id(p) in tables and not is_linear(module)):
+        if id(p) not in owners or (id(p) in embedded and not is_linear(module)):
             owners[id(p)] = (module, local)
     return owners
 
@@ -275,7 +276,7 @@ def _rescale(model: nn.Module, init: Init) -> None:
         infshape: InfShape = getattr(p, ATTRIBUTE)
         own = {name: getattr(q, ATTRIBUTE) for name, q in local_parameters(module).items()}
         has = default_std(module, local, own) if init == "torch" else 1.0
-        factor = scale(infshape, rule_for(infshape, getattr(p, TABLE_ATTRIBUTE)).init_std) / has
+        factor = scale(infshape, rule_for(infshape, getattr(p, RULES_ATTRIBUTE)).init_std) / has
         if p.is_meta:
             continue  # without data: nothing done, so nothing to remember
         done: dict[str, float] = vars(module).setdefault(_RESCALED, {})
@@ -285,24 +286,24 @@ def _rescale(model: nn.Module, init: Init) -> None:
 
 
 def _set_multipliers(model: nn.Module) -> None:
-    tables = embeddings(model)
+    embedded = embeddings(model)
     for _, module, local, p in list(own_parameters(model)):
         infshape: InfShape = getattr(p, ATTRIBUTE)
-        table: Table = getattr(p, TABLE_ATTRIBUTE)
-        if id(p) in tables and is_linear(module):
+        rules: Rules = getattr(p, RULES_ATTRIBUTE)
+        if id(p) in embedded and is_linear(module):
             as_output = InfShape(infshape.dims)
-            set_multiplier(module, local, scale(as_output, tied_multiplier(table)))
+            set_multiplier(module, local, scale(as_output, tied_multiplier(rules)))
         else:
-            set_multiplier(module, local, scale(infshape, rule_for(infshape, table).multiplier))
+            set_multiplier(module, local, scale(infshape, rule_for(infshape, rules).multiplier))
 
 
 def _check_readouts(model: nn.Module, registry: dict[str, InfShape]) -> None:
-    tables = embeddings(model)
+    embedded = embeddings(model)
     for name, module, local, p in own_parameters(model):
         if local != "weight" or not is_linear(module) or isinstance(module, MuReadout):
             continue
         infshape = registry.get(name, InfShape([]))  # of a tied weight under its first name alone
-        if id(p) in tables or infshape.role() == "output":
+        if id(p) in embedded or infshape.role() == "output":
             raise ValueError(
                 f"{name.removesuffix('.weight')} ({type(module).__name__}) maps the width of its "
                 f"weight {tuple(p.shape)} to a finite dimension: make it a mupkit.MuReadout "

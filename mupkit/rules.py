@@ -1,7 +1,7 @@
 """The scaling rules as data: exponents of the width multipliers of fan-in and fan-out.
 
 A quantity scales as (fan_in / base fan_in)**a * (fan_out / base fan_out)**b with (a, b) from the
-table; finite dimensions have multiplier 1, so a rule may name both and only widths count.
+rule; finite dimensions have multiplier 1, so a rule may name both and only widths count.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ DERIVATION: Mapping[Family, str] = MappingProxyType(
             "so entries of rate * init std. Tensor Programs V, Appendix B.3: 1/sqrt(fan_in) for "
             "hidden weights. Deviation: B.3 asks the same of Table 3's output weights; but such an "
             "update, relative to the weight, does not change under Lemma J.1, so that their rate "
-            "is constant in every table."
+            "is constant in all three tables."
         ),
         "muon": (
             "Updates are orthogonal matrices times the rate, of spectral norm = rate; a layer "
@@ -75,27 +75,31 @@ class Rule:
 
 
 @dataclass(frozen=True)
-class Table:
-    """A parametrization: a rule for each role.
+class Rules:
+    """The scaling rules of a parametrization: one rule per role, `rules[role]`.
 
     Args:
-        name: "sp", "3", "8", "9", "ntp" or, for an interpolation, both names and the place.
-        source: where it comes from.
-        rules: by role.
-        mup: whether it is a formulation of µP.
+        name: "sp", "3", "8", "9", "ntp" or, for an interpolation, both names and t. A model's state
+            dict keeps this name in its metadata.
+        title: the name as it is shown, such as "Table 8".
+        source: where the rules come from.
+        by_role: the rules.
+        mup: whether they are a formulation of µP.
     """
 
     name: str
+    title: str
     source: str
-    rules: Mapping[Role, Rule]
+    by_role: Mapping[Role, Rule]
     mup: bool = False
 
     def __getitem__(self, role: Role) -> Rule:
-        return self.rules[role]
+        return self.by_role[role]
 
 
-SP = Table(
+SP = Rules(
     "sp",
+    "SP",
     "standard parametrization: Tensor Programs V, Table 3, the entries in grey",
     {
         "input": Rule(),
@@ -106,8 +110,9 @@ SP = Table(
 )
 """Standard parametrization."""
 
-NTP = Table(
+NTP = Rules(
     "ntp",
+    "NTP",
     "neural tangent parametrization: Jacot et al. 2018 (arXiv:1806.07572); one rate for all",
     {
         "input": Rule(),
@@ -128,8 +133,9 @@ _HIDDEN = Rule(
     eps=(0, -1),
 )
 
-TABLE_3 = Table(
+TABLE_3 = Rules(
     "3",
+    "Table 3",
     "Tensor Programs V, Table 3",
     {
         "input": Rule(lr=_lr(sgd=(0, 1), muon=(0, 0.5)), eps=(0, -1)),
@@ -141,8 +147,9 @@ TABLE_3 = Table(
 )
 """µP without multipliers: any model can be parametrized as it is."""
 
-TABLE_8 = Table(
+TABLE_8 = Rules(
     "8",
+    "Table 8",
     "Tensor Programs V, Table 8",
     {
         "input": Rule(lr=_lr(sgd=(0, 1), muon=(0, 0.5)), eps=(0, -1)),
@@ -154,8 +161,9 @@ TABLE_8 = Table(
 )
 """µP with an output multiplier: input and output weights have the same rules and can be tied."""
 
-TABLE_9 = Table(
+TABLE_9 = Rules(
     "9",
+    "Table 9",
     "Tensor Programs V, Table 9",
     {
         "input": Rule(
@@ -171,14 +179,14 @@ TABLE_9 = Table(
 )
 """µP in the style of Tensor Programs IV: one SGD rate for all weights."""
 
-TABLES: Mapping[str, Table] = MappingProxyType(
-    {table.name: table for table in (SP, NTP, TABLE_3, TABLE_8, TABLE_9)}
+RULES: Mapping[str, Rules] = MappingProxyType(
+    {rules.name: rules for rules in (SP, NTP, TABLE_3, TABLE_8, TABLE_9)}
 )
-"""The named tables."""
+"""The rules that have a name."""
 
 
-def interpolate(start: Table, end: Table, t: float) -> Table:
-    """The table whose exponents are (1 - t) * start + t * end; t = 0 and t = 1 give the two.
+def interpolate(start: Rules, end: Rules, t: float) -> Rules:
+    """The rules whose exponents are (1 - t) * start + t * end; t = 0 and t = 1 give the two.
 
     Source: the announcement post's interpolation of init and rates between SP and µP.
     """
@@ -188,16 +196,21 @@ def interpolate(start: Table, end: Table, t: float) -> Table:
 
     if t in (0, 1):
         return end if t else start
-    rules = {
+    by_role = {
         role: Rule(
             init_std=mix(start[role].init_std, end[role].init_std),
             multiplier=mix(start[role].multiplier, end[role].multiplier),
             lr={f: mix(start[role].lr[f], end[role].lr[f]) for f in FAMILIES},
             eps=mix(start[role].eps, end[role].eps),
         )
-        for role in start.rules
+        for role in start.by_role
     }
-    return Table(f"{start.name}->{end.name}@{t:g}", f"{start.source}; {end.source}", rules)
+    return Rules(
+        f"{start.name}->{end.name}@{t:g}",
+        f"{start.title}->{end.title}@{t:g}",
+        f"{start.source}; {end.source}",
+        by_role,
+    )
 
 
 # Lemma J.1: how each quantity changes when the multiplier changes by theta.
@@ -224,9 +237,9 @@ def shift(rule: Rule, theta: Exponents) -> Rule:
     )
 
 
-def rule_for(infshape: InfShape, table: Table = TABLE_8) -> Rule:
-    """The rule of `table` for a parameter."""
-    return table[infshape.role()]
+def rule_for(infshape: InfShape, rules: Rules = TABLE_8) -> Rule:
+    """The rule for a parameter, by its role."""
+    return rules[infshape.role()]
 
 
 def scale(infshape: InfShape, exponents: Exponents) -> float:
@@ -236,19 +249,19 @@ def scale(infshape: InfShape, exponents: Exponents) -> float:
     return float(fan_in.width_mult() ** a * fan_out.width_mult() ** b)
 
 
-def tied_multiplier(table: Table) -> Exponents:
+def tied_multiplier(rules: Rules) -> Exponents:
     """Exponents of the multiplier of logits whose weight is that of an embedding.
 
     The weight keeps the init of its input role; the multiplier makes the logits' share of it what
-    the table's output row says: multiplier * init std of the output over init std of the input.
+    the output rule says: multiplier * init std of the output over init std of the input.
     Both fans are read as those of an output weight (fan-in: the width).
     """
-    output, embedding = table["output"], table["input"]
+    output, embedding = rules["output"], rules["input"]
     # The width is the embedding's fan-out and the readout's fan-in.
     return (output.multiplier[0] + output.init_std[0] - embedding.init_std[1], 0.0)
 
 
-def update_exponents(role: Role, table: Table) -> Exponents:
+def update_exponents(role: Role, rules: Rules) -> Exponents:
     """Exponents of the entries of a stored parameter's update, for any optimizer, in µP.
 
     An update of the weight as the forward pass sees it has entries of 1 for input weights and
@@ -257,5 +270,5 @@ def update_exponents(role: Role, table: Table) -> Exponents:
     Source: Tensor Programs V, Appendix J.2.1.
     """
     seen = {"input": CONSTANT, "hidden": (-1.0, 0.0), "output": (-1.0, 0.0), "scalar": CONSTANT}
-    (a, b), (c, d) = seen[role], table[role].multiplier
+    (a, b), (c, d) = seen[role], rules[role].multiplier
     return (a - c, b - d)

@@ -10,13 +10,13 @@ from torch import Tensor, nn
 
 from mupkit import bsh
 from mupkit.infshape import InfShape
-from mupkit.rules import TABLE_8, Table
+from mupkit.rules import TABLE_8, Rules
 
 Shapes = Mapping[str, Sequence[int | None]]  # by parameter name
 Source = nn.Module | Shapes | str | Path
 REGISTRY = "_mup_registry"
-ATTRIBUTE, TABLE_ATTRIBUTE = "infshape", "mup_table"
-Scaling = tuple[InfShape, Table]
+ATTRIBUTE, RULES_ATTRIBUTE = "infshape", "mup_rules"
+Scaling = tuple[InfShape, Rules]
 _PARAMETRIZED = re.compile(r"(^|\.)parametrizations\.([^.]+)\.original$")
 _INSIDE = re.compile(r"(^|\.)(_orig_mod|_checkpoint_wrapped_module|_fsdp_wrapped_module)(?=\.|$)")
 _OUTSIDE = "module."  # of DataParallel and its like; may as well be a module's own name
@@ -33,7 +33,7 @@ def get_shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
 
 
 def get_scalings(model: nn.Module) -> dict[str, Scaling]:
-    """The `InfShape` and the table of every parameter of `model`, by name.
+    """The `InfShape` and the scaling rules of every parameter of `model`, by name.
 
     The model may be a copy or a wrapper (DDP, a compiled model) of what was parametrized.
 
@@ -62,16 +62,16 @@ def get_infshapes(model: nn.Module) -> dict[str, InfShape]:
     return {name: infshape for name, (infshape, _) in get_scalings(model).items()}
 
 
-def get_table(model: nn.Module) -> Table:
-    """The table by which `model` was parametrized.
+def get_rules(model: nn.Module) -> Rules:
+    """The scaling rules by which `model` was parametrized.
 
     Raises:
-        ValueError: if it was not, or its parts by different tables.
+        ValueError: if it was not, or its parts by different rules.
     """
-    tables = {table.name: table for _, table in get_scalings(model).values()}
-    if len(tables) != 1:
-        raise ValueError(f"parts of the model have different tables: {', '.join(sorted(tables))}")
-    return next(iter(tables.values()))
+    found = {rules.name: rules for _, rules in get_scalings(model).values()}
+    if len(found) != 1:
+        raise ValueError(f"parts of the model have different rules: {', '.join(sorted(found))}")
+    return next(iter(found.values()))
 
 
 def infshape_of(tensor: Tensor, name: str = "") -> InfShape:
@@ -89,11 +89,11 @@ def infshape_of(tensor: Tensor, name: str = "") -> InfShape:
     return infshape
 
 
-def table_of(tensor: Tensor) -> Table:
-    """The table of a parameter: Table 8 unless its model was parametrized by another."""
-    table = getattr(tensor, TABLE_ATTRIBUTE, TABLE_8)
-    assert isinstance(table, Table)
-    return table
+def rules_of(tensor: Tensor) -> Rules:
+    """The scaling rules of a parameter: Table 8 unless its model was parametrized by others."""
+    rules = getattr(tensor, RULES_ATTRIBUTE, TABLE_8)
+    assert isinstance(rules, Rules)
+    return rules
 
 
 def make_base_shapes(

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 import mupkit
-from mupkit import SP, TABLE_8, Table, init, interpolate
+from mupkit import SP, TABLE_8, Rules, init, interpolate
 
 Activation = Literal["relu", "tanh"]
 
@@ -96,7 +96,7 @@ def build_mlp(
     options: MlpOptions,
     base: MlpShape | None,
     t: float = 1.0,
-    table: Table = TABLE_8,
+    rules: Rules = TABLE_8,
 ) -> Mlp:
     """A parametrized and initialized MLP.
 
@@ -106,9 +106,9 @@ def build_mlp(
         base: the width at which µP, SP and all between them are equal; None for SP.
         t: where between SP (0) and µP (1) the exponents of width are: of initialization,
             multiplier and rates.
-        table: the formulation of µP. Which one makes no difference at any t, but for rounding:
-            Lemma J.1 shifts exponents linearly, so it turns the interpolation to one table into
-            that to another.
+        rules: the formulation of µP. Which one makes no difference at any t, but for rounding:
+            Lemma J.1 shifts exponents linearly, so it turns the interpolation to one formulation
+            into that to another.
 
     Source: the announcement post's interpolation between PyTorch's default and µP.
     """
@@ -118,7 +118,7 @@ def build_mlp(
     else:
         with torch.device("meta"):
             base_model, delta_model = Mlp(base, options), Mlp(base.all_different(), options)
-        between = interpolate(SP, table, t)
-        mupkit.parametrize(model, base_model, delta_model, table=between, rescale_params=False)
+        between = interpolate(SP, rules, t)
+        mupkit.parametrize(model, base_model, delta_model, rules=between, rescale_params=False)
     model.init_weights()
     return model

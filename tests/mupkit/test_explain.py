@@ -28,9 +28,9 @@ class Net(nn.Module):
             self.attention = nn.MultiheadAttention(width, 2)
 
 
-def parametrized(width=64, base=16, table=mupkit.TABLE_8, seed=0, **options):
+def parametrized(width=64, base=16, rules=mupkit.TABLE_8, seed=0, **options):
     torch.manual_seed(seed)
-    return mupkit.parametrize(Net(width, **options), Net(base, **options), table=table)
+    return mupkit.parametrize(Net(width, **options), Net(base, **options), rules=rules)
 
 
 def rows(model, optimizer=None):
@@ -81,13 +81,13 @@ def warnings_of(model, **options):
     return [f for f in findings(model, **options) if f.level == "warning"]
 
 
-@pytest.mark.parametrize("table", [mupkit.TABLE_3, mupkit.TABLE_8, mupkit.TABLE_9])
+@pytest.mark.parametrize("rules", [mupkit.TABLE_3, mupkit.TABLE_8, mupkit.TABLE_9])
 @pytest.mark.parametrize("make", [mupkit.MuAdam, mupkit.MuSGD, mupkit.MuFrobenius])
-def test_a_right_model_has_no_warnings(table, make):
-    model = parametrized(table=table)
+def test_a_right_model_has_no_warnings(rules, make):
+    model = parametrized(rules=rules)
     torch.manual_seed(1)
     base = Net(16)
-    base = mupkit.parametrize(base, Net(16), Net(17), table=table)
+    base = mupkit.parametrize(base, Net(16), Net(17), rules=rules)
     assert warnings_of(model, base=base, optimizer=make(model, lr=0.1)) == []
 
 

@@ -99,6 +99,13 @@ def test_a_warning_of_the_model_is_passed_on_as_it_is(capsys):
     assert capsys.readouterr().out.endswith("warning: model: Beware. This is no fix.\n")
 
 
+@pytest.mark.parametrize(("rules", "title"), [("3", "Table 3"), ("8", "Table 8"), ("sp", "SP")])
+def test_explain_by_other_rules(rules, title, capsys):
+    assert main([*EXPLAIN, "--rules", rules]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert all(f"  {title}, " in line for line in lines[1:])
+
+
 def test_check_passes_a_right_model_and_draws(capsys, tmp_path):
     assert main([*CHECK, "--delta", "width=64", "--picture", "check.png"]) == 0
     assert capsys.readouterr().out.startswith("passed")

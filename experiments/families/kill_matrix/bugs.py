@@ -17,7 +17,7 @@ from torch.optim import Adam, Optimizer
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
 
 import mupkit
-from mupkit import TABLE_3, TABLE_8, Table
+from mupkit import TABLE_3, TABLE_8, Rules
 
 BASE = 32
 VOCABULARY, LENGTH, HEADS, CLASSES = 11, 8, 2, 5
@@ -167,24 +167,24 @@ class Case:
         return self.name.startswith("right")
 
 
-def changed(table: Table, role: Any, **rule: Any) -> Table:
-    """A table with some entries of one role changed; lr is given for one family alone."""
+def changed(rules: Rules, role: Any, **rule: Any) -> Rules:
+    """The rules with some entries of one role changed; lr is given for one family alone."""
     if "lr" in rule:
-        rule["lr"] = {**table[role].lr, **rule["lr"]}
-    rules = {**table.rules, role: dataclasses.replace(table[role], **rule)}
-    return dataclasses.replace(table, rules=rules)
+        rule["lr"] = {**rules[role].lr, **rule["lr"]}
+    by_role = {**rules.by_role, role: dataclasses.replace(rules[role], **rule)}
+    return dataclasses.replace(rules, by_role=by_role)
 
 
 def parametrized(
-    family: Family, table: Table, layout: Any = None, **options: Any
+    family: Family, rules: Rules, layout: Any = None, **options: Any
 ) -> Callable[[int], nn.Module]:
-    """Builds the family's model by a table."""
+    """Builds the family's model by scaling rules."""
 
     def build(width: int) -> nn.Module:
         with torch.device("meta"):
             base, delta = family.plain(BASE, **options), family.plain(2 * BASE, **options)
         model = family.plain(width, **options)
-        return mupkit.parametrize(model, base, delta, table=table, layout=layout or {})
+        return mupkit.parametrize(model, base, delta, rules=rules, layout=layout or {})
 
     return build
 
