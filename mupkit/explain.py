@@ -1,4 +1,4 @@
-"""What a parametrization does with each parameter of a model, and what looks wrong about it."""
+"""What a parametrization does to each parameter of a model, and what looks wrong about it."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ class Row:
     """One parameter.
 
     Attributes:
-        name, shape: as torch has them.
-        widths: its dimensions that scale, as "base -> size"; a finite one is "-".
+        name, shape: as in torch.
+        widths: the dimensions that scale, as "base -> size"; a finite one is "-".
         role: as in `mupkit.Role`.
         fan_in, fan_out: sizes; a vector has fan-in 1.
-        init_std: measured; None on the meta device.
-        multiplier: of the weight in the forward pass.
-        lr, weight_decay, eps: of the optimizer; None if it has none.
+        init_std: root mean square of the entries; None on the meta device.
+        multiplier: the factor of the weight in the forward pass.
+        lr, weight_decay, eps: those of the optimizer; None if it has none.
         rule: the scaling rule that says so.
     """
 
@@ -84,7 +84,7 @@ class Finding:
 
 
 def explain(model: nn.Module, optimizer: Optimizer | None = None) -> list[Row]:
-    """A row for each parameter of a parametrized model, in the model's order.
+    """One row per parameter of a parametrized model, in the model's order.
 
     Raises:
         ValueError: if a parameter has no base shape.
@@ -133,7 +133,7 @@ def _std(p: Tensor) -> float | None:
 
 
 def power(exponents: Exponents) -> str:
-    """Exponents of (fan_in, fan_out) as a formula: (-0.5, 0) is "1/sqrt(fan_in)"."""
+    """Exponents of (fan_in, fan_out) as a formula: (-0.5, 0) becomes "1/sqrt(fan_in)"."""
     up: list[str] = []
     down: list[str] = []
     for name, e in zip(("fan_in", "fan_out"), exponents, strict=True):
@@ -161,10 +161,10 @@ def findings(
     """What looks wrong about a parametrized model.
 
     Args:
-        model: on any device; its initialization is looked at unless it is on the meta device.
+        model: on any device; its initialization is checked unless it is on the meta device.
         base: the base model, initialized alike (not on the meta device), to compare stds with.
-        optimizer: to compare its rates with the rules'.
-        scheduler: makes the scheduler of an optimizer, which is then stepped a hundred times.
+        optimizer: its rates are compared with the rules'.
+        scheduler: scheduler(optimizer) makes a scheduler, which is then stepped a hundred times.
     """
     found = [*_structure(model)]
     if base is not None:
@@ -240,7 +240,7 @@ def _rates(model: nn.Module, optimizer: Optimizer) -> Iterable[Finding]:
     family, options = family_of(type(optimizer)), _options(optimizer)
     if family in (None, "muon"):  # torch's Muon has factors of its own
         return
-    masters: dict[int, list[tuple[float, str]]] = {}  # by the group they were given in
+    masters: dict[int, list[tuple[float, str]]] = {}  # by the group in which they were given
     for name, p in model.named_parameters():
         infshape, rules = get_scalings(model)[name]
         group = options.get(id(p))

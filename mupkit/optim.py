@@ -305,7 +305,7 @@ class _Shared:
 
 @dataclass(frozen=True)
 class Setting:
-    """What an optimizer of some family does with one parameter, relative to base width."""
+    """The factors of an optimizer for one parameter, relative to base width."""
 
     lr_mult: float
     eps_mult: float
@@ -326,7 +326,7 @@ def setting(infshape: InfShape, rules: Rules, family: Family) -> Setting:
 
 
 def family_of(impl: type[Optimizer]) -> Family | None:
-    """The family of one of torch's optimizers, None for others."""
+    """The family of one of torch's optimizers; None for other classes."""
     return next((family for known, family in _FAMILY_OF.items() if issubclass(impl, known)), None)
 
 
@@ -371,21 +371,21 @@ def _make(
 def _check_family(impl: type[Optimizer], family: Family) -> None:
     if issubclass(impl, _NO_RULE):
         raise ValueError(
-            f"{impl.__name__} has no rule in µP: the sizes of its steps follow from its own state "
-            "more than from lr; use MuAdam or MuSGD with another impl"
+            f"{impl.__name__} has no rule in µP: its own state decides the sizes of its steps more "
+            "than lr does; use MuAdam or MuSGD with another impl"
         )
     known = family_of(impl)
     if known is not None and known != family:
         raise ValueError(
             f"{impl.__name__} is for mupkit.{_WRAPPER[known]}, not {_WRAPPER[family]}: its updates "
-            "scale otherwise"
+            "scale differently"
         )
 
 
 def _by_setting(
     group: dict[str, Any], family: Family, asked: dict[str, Any]
 ) -> dict[tuple[Setting, float], list[Tensor]]:
-    """The parameters of a group by their factors and by what the optimizer itself applies."""
+    """The parameters of a group by their factors and the one that the optimizer applies itself."""
     found: dict[tuple[Setting, float], list[Tensor]] = {}
     members = zip(group["params"], group["names"], group["scalings"], strict=True)
     for p, name, (infshape, rules) in members:
@@ -402,7 +402,7 @@ def _epsilon(eps: Any, found: Setting) -> dict[str, Any]:
 
 
 def _spectral(p: Tensor, name: str, infshape: InfShape, asked: dict[str, Any]) -> float:
-    """What torch's Muon multiplies the rate by at this width, relative to base width."""
+    """The factor that torch's Muon applies to the rate at this width, relative to base width."""
     if infshape.role() in ("input", "output") or p.ndim != 2:
         raise ValueError(
             f"{name or tuple(p.shape)} is no hidden matrix ({infshape}); give MuMuon only those, "

@@ -1,4 +1,4 @@
-"""A model gets its parametrization: base shapes, initialization, multipliers."""
+"""Parametrize a model: base shapes, initialization, multipliers."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from mupkit.shape import (
     ATTRIBUTE,
     REGISTRY,
     RULES_ATTRIBUTE,
+    ModelOrShapes,
     Scaling,
     Shapes,
-    Source,
     canonical,
     check_names,
     get_base_shapes,
@@ -52,8 +52,8 @@ NO_LAYOUT: Layout = MappingProxyType({})
 
 def parametrize(
     model: ModelT,
-    base: Source | None,
-    delta: Source | None = None,
+    base: ModelOrShapes | None,
+    delta: ModelOrShapes | None = None,
     *,
     rules: Rules = TABLE_3,
     init: Init = "torch",
@@ -62,14 +62,35 @@ def parametrize(
 ) -> ModelT:
     """Parametrize any model as it is: no layer has to be exchanged.
 
+    A std or a multiplier is that at base width times ñ_in^a * ñ_out^b, with ñ a size over that at
+    base width and (a, b) from `rules`. By Table 3 the factor of the std is
+
+        input weight, bias    1
+        hidden weight         1/sqrt(ñ_in)
+        output weight         1/ñ_in
+
+    The rates scale too: train with `MuAdam` or another optimizer of mupkit. `parametrize` does not
+    see attention logits: scale them by `attention_scale`, or use `mupkit.huggingface.parametrize`
+    for models of transformers.
+
+        >>> import mupkit, torch
+        >>> def build(width):
+        ...     return torch.nn.Sequential(torch.nn.Linear(8, width), torch.nn.Linear(width, width))
+        >>> with torch.device("meta"):  # only shapes are read
+        ...     base, delta = build(32), build(64)
+        >>> model = mupkit.parametrize(build(256), base, delta)
+        >>> {name: shape.role() for name, shape in mupkit.get_infshapes(model).items()}
+        {'0.weight': 'input', '0.bias': 'input', '1.weight': 'hidden', '1.bias': 'input'}
+
     Args:
         model: the model at hand, just initialized.
-        base: the same model at base width (build it on the meta device), its shapes by name, a
-            .bsh file, or None, which makes `model` its own base, and so leaves it in SP.
+        base: the same model at base width (build it on the meta device), its shapes by name, or a
+            .bsh file; None makes `model` its own base, which leaves it in SP.
         delta: the same model with every width changed; without it a dimension that is equal in
             `base` and `model` counts as finite.
         rules: the formulation; `TABLE_3` needs no multipliers. A weight that a readout shares with
-            an embedding keeps the embedding's rules, and the logits get a multiplier.
+            an embedding keeps the embedding's rules, and the logits get a multiplier. The state
+            dict keeps the name of the rules, and the base shapes, in its metadata.
         init: how the model's initialization scales so far: "torch" for PyTorch's default or
             another in which a std goes as 1/sqrt(fan_in), "constant" for one std at all widths, as
             `initializer_range` of transformers.
@@ -83,11 +104,12 @@ def parametrize(
         `model`, in place.
 
     Raises:
-        ValueError: if names or numbers of dimensions disagree, or if which of a parameter's
-            dimensions are fan-in and fan-out cannot be told. The message names the parameter.
+        ValueError: if names or numbers of dimensions disagree, or if it cannot be told which
+            dimensions are fan-in and fan-out. The message names the parameter.
 
-    Attention logits are yours to scale by 1/d: `mupkit.attention_scale`, or
-    `mupkit.huggingface.parametrize` for models of transformers.
+    Warns:
+        MupWarning: if a dimension differs between `base` and `model`, but not between `base` and
+            `delta`.
 
     Source: Tensor Programs V, Tables 3, 8 and 9, Definition 4.1, Appendix H.
     """
@@ -102,13 +124,13 @@ def parametrize(
 
 def set_base_shapes(
     model: ModelT,
-    base: Source | None,
+    base: ModelOrShapes | None,
     rescale_params: bool = True,
-    delta: Source | None = None,
+    delta: ModelOrShapes | None = None,
     savefile: str | Path | None = None,
     do_assert: bool = True,
 ) -> ModelT:
-    """What the `mup` package calls so: `parametrize` by Table 8, for a model with a `MuReadout`.
+    """`parametrize` by Table 8 for a model with a `MuReadout`, with the arguments of `mup`.
 
     Args:
         model, base, rescale_params, delta: as in `parametrize`.
@@ -134,8 +156,8 @@ def set_base_shapes(
 def reset_parameters(model: nn.Module) -> None:
     """Draw PyTorch's default initialization again, in the model's parametrization.
 
-    Calls `reset_parameters` of every module that has one, and rescales; a `reset_parameters` that
-    you call yourself undoes the rescaling.
+    It calls `reset_parameters` of every module that has one, and rescales. A `reset_parameters`
+    that you call yourself undoes the rescaling.
 
     Raises:
         ValueError: if parameters have multipliers of their own (Table 9, NTP): build a new model.
@@ -164,7 +186,10 @@ def _redraw(module: nn.Module) -> None:
 
 
 def _infshapes(
-    model: nn.Module, base: Source | None, delta: Source | None, layout: Layout = NO_LAYOUT
+    model: nn.Module,
+    base: ModelOrShapes | None,
+    delta: ModelOrShapes | None,
+    layout: Layout = NO_LAYOUT,
 ) -> dict[str, InfShape]:
     shapes = get_shapes(model)
     base_shapes: Shapes = shapes if base is None else read_shapes(base, like=shapes)
@@ -222,7 +247,7 @@ def _attach(model: nn.Module, registry: dict[str, InfShape], rules: Rules) -> No
 
 
 def _metadata(model: nn.Module) -> dict[str, Any]:
-    """What a state dict's metadata keep under "mup": base shapes by name, names of rules."""
+    """The entry "mup" of a state dict's metadata: base shapes by parameter, names of the rules."""
     registry: dict[str, Scaling] = vars(model)[REGISTRY]
     shapes = {name: [d.base_dim for d in infshape] for name, (infshape, _) in registry.items()}
     return {"base_shapes": shapes, "rules": sorted({r.name for _, r in registry.values()})}
@@ -265,10 +290,10 @@ def _owners(model: nn.Module) -> dict[int, tuple[nn.Module, str]]:
 
 @torch.no_grad()
 def _rescale(model: nn.Module, init: Init) -> None:
-    """Multiply each parameter by what its initialization lacks, once.
+    """Multiply each parameter by the factor that its initialization lacks, once.
 
-    What has been done is kept on the module, so that a second call, for another base even, does
-    the rest.
+    The module keeps the factors that were applied, so that a second call, even for another base,
+    applies only the rest.
     """
     owners = _owners(model)
     for p in model.parameters():
@@ -278,7 +303,7 @@ def _rescale(model: nn.Module, init: Init) -> None:
         has = default_std(module, local, own) if init == "torch" else 1.0
         factor = scale(infshape, rule_for(infshape, getattr(p, RULES_ATTRIBUTE)).init_std) / has
         if p.is_meta:
-            continue  # without data: nothing done, so nothing to remember
+            continue  # without data nothing is done, so there is nothing to keep
         done: dict[str, float] = vars(module).setdefault(_RESCALED, {})
         if (missing := factor / done.get(local, 1.0)) != 1:
             p.mul_(missing)
@@ -314,7 +339,7 @@ def _check_readouts(model: nn.Module, registry: dict[str, InfShape]) -> None:
 
 
 def forget(model: nn.Module) -> None:
-    """Drop what parametrization keeps on a model besides its multipliers."""
+    """Remove everything that parametrization keeps on a model, except multipliers."""
     for module in model.modules():
         for kept in (REGISTRY, _RESCALED):
             vars(module).pop(kept, None)

@@ -1,7 +1,8 @@
 """The scaling rules as data: exponents of the width multipliers of fan-in and fan-out.
 
-A quantity scales as (fan_in / base fan_in)**a * (fan_out / base fan_out)**b with (a, b) from the
-rule; finite dimensions have multiplier 1, so a rule may name both and only widths count.
+A quantity scales as ñ_in^a * ñ_out^b, with the exponents (a, b) of the rule and ñ the size of a fan
+over that at base width. For a finite dimension ñ is 1, so that a rule may name both fans and only
+widths count.
 """
 
 from __future__ import annotations
@@ -14,37 +15,28 @@ from typing import Literal, get_args
 from mupkit.infshape import InfShape, Role
 
 Family = Literal["sgd", "adam", "lion", "frobenius", "muon"]
+"""How the updates of a family's optimizers look, and where the exponents of its rates come from.
+
+sgd: linear in the gradient. Tensor Programs V, Table 3 and Appendix J.2.1.
+
+adam: entries of the size of the rate, whatever the gradient's scale: Adam, AdamW, Adagrad, RMSProp,
+and RAdam after its first steps. Tensor Programs V, Table 3, Appendices B.3 and J.1.3.
+
+lion: signs, so entries of exactly the size of the rate, as for Adam. Chen et al. 2023
+(arXiv:2302.06675), Algorithm 2, with Tensor Programs V, Appendix J.1.3.
+
+frobenius: the Frobenius norm of the weight times the rate (LARS, LAMB, Adafactor), so entries of
+rate * init std. Tensor Programs V, Appendix B.3: 1/sqrt(fan_in) for hidden weights. Deviation: B.3
+asks the same of Table 3's output weights; but such an update is relative to the weight and does not
+change under Lemma J.1, so their rate is constant in Tables 3, 8 and 9 alike.
+
+muon: orthogonal matrices times the rate, of spectral norm = rate; a layer learns features if that
+norm is sqrt(fan_out / fan_in). Yang, Simon, Bernstein 2023 (arXiv:2310.17813), Condition 1
+(spectral scaling). Vectors are not for Muon.
+"""
 FAMILIES: tuple[Family, ...] = get_args(Family)
 Exponents = tuple[float, float]  # of fan-in, of fan-out
 CONSTANT: Exponents = (0.0, 0.0)
-
-DERIVATION: Mapping[Family, str] = MappingProxyType(
-    {
-        "sgd": "Updates are linear in the gradient. Tensor Programs V, Table 3 and Appendix J.2.1.",
-        "adam": (
-            "Updates have entries of the size of the rate, whatever the gradient's scale: Adam, "
-            "AdamW, Adagrad, RMSProp, and RAdam after its first steps. Tensor Programs V, Table 3, "
-            "Appendices B.3 and J.1.3."
-        ),
-        "lion": (
-            "Updates are signs, entries of exactly the size of the rate, so as Adam. Chen et al. "
-            "2023 (arXiv:2302.06675), Algorithm 2, with Tensor Programs V, Appendix J.1.3."
-        ),
-        "frobenius": (
-            "Updates have the Frobenius norm of the weight times the rate (LARS, LAMB, Adafactor), "
-            "so entries of rate * init std. Tensor Programs V, Appendix B.3: 1/sqrt(fan_in) for "
-            "hidden weights. Deviation: B.3 asks the same of Table 3's output weights; but such an "
-            "update, relative to the weight, does not change under Lemma J.1, so that their rate "
-            "is constant in all three tables."
-        ),
-        "muon": (
-            "Updates are orthogonal matrices times the rate, of spectral norm = rate; a layer "
-            "learns features if that norm is sqrt(fan_out / fan_in). Yang, Simon, Bernstein 2023 "
-            "(arXiv:2310.17813), Condition 1 (spectral scaling). Vectors are not for Muon."
-        ),
-    }
-)
-"""How a family's updates look, and where the exponents of its rates come from."""
 
 
 def _lr(
@@ -65,7 +57,7 @@ class Rule:
         init_std: std of the initialization.
         multiplier: factor of the weight in the forward pass.
         lr: learning rate, by family of optimizers.
-        eps: epsilon that is added after the square root, as large as the gradient is.
+        eps: epsilon, added after the square root; it scales as the gradient does.
     """
 
     init_std: Exponents = CONSTANT
@@ -123,10 +115,10 @@ NTP = Rules(
 )
 """Neural tangent parametrization: N(0, 1) weights, 1/sqrt(fan_in) in the forward pass."""
 
-# A hidden weight's SGD rate is 1 in the paper because there fan-in and fan-out grow together; where
-# their multipliers differ it is their ratio, as in Appendix J (and in the mup package). Likewise
+# A hidden weight's SGD rate is 1 in the paper because fan-in and fan-out grow together there; if
+# their multipliers differ, it is their ratio, as in Appendix J (and in the mup package). Likewise
 # epsilon: Appendix B.3 has 1/fan_in for the tables with output multipliers; a gradient is as large
-# as 1/fan_out times what multiplies the weight.
+# as 1/fan_out times the weight's multiplier.
 _HIDDEN = Rule(
     init_std=(-0.5, 0),
     lr=_lr(sgd=(-1, 1), adam=(-1, 0), frobenius=(-0.5, 0), muon=(-0.5, 0.5)),
@@ -218,10 +210,10 @@ _SHIFT: Mapping[Family, float] = {"sgd": -2, "adam": -1, "lion": -1, "frobenius"
 
 
 def shift(rule: Rule, theta: Exponents) -> Rule:
-    """An equivalent rule: multiplier * theta, init std / theta, and rates so that nothing changes.
+    """An equivalent rule: multiplier * theta, init std / theta, and rates that keep the function.
 
-    SGD's rate goes as theta**-2; a rate that alone decides the size of an update as theta**-1, one
-    that is relative to the weight stays; epsilon goes with the gradient, as theta.
+    SGD's rate scales as theta**-2, a rate that alone decides the size of an update as theta**-1; a
+    rate relative to the weight stays. Epsilon scales with the gradient, as theta.
 
     Source: Tensor Programs V, Lemma J.1.
     """
@@ -252,9 +244,9 @@ def scale(infshape: InfShape, exponents: Exponents) -> float:
 def tied_multiplier(rules: Rules) -> Exponents:
     """Exponents of the multiplier of logits whose weight is that of an embedding.
 
-    The weight keeps the init of its input role; the multiplier makes the logits' share of it what
-    the output rule says: multiplier * init std of the output over init std of the input.
-    Both fans are read as those of an output weight (fan-in: the width).
+    The weight keeps the init std of its input role; the multiplier gives the logits the size that
+    the output rule says: multiplier * init std of the output over init std of the input. Both fans
+    are those of an output weight (fan-in: the width).
     """
     output, embedding = rules["output"], rules["input"]
     # The width is the embedding's fan-out and the readout's fan-in.
@@ -264,8 +256,8 @@ def tied_multiplier(rules: Rules) -> Exponents:
 def update_exponents(role: Role, rules: Rules) -> Exponents:
     """Exponents of the entries of a stored parameter's update, for any optimizer, in µP.
 
-    An update of the weight as the forward pass sees it has entries of 1 for input weights and
-    1/fan_in for hidden and output weights; stored entries lack the multiplier.
+    The update of a weight times its multiplier has entries of size 1 for input weights and 1/fan_in
+    for hidden and output weights; the stored update lacks the multiplier.
 
     Source: Tensor Programs V, Appendix J.2.1.
     """

@@ -1,4 +1,4 @@
-"""Schedulers and µP: the rates of an optimizer's groups must keep their ratios."""
+"""Schedulers in µP: the rates of an optimizer's groups must keep their ratios."""
 
 from __future__ import annotations
 
@@ -16,8 +16,15 @@ TOLERANCE = 1e-4
 def per_group(optimizer: Optimizer, rate: float) -> list[float]:
     """`rate` times each group's factor, for schedulers that take absolute rates as a list.
 
-    OneCycleLR(optimizer, max_lr=per_group(optimizer, 1e-3), ...), CyclicLR's base_lr and max_lr,
-    ReduceLROnPlateau's min_lr, SWALR's swa_lr.
+    Use it for max_lr of OneCycleLR, base_lr and max_lr of CyclicLR, min_lr of ReduceLROnPlateau and
+    swa_lr of SWALR: `OneCycleLR(optimizer, max_lr=per_group(optimizer, 1e-3), ...)`.
+
+    Args:
+        optimizer: made by `MuAdam` or another function of mupkit.
+        rate: at base width.
+
+    Returns:
+        One rate per group of the optimizer.
     """
     return [rate * group.get("lr_mult", 1.0) for group in optimizer.param_groups]
 
@@ -25,8 +32,8 @@ def per_group(optimizer: Optimizer, rate: float) -> list[float]:
 def guard(optimizer: Optimizer, args: Any = None, kwargs: Any = None) -> None:
     """Raise unless the groups that were made from one of yours keep the ratios of their rates.
 
-    A hook before each step of every µP optimizer. Rates that live on an accelerator are not looked
-    at, since that would make each step wait.
+    Every µP optimizer calls it before each step. Rates on an accelerator are not checked, since
+    reading them would make each step wait.
 
     Raises:
         RatioError: a ValueError that names two groups and the fix.

@@ -132,7 +132,7 @@ BAD = {
     "plain readout": (["explain", "my_model:own", *EXPLAIN[2:]], "mupkit.parametrize"),
     "optimizer": ([*EXPLAIN, "--optimizer", "lion"], "allowed are adam"),
     "one width": ([*CHECK[:6], "--widths", "width=32"], "two or more numbers"),
-    "uneven": ([*CHECK[:6], "--widths", "width=32,64", "ffn=1,2,3"], "as many for each"),
+    "uneven": ([*CHECK[:6], "--widths", "width=32,64", "ffn=1,2,3"], "equally many for every key"),
 }
 
 

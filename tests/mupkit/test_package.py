@@ -14,7 +14,7 @@ import mupkit
 
 ELSEWHERE = {"mupkit.coord_check", "mupkit.huggingface"}  # their own tests run their examples
 MODULES = {name for _, name, _ in pkgutil.walk_packages(mupkit.__path__, "mupkit.")} - ELSEWHERE
-WITH_EXAMPLES = {"mupkit", "mupkit.optim"}
+WITH_EXAMPLES = {"mupkit", "mupkit.attention", "mupkit.optim", "mupkit.parametrization"}
 
 
 def test_star_import_brings_the_exports_and_nothing_else():
