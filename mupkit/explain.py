@@ -40,12 +40,12 @@ class Row:
     Attributes:
         name, shape: as in torch.
         widths: the dimensions that scale, as "base -> size"; a finite one is "-".
-        role: as in `mupkit.Role`.
+        role: "input", "hidden", "output" or "scalar".
         fan_in, fan_out: sizes; a vector has fan-in 1.
         init_std: root mean square of the entries; None on the meta device.
         multiplier: the factor of the weight in the forward pass.
         lr, weight_decay, eps: those of the optimizer; None if it has none.
-        rule: the scaling rule that says so.
+        rule: the scaling rule behind these values, in words.
     """
 
     name: str

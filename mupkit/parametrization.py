@@ -170,7 +170,7 @@ def reset_parameters(model: nn.Module) -> None:
         setattr(p, RULES_ATTRIBUTE, rules)
     for name, module, local, _ in own_parameters(inner):
         if parametrization(module, local) is not None:
-            raise ValueError(f"{name} has a multiplier; build the model anew to draw it again")
+            raise ValueError(f"{name} has a multiplier; build a new model to draw it again")
     inner.apply(_redraw)  # parents last, as in their constructors
     for module, _ in _owners(inner).values():
         if is_embedding(module):

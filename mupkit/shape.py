@@ -159,7 +159,7 @@ def read_shapes(given: ModelOrShapes, like: Shapes | None = None) -> Shapes:
 
 
 def _bare_names(shapes: Shapes) -> dict[str, str]:
-    """The names by what is left of them without the `module.` with which all of them begin."""
+    """The names, by what remains of each without the `module.` that all begin with."""
     names = {name: name for name in shapes}
     while names and all(bare.startswith(_OUTSIDE) for bare in names):
         names = {bare.removeprefix(_OUTSIDE): name for bare, name in names.items()}
