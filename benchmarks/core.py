@@ -122,7 +122,7 @@ def set_up(rounds: int) -> None:
         ),
         "parametrize, Table 9": (
             lambda: plain_gpt(layers, width),
-            lambda m: mupkit.parametrize(m, plain_base, plain_delta, table=mupkit.TABLE_9),
+            lambda m: mupkit.parametrize(m, plain_base, plain_delta, rules=mupkit.TABLE_9),
         ),
     }
     try:

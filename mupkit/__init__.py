@@ -22,13 +22,13 @@ from mupkit.optim import MuAdam, MuAdamW, MuFrobenius, MuMuon, MuSGD
 from mupkit.parametrization import parametrize, reset_parameters, set_base_shapes
 from mupkit.rules import (
     NTP,
+    RULES,
     SP,
     TABLE_3,
     TABLE_8,
     TABLE_9,
-    TABLES,
     Rule,
-    Table,
+    Rules,
     interpolate,
     rule_for,
 )
@@ -36,16 +36,16 @@ from mupkit.schedule import per_group
 from mupkit.shape import (
     get_base_shapes,
     get_infshapes,
+    get_rules,
     get_shapes,
-    get_table,
     make_base_shapes,
     save_base_shapes,
 )
 
 __all__ = [
     "NTP",
+    "RULES",
     "SP",
-    "TABLES",
     "TABLE_3",
     "TABLE_8",
     "TABLE_9",
@@ -60,13 +60,13 @@ __all__ = [
     "MuSharedReadout",
     "Role",
     "Rule",
-    "Table",
+    "Rules",
     "attention_scale",
     "fold",
     "get_base_shapes",
     "get_infshapes",
+    "get_rules",
     "get_shapes",
-    "get_table",
     "init",
     "interpolate",
     "load_base_shapes",

@@ -1,4 +1,4 @@
-"""python -m mupkit explain | check: look at the parametrization of any model, from the shell."""
+"""python -m mupkit explain | check: examine the parametrization of any model from the shell."""
 
 from __future__ import annotations
 
@@ -19,22 +19,23 @@ from torch.optim import Optimizer
 
 import mupkit
 from mupkit.explain import Finding, Row, explain, findings
+from mupkit.messages import MupWarning
 from mupkit.shape import REGISTRY, read_shapes
 
 EXPLAIN = """\
-A table of what happens to each parameter, and what looks wrong. Exit status 1 if anything does.
+Show what happens to each parameter, and what looks wrong. Exit status 1 if anything does.
 
   python -m mupkit explain my_model:build --base width=64 --target width=1024
   python -m mupkit explain my_model:build --base width=64 --target width=1024 --delta width=96 \\
       --optimizer adamw --lr 3e-4 --weight-decay 0.1 --scheduler my_model:schedule
   python -m mupkit explain my_model:build --base width=64 --target width=8192 --meta --csv > a.csv
 
-build(**arguments) returns the model: a plain one, which is then parametrized by --table, or one on
-which you called mupkit.set_base_shapes or mupkit.parametrize yourself, which is taken as it is.
+build(**arguments) returns the model. A plain model is then parametrized by --rules; one on which
+you called mupkit.set_base_shapes or mupkit.parametrize yourself is taken as it is.
 """
 CHECK = """\
 Train the model a few steps at several widths and see how activations, their changes and the
-parameters' updates scale. Exit status 1 if anything scales otherwise than theory says.
+parameters' updates scale. Exit status 1 if anything scales differently from theory.
 
   python -m mupkit check my_model:build --loss my_model:loss --base width=64 \\
       --widths width=64,128,256,512 --optimizer adam --lr 0.01 --picture check.png
@@ -53,11 +54,11 @@ PLOT = "experiments.analysis.coordinate_pictures:coordinate_check"
 
 
 class UsageError(Exception):
-    """What the user asked for cannot be done; the message says why."""
+    """The request cannot be carried out; the message says why."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; 0 if all is well, 1 if something was found, 2 if it could not be run."""
+    """Run a command. Returns 0 if all is well, 1 if something looks wrong, 2 if it cannot run."""
     arguments = _parser().parse_args(argv)
     sys.path.insert(0, "")
     try:
@@ -76,8 +77,10 @@ def _parser() -> argparse.ArgumentParser:
     for command in (one, two):
         command.add_argument("build", help="module:function that builds the model")
         command.add_argument("--base", nargs="+", required=True, metavar="KEY=VALUE")
-        command.add_argument("--delta", nargs="+", metavar="KEY=VALUE", help="all widths changed")
-        command.add_argument("--table", default="3", choices=sorted(mupkit.TABLES), help="of rules")
+        command.add_argument("--delta", nargs="+", metavar="KEY=VALUE", help="every width changed")
+        command.add_argument(
+            "--rules", default="3", choices=sorted(mupkit.RULES), help="to scale by"
+        )
         command.add_argument("--init", default="torch", choices=("torch", "constant"))
         command.add_argument(
             "--optimizer",
@@ -88,8 +91,10 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--lr", type=float, default=1e-3, help="at base width")
     one.add_argument("--target", nargs="+", required=True, metavar="KEY=VALUE")
     one.add_argument("--scheduler", help="module:function of the optimizer")
-    one.add_argument("--meta", action="store_true", help="allocate nothing; no initial stds then")
-    one.add_argument("--csv", action="store_true", help="the table as CSV, warnings on stderr")
+    one.add_argument(
+        "--meta", action="store_true", help="allocate nothing, and show no initial stds"
+    )
+    one.add_argument("--csv", action="store_true", help="print CSV, and warnings on stderr")
     one.set_defaults(run=_explain)
     two.add_argument("--lr", type=float, default=1e-2, help="at base width; large on purpose")
     two.add_argument("--loss", required=True, help="module:function of the model, on a fixed batch")
@@ -166,7 +171,7 @@ def _parametrize(model: nn.Module, arguments: argparse.Namespace, build: Any) ->
         base = read_shapes(build(**_keywords(arguments.base)))
         delta = read_shapes(build(**_keywords(arguments.delta))) if arguments.delta else None
     return mupkit.parametrize(
-        model, base, delta, table=mupkit.TABLES[arguments.table], init=arguments.init
+        model, base, delta, rules=mupkit.RULES[arguments.rules], init=arguments.init
     )
 
 
@@ -186,12 +191,12 @@ def _load(reference: str) -> Callable[..., Any]:
     except (ImportError, AttributeError) as error:
         raise UsageError(f"{reference} cannot be imported: {error}; expected module:name") from None
     if not callable(found):
-        raise UsageError(f"{reference} is no function")
+        raise UsageError(f"{reference} is not a function")
     return found  # type: ignore[no-any-return]
 
 
 def _keywords(pairs: Sequence[str]) -> dict[str, Any]:
-    """{"width": 64} of ["width=64"]; values are Python literals, or else text."""
+    """Turn ["width=64"] into {"width": 64}; a value that is no Python literal stays text."""
     found = {}
     for pair in pairs:
         key, equals, value = pair.partition("=")
@@ -205,19 +210,23 @@ def _keywords(pairs: Sequence[str]) -> dict[str, Any]:
 
 
 def _sweep(pairs: Sequence[str]) -> dict[int, dict[str, Any]]:
-    """Arguments by width; the first key is the width, the others go with it."""
+    """The arguments of each width. The first key is the width; the others vary with it."""
     columns = {k: v if isinstance(v, tuple) else (v,) for k, v in _keywords(pairs).items()}
     lengths = {len(values) for values in columns.values()}
     first = next(iter(columns.values()))
     if len(lengths) != 1 or len(first) < 2 or not all(isinstance(w, int) for w in first):
-        raise UsageError("--widths needs two or more numbers for each key, as many for each")
+        raise UsageError(
+            "--widths needs two or more numbers per key, and equally many for every key"
+        )
     rows = zip(*columns.values(), strict=True)
     return {row[0]: dict(zip(columns, row, strict=True)) for row in rows}
 
 
 def _caught(warning: warnings.WarningMessage) -> Finding:
-    what, _, mend = str(warning.message).partition(". ")
-    return Finding("model", what, mend or "See the documentation of mupkit")
+    message = warning.message
+    if isinstance(message, MupWarning):
+        return Finding("model", message.what, message.fix)
+    return Finding("model", str(message).rstrip("."), fix="")
 
 
 def _cells(row: Row) -> list[str]:

@@ -6,15 +6,25 @@ import math
 
 
 def attention_scale(d_head: int, base_d_head: int | None = None, attn_mult: float = 1.0) -> float:
-    """The factor of q·k: attn_mult * sqrt(base_d_head) / d_head, or 1/sqrt(d_head) without a base.
+    """The factor s of attention logits s q·k: 1/d attention, equal to 1/sqrt(d) at base width.
 
-    At d_head = base_d_head the two agree bit for bit, and with torch's attention, which computes
-    1 / sqrt(d) (d**-0.5 is not the same number: they differ at d = 2 and at d = 24).
+        s = attn_mult * sqrt(base_d_head) / d_head
+        s = attn_mult / sqrt(d_head)                  without a base
+
+    At d_head = base_d_head both equal, bit for bit, the 1 / sqrt(d) of torch's attention (which is
+    another number than d**-0.5 at d = 2 and at d = 24).
+
+        >>> import mupkit
+        >>> mupkit.attention_scale(16, base_d_head=16), mupkit.attention_scale(64, base_d_head=16)
+        (0.25, 0.0625)
 
     Args:
         d_head: the dimension of a query and a key (d_k).
-        base_d_head: the same in the base model; None for the standard 1/sqrt(d).
-        attn_mult: the tunable multiplier.
+        base_d_head: d_head of the base model; None for the standard 1/sqrt(d).
+        attn_mult: the tunable multiplier, constant in width.
+
+    Returns:
+        A number to pass as `scale` to `torch.nn.functional.scaled_dot_product_attention`.
 
     Source: Tensor Programs V, Definition 4.1 and Appendix B.1, "Attention Logit Scaling".
     """

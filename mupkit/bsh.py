@@ -1,7 +1,7 @@
 """Base shape files of the `mup` package (.bsh): a mapping from names to lists, in YAML.
 
-Written as one line a parameter, `name: [64, null]`, and read in that form or as the block lists
-that `mup` writes. null is a finite dimension.
+They are written as one line per parameter, `name: [64, null]`, and read in that form or as the
+block lists that `mup` writes. null is a finite dimension.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def load(file: str | Path) -> dict[str, list[int | None]]:
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: naming the file and the line that is not of the format.
+        ValueError: if a line is not of the format, naming the file and the line.
     """
     shapes: dict[str, list[int | None]] = {}
     current: list[int | None] | None = None

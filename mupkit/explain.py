@@ -1,4 +1,4 @@
-"""What a parametrization does with each parameter of a model, and what looks wrong about it."""
+"""What a parametrization does to each parameter of a model, and what looks wrong about it."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from mupkit.infshape import InfShape, Role
+from mupkit.messages import RatioError
 from mupkit.multipliers import multiplier
 from mupkit.optim import family_of, setting
-from mupkit.rules import Exponents, Family, Table, rule_for, scale
+from mupkit.rules import Exponents, Family, Rules, rule_for, scale
 from mupkit.schedule import guard
 from mupkit.shape import canonical, get_scalings
 from mupkit.storage import embeddings, free_parameters, is_linear, own_parameters
@@ -26,7 +27,7 @@ COLUMNS: dict[Role, str] = {
     "scalar": "scalars",
 }
 SCHEDULER_STEPS = 100
-MEND = (
+SCHEDULER_FIX = (
     "It sets absolute rates: give it a list, mupkit.per_group(optimizer, rate), leave eta_min at "
     "0, or use LambdaLR"
 )
@@ -37,14 +38,14 @@ class Row:
     """One parameter.
 
     Attributes:
-        name, shape: as torch has them.
-        widths: its dimensions that scale, as "base -> size"; a finite one is "-".
-        role: column of the table.
+        name, shape: as in torch.
+        widths: the dimensions that scale, as "base -> size"; a finite one is "-".
+        role: "input", "hidden", "output" or "scalar".
         fan_in, fan_out: sizes; a vector has fan-in 1.
-        init_std: measured; None on the meta device.
-        multiplier: of the weight in the forward pass.
-        lr, weight_decay, eps: of the optimizer; None if it has none.
-        rule: the entry of the table that says so.
+        init_std: root mean square of the entries; None on the meta device.
+        multiplier: the factor of the weight in the forward pass.
+        lr, weight_decay, eps: those of the optimizer; None if it has none.
+        rule: the scaling rule behind these values, in words.
     """
 
     name: str
@@ -63,19 +64,27 @@ class Row:
 
 @dataclass(frozen=True)
 class Finding:
-    """Something that is wrong (a warning) or worth knowing (a note): where, what, the mend."""
+    """Something that is wrong (a warning) or worth knowing (a note).
+
+    Attributes:
+        where: a parameter, a module, "model" or "scheduler".
+        what: what was found.
+        fix: what to do about it; empty if unknown.
+        level: a note is no reason to fail.
+    """
 
     where: str
     what: str
-    mend: str
+    fix: str
     level: Literal["warning", "note"] = "warning"
 
     def __str__(self) -> str:
-        return f"{self.level}: {self.where}: {self.what}. {self.mend}."
+        fix = f" {self.fix}." if self.fix else ""
+        return f"{self.level}: {self.where}: {self.what}.{fix}"
 
 
 def explain(model: nn.Module, optimizer: Optimizer | None = None) -> list[Row]:
-    """A row for each parameter of a parametrized model, in the model's order.
+    """One row per parameter of a parametrized model, in the model's order.
 
     Raises:
         ValueError: if a parameter has no base shape.
@@ -86,7 +95,7 @@ def explain(model: nn.Module, optimizer: Optimizer | None = None) -> list[Row]:
     rows = []
     scalings = get_scalings(model)
     for name, p in model.named_parameters():
-        infshape, table = scalings[name]
+        infshape, rules = scalings[name]
         fan_in, fan_out = infshape.fanin_fanout()
         group = options.get(id(p), {})
         rows.append(
@@ -104,7 +113,7 @@ def explain(model: nn.Module, optimizer: Optimizer | None = None) -> list[Row]:
                 lr=_number(group.get("lr")),
                 weight_decay=_number(group.get("weight_decay")),
                 eps=_number(group.get("eps")),
-                rule=_rule_text(infshape, table, family),
+                rule=_rule_text(infshape, rules, family),
             )
         )
     return rows
@@ -124,7 +133,7 @@ def _std(p: Tensor) -> float | None:
 
 
 def power(exponents: Exponents) -> str:
-    """Exponents of (fan_in, fan_out) as a formula: (-0.5, 0) is "1/sqrt(fan_in)"."""
+    """Exponents of (fan_in, fan_out) as a formula: (-0.5, 0) becomes "1/sqrt(fan_in)"."""
     up: list[str] = []
     down: list[str] = []
     for name, e in zip(("fan_in", "fan_out"), exponents, strict=True):
@@ -135,10 +144,9 @@ def power(exponents: Exponents) -> str:
     return f"{top}/{' '.join(down)}" if down else top
 
 
-def _rule_text(infshape: InfShape, table: Table, family: Family | None) -> str:
-    rule = rule_for(infshape, table)
-    name = f"Table {table.name}" if table.name.isdigit() else table.name.upper()
-    text = f"{name}, {COLUMNS[infshape.role()]}: std {power(rule.init_std)}"
+def _rule_text(infshape: InfShape, rules: Rules, family: Family | None) -> str:
+    rule = rule_for(infshape, rules)
+    text = f"{rules.title}, {COLUMNS[infshape.role()]}: std {power(rule.init_std)}"
     if any(rule.multiplier):
         text += f", multiplier {power(rule.multiplier)}"
     return text if family is None else f"{text}, {family} lr {power(rule.lr[family])}"
@@ -153,10 +161,10 @@ def findings(
     """What looks wrong about a parametrized model.
 
     Args:
-        model: on any device; its initialization is looked at unless it is on the meta device.
+        model: on any device; its initialization is checked unless it is on the meta device.
         base: the base model, initialized alike (not on the meta device), to compare stds with.
-        optimizer: to compare its rates with the table's.
-        scheduler: makes the scheduler of an optimizer, which is then stepped a hundred times.
+        optimizer: its rates are compared with the rules'.
+        scheduler: scheduler(optimizer) makes a scheduler, which is then stepped a hundred times.
     """
     found = [*_structure(model)]
     if base is not None:
@@ -176,16 +184,16 @@ def _structure(model: nn.Module) -> Iterable[Finding]:
             "no dimension of any parameter scales with width, so it is in SP",
             "Give a base whose widths differ, or a delta model if this is the base width",
         )
-    tables, free = embeddings(model), free_parameters(model, {})
+    embedded, free = embeddings(model), free_parameters(model, {})
     by_id = {id(p): scalings[name] for name, p in model.named_parameters()}
     known = (nn.MultiheadAttention, nn.RNNBase, nn.Embedding, nn.EmbeddingBag)
     for name, module, _, p in own_parameters(model):
-        infshape, table = by_id[id(p)]
-        if id(p) in tables and is_linear(module):
+        infshape, rules = by_id[id(p)]
+        if id(p) in embedded and is_linear(module):
             yield Finding(
                 name,
-                f"shares the weight of an embedding, which keeps the input weights' rules of Table "
-                f"{table.name}; its logits are multiplied by {multiplier(module, 'weight'):g}",
+                "shares the weight of an embedding, which keeps the input weights' rules of "
+                f"{rules.title}; its logits are multiplied by {multiplier(module, 'weight'):g}",
                 "Nothing to do, if that is what you want; else give the readout its own weight",
                 "note",
             )
@@ -212,17 +220,17 @@ def _structure(model: nn.Module) -> Iterable[Finding]:
 def _initialization(model: nn.Module, base: nn.Module) -> Iterable[Finding]:
     theirs = {canonical(name): p for name, p in base.named_parameters()}
     for name, p in model.named_parameters():
-        infshape, table = get_scalings(model)[name]
+        infshape, rules = get_scalings(model)[name]
         std, base_std = _std(p), _std(theirs[canonical(name)])
         if not std or not base_std or p.numel() < 16 or theirs[canonical(name)].numel() < 16:
             continue
-        ratio = std / base_std / scale(infshape, rule_for(infshape, table).init_std)
+        ratio = std / base_std / scale(infshape, rule_for(infshape, rules).init_std)
         noise = 5 / math.sqrt(2 * min(p.numel(), theirs[canonical(name)].numel()))
         if abs(math.log(ratio)) > 0.1 + noise:
             yield Finding(
                 canonical(name),
-                f"its initial size is {ratio:.3g} times what the base model's and Table "
-                f"{table.name} give",
+                f"its initial size is {ratio:.3g} times what the base model's and "
+                f"{rules.title} give",
                 "Initialize before parametrize(), with a scheme that init= names, or after it with "
                 "the functions of mupkit.init",
             )
@@ -232,12 +240,12 @@ def _rates(model: nn.Module, optimizer: Optimizer) -> Iterable[Finding]:
     family, options = family_of(type(optimizer)), _options(optimizer)
     if family in (None, "muon"):  # torch's Muon has factors of its own
         return
-    masters: dict[int, list[tuple[float, str]]] = {}  # by the group they were given in
+    masters: dict[int, list[tuple[float, str]]] = {}  # by the group in which they were given
     for name, p in model.named_parameters():
-        infshape, table = get_scalings(model)[name]
+        infshape, rules = get_scalings(model)[name]
         group = options.get(id(p))
         if group is not None:
-            master = float(group["lr"]) / setting(infshape, table, family).lr_mult
+            master = float(group["lr"]) / setting(infshape, rules, family).lr_mult
             masters.setdefault(group.get("mup_group", -1), []).append((master, canonical(name)))
         elif p.requires_grad:
             yield Finding(
@@ -262,5 +270,5 @@ def _schedule(optimizer: Optimizer, make: Callable[[Optimizer], Any]) -> Iterabl
             for _ in range(SCHEDULER_STEPS):
                 scheduler.step()
                 guard(optimizer)
-        except ValueError as error:
-            yield Finding("scheduler", str(error).split(". A scheduler")[0], MEND)
+        except RatioError as error:
+            yield Finding("scheduler", error.what, SCHEDULER_FIX)

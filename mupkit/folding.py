@@ -1,4 +1,4 @@
-"""From a trained µP model to a plain one: multipliers go into the weights."""
+"""Turn a trained µP model into a plain one: multipliers go into the weights."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ def fold(model: ModelT) -> ModelT:
     """A copy of `model` with the same outputs and without µP: plain layers, no hooks.
 
     Each `MuReadout` becomes an `nn.Linear` with output_mult / width_mult in its weight. A readout
-    that shares the weight of an embedding gets a weight of its own. What your own code multiplies
-    by (`attention_scale`) stays with your code. A model of transformers is folded by
-    `mupkit.huggingface.fold`, attention included.
+    that shares the weight of an embedding gets a weight of its own. Factors in your own code, such
+    as `attention_scale`, stay there. `mupkit.huggingface.fold` folds models of transformers,
+    attention included.
 
     Args:
         model: a parametrized model, or a wrapper of one; it is left unchanged.

@@ -11,8 +11,8 @@
 Only this module needs transformers; `import mupkit` does not bring it.
 
 Attention goes through transformers' attention interface: "mup_sdpa" and "mup_eager" are registered
-there, with the masks of "sdpa" and "eager". Where a model does not use the interface, such as
-MegatronBert, the query is multiplied where it is projected.
+there, with the masks of "sdpa" and "eager". In a model that does not use the interface, such as
+MegatronBert, the output of the query projection is multiplied.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from mupkit import fold as core_fold
 from mupkit.parametrization import parametrize as core_parametrize
-from mupkit.rules import TABLE_3, Table
+from mupkit.rules import TABLE_3, Rules
 from mupkit.shape import unwrap
 from mupkit.storage import is_conv1d
 
@@ -48,13 +48,13 @@ def parametrize(
     base_config: Any,
     delta_config: Any = None,
     *,
-    table: Table = TABLE_3,
+    rules: Rules = TABLE_3,
     rescale_params: bool = True,
 ) -> ModelT:
     """Parametrize a model of transformers as it is, attention included.
 
-    The factor of q·k becomes scaling * base_d_head / d_head, where scaling is that of the base
-    model, 1/sqrt(base_d_head) as a rule. At base width outputs stay the same bit for bit.
+    The factor of q·k becomes scaling * base_d_head / d_head, with the scaling of the base model,
+    which is usually 1/sqrt(base_d_head). At base width outputs stay the same bit for bit.
 
     Args:
         model: built from its configuration, which draws every matrix with an std that does not
@@ -63,16 +63,16 @@ def parametrize(
         base_config: the configuration of the same model at base width.
         delta_config: the same with every width changed; without it a dimension that is equal in
             base and model counts as finite.
-        table: as in `mupkit.parametrize`.
-        rescale_params: as in `mupkit.parametrize`; False after loading what was trained in µP.
+        rules: as in `mupkit.parametrize`.
+        rescale_params: as in `mupkit.parametrize`; False after loading a model trained in µP.
 
     Returns:
         `model`, in place. Choose its attention implementation first: "sdpa" becomes "mup_sdpa",
-        "eager" becomes "mup_eager", and for another the query is multiplied.
+        "eager" becomes "mup_eager"; for any other the query is multiplied.
 
     Raises:
         TypeError: if a configuration is not of the model's class.
-        ValueError: as `mupkit.parametrize`, or if attention, its query projection or the size of
+        ValueError: as `mupkit.parametrize`, and if attention, its query projection or the size of
             its heads is not found, naming what is missing.
 
     Source: Tensor Programs V, Definition 4.1 (1/d attention), Tables 3, 8 and 9.
@@ -82,7 +82,7 @@ def parametrize(
     delta = None if delta_config is None else _on_meta(inner, delta_config)
     mults = _attention_mults(inner, base)
     core_parametrize(
-        inner, base, delta, table=table, init="constant", rescale_params=rescale_params
+        inner, base, delta, rules=rules, init="constant", rescale_params=rescale_params
     )
     backend = _backend(inner)
     for name, mult in mults.items():
@@ -105,15 +105,15 @@ def fold(model: ModelT) -> ModelT:
     """A copy of `model` with the same outputs and without µP: save, load and share it as any other.
 
     Multipliers go into the weights, that of attention into the query projection; the attention
-    implementation is what it was. A tied head that has a multiplier gets a weight of its own, and
-    `config.tie_word_embeddings` is False then.
+    implementation is the one before `parametrize`. A tied head that has a multiplier gets a weight
+    of its own, and `config.tie_word_embeddings` becomes False.
 
     Args:
         model: a model that `parametrize` returned, or a wrapper of one; it is left unchanged.
 
     Raises:
-        ValueError: if queries are normalized after their projection, which then cannot hold the
-            multiplier.
+        ValueError: if queries are normalized after their projection, since this then cannot hold
+            the multiplier.
     """
     plain = core_fold(model)
     inner = cast(PreTrainedModel, plain)
@@ -140,13 +140,13 @@ def attend(
     scaling: float | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, Tensor | None]:
-    """An attention function of transformers: the `backend`'s, with the module's multiplier.
+    """An attention function of transformers: that of `backend`, with the module's multiplier.
 
     Shapes: query (batch, heads, L, d_head); key and value (batch, key heads, S, d_head); the mask
-    as `backend` has it; the first result (batch, L, heads, d_head).
+    as for `backend`; the first result (batch, L, heads, d_head).
 
     Raises:
-        ValueError: if `parametrize` has not met the module.
+        ValueError: if `parametrize` was not called on the module's model.
     """
     mult = getattr(module, ATTENTION_MULT, None)
     if mult is None:
@@ -161,7 +161,7 @@ def attend(
 
 
 def _eager(module: nn.Module) -> Any:
-    """The eager attention function, which each family of models has in its own file."""
+    """The eager attention function, which each family of models has in a file of its own."""
     for cls in type(module).__mro__:
         if function := getattr(sys.modules[cls.__module__], "eager_attention_forward", None):
             return function
@@ -199,7 +199,7 @@ def _check_implementation(attention: nn.Module, args: Any) -> None:
 
 
 def _multiply_query(projection: nn.Module, args: Any, output: Tensor) -> Tensor:
-    """Forward hook of a query projection: multiply what is the query in its output."""
+    """Forward hook of a query projection: multiply the part of its output that is the query."""
     mult, size = cast(tuple[float, int], getattr(projection, QUERY_MULT))
     if size == output.shape[-1]:
         return output * mult
@@ -207,7 +207,7 @@ def _multiply_query(projection: nn.Module, args: Any, output: Tensor) -> Tensor:
 
 
 def _take_mult(attention: nn.Module) -> float:
-    """Remove what `parametrize` has put on an attention module; returns the multiplier."""
+    """Remove the multiplier and the hooks from an attention module; returns the multiplier."""
     mult: float = vars(attention).pop(ATTENTION_MULT, 1.0)
     for module in (attention, *attention.children()):
         mult *= vars(module).pop(QUERY_MULT, (1.0, 0))[0]
@@ -221,7 +221,7 @@ _HOOKS = (_check_implementation, _multiply_query)
 
 
 def _on_meta(model: PreTrainedModel, config: Any) -> PreTrainedModel:
-    """The same model by another configuration, without data."""
+    """The same model with another configuration, without data."""
     if not isinstance(config, type(model.config)):
         raise TypeError(
             f"{type(model).__name__} has a {type(model.config).__name__}, "
@@ -247,7 +247,7 @@ def _attentions(model: PreTrainedModel) -> dict[str, nn.Module]:
 
 
 def _query(name: str, attention: nn.Module) -> tuple[nn.Module, int]:
-    """The query projection and how many of its first outputs are the query."""
+    """The query projection, and how many of its outputs, the first ones, are the query."""
     if norms := [norm for norm in QUERY_NORMS if hasattr(attention, norm)]:
         raise ValueError(
             f"{name} normalizes queries after their projection ({norms[0]}), so that its weight "
@@ -260,7 +260,7 @@ def _query(name: str, attention: nn.Module) -> tuple[nn.Module, int]:
 
 
 def _attention_mults(model: PreTrainedModel, base: PreTrainedModel) -> dict[str, float]:
-    """What the scaling of each attention module has to be multiplied by, 1 at base width."""
+    """The factor of the scaling of each attention module, 1 at base width."""
     mults = {}
     in_base = _attentions(base)
     for name, attention in _attentions(model).items():
@@ -273,7 +273,7 @@ def _attention_mults(model: PreTrainedModel, base: PreTrainedModel) -> dict[str,
 
 
 def _heads(name: str, attention: nn.Module, config: Any) -> tuple[int, float]:
-    """The size of a head, and what the module multiplies q·k by."""
+    """The size of a head, and the factor of q·k in the module."""
     sizes = [getattr(attention, key, None) for key in ("head_dim", "attention_head_size")]
     sizes.append(getattr(config, "head_dim", None))
     if hasattr(config, "hidden_size") and hasattr(config, "num_attention_heads"):
@@ -288,13 +288,13 @@ def _heads(name: str, attention: nn.Module, config: Any) -> tuple[int, float]:
 
 
 def _untie(model: PreTrainedModel) -> None:
-    """Give tied parameters data of their own, if folding has parted one pair of them."""
+    """Give tied parameters data of their own if folding has separated a pair of them."""
     tied: dict[str, str] = model.all_tied_weights_keys
     parameters = dict(model.named_parameters(remove_duplicate=False))
-    if all(parameters[target] is parameters[source] for target, source in tied.items()):
+    if all(parameters[target] is parameters[origin] for target, origin in tied.items()):
         return
-    for target, source in tied.items():
-        if parameters[target] is parameters[source]:
+    for target, origin in tied.items():
+        if parameters[target] is parameters[origin]:
             owner, _, local = target.rpartition(".")
             copied = nn.Parameter(parameters[target].clone())
             setattr(model.get_submodule(owner), local, copied)

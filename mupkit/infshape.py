@@ -1,4 +1,4 @@
-"""The shape of a parameter with, for each dimension, its base size, and the role that follows."""
+"""The shape of a parameter with the base size of each dimension, and the role that follows."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ class InfShape:
     """The dimensions of one parameter, in the order (fan_out, fan_in, *kernel) of torch weights.
 
     Args:
-        dims: one `InfDim` a dimension.
+        dims: one `InfDim` per dimension.
         transposed: the weight is stored (fan_in, fan_out, *kernel), the transpose of a linear
             weight: an embedding table, a transposed convolution, the Conv1D of GPT-2.
 
     Raises:
-        ValueError: if a third dimension scales with width, which no row of the tables covers, or
-            if two do that are not the first two (a stack of matrices) and their multipliers differ,
-            so that it matters which of them is the fan-in.
+        ValueError: if more than two dimensions scale with width, which the paper's tables do not
+            cover, or if two do that are not the first two (a stack of matrices) and whose
+            multipliers differ, so that it matters which of them is the fan-in.
 
     Source: Tensor Programs V, Appendix B, "Matrix-Like, Vector-Like, Scalar-Like Parameters".
     """
@@ -95,8 +95,8 @@ class InfShape:
     def fanin_fanout(self) -> tuple[InfDim, InfDim]:
         """Fan-in and fan-out; a vector has fan-in 1 (paper, caption of Table 3).
 
-        Where a width stands after the first two dimensions, as in a stack of matrices or a
-        positional embedding (1, length, width), only the dimensions that scale are read.
+        If a width comes after the first two dimensions, as in a stack of matrices or a positional
+        embedding (1, length, width), only the dimensions that scale count.
         """
         one = InfDim(None, 1)
         scaling = [d for d in self if d.isinf()]

@@ -1,9 +1,12 @@
-"""Initializers of `torch.nn.init` that scale with width as Table 8 says.
+"""Initializers of `torch.nn.init` whose std scales with width by the model's rules.
 
-Each equals torch's at base width, and draws the same random numbers up to a factor at any width.
-Call `set_base_shapes` first. Shapes are torch's: (fan_out, fan_in, *kernel).
+    std = s * std at base width,    s = ñ_in^a * ñ_out^b,    ñ = size / size at base width
 
-Source: Tensor Programs V, Table 8, row "Init. Var."; names as in the `mup` package.
+In Table 8 s is 1/sqrt(ñ_in) for hidden weights and 1 otherwise. At base width each equals torch's
+initializer; at any width it draws the same random numbers up to a factor. Call `set_base_shapes` or
+`parametrize` first. Shapes are torch's: (fan_out, fan_in, *kernel).
+
+Source: Tensor Programs V, Tables 3, 8 and 9, row "Init. Var."; names as in the `mup` package.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from mupkit.rules import rule_for, scale
-from mupkit.shape import infshape_of, table_of
+from mupkit.shape import infshape_of, rules_of
 
 __all__ = [
     "fan_in_normal_",
@@ -31,7 +34,7 @@ __all__ = [
 
 
 def normal_(tensor: Tensor, mean: float = 0.0, std: float = 1.0) -> Tensor:
-    """N(mean, (std * s)^2), s the table's factor; `std` is the value at base width.
+    """N(mean, (s * std)^2); `std` is the value at base width.
 
     Raises:
         ValueError: for a matrix-like tensor with a mean other than 0.
@@ -41,7 +44,11 @@ def normal_(tensor: Tensor, mean: float = 0.0, std: float = 1.0) -> Tensor:
 
 
 def uniform_(tensor: Tensor, a: float = 0.0, b: float = 1.0) -> Tensor:
-    """U(a * s, b * s); raises ValueError for a matrix-like tensor unless a == -b."""
+    """U(s * a, s * b).
+
+    Raises:
+        ValueError: for a matrix-like tensor unless a == -b.
+    """
     s = _constant_std_scale(tensor, centred=a == -b)
     return nn.init.uniform_(tensor, a * s, b * s)
 
@@ -49,32 +56,42 @@ def uniform_(tensor: Tensor, a: float = 0.0, b: float = 1.0) -> Tensor:
 def trunc_normal_(
     tensor: Tensor, mean: float = 0.0, std: float = 1.0, a: float = -2.0, b: float = 2.0
 ) -> Tensor:
-    """N(mean, (std * s)^2) cut at a * s and b * s; matrix-like tensors must be centred."""
+    """N(mean, (s * std)^2) cut at s * a and s * b.
+
+    Raises:
+        ValueError: for a matrix-like tensor unless mean == 0 and a == -b.
+    """
     s = _constant_std_scale(tensor, centred=mean == 0 and a == -b)
     return nn.init.trunc_normal_(tensor, mean, std * s, a * s, b * s)
 
 
 def ones_(tensor: Tensor) -> Tensor:
-    """Ones, for vector-like and scalar-like tensors (layernorm gains)."""
+    """Ones, for vector-like and scalar-like tensors (layernorm gains).
+
+    Raises:
+        ValueError: for a matrix-like tensor.
+    """
     _constant_std_scale(tensor, centred=False)
     return nn.init.ones_(tensor)
 
 
 def zeros_(tensor: Tensor) -> Tensor:
     """Zeros: allowed for any role (paper, Appendix B, "Zero Initialization Variance")."""
-    infshape_of(tensor)  # raises for what is no parameter, such as a weight times its multiplier
+    infshape_of(
+        tensor
+    )  # raises for a tensor that is no parameter, such as a weight times its multiplier
     return nn.init.zeros_(tensor)
 
 
 def fan_in_normal_(tensor: Tensor, gain: float = 1.0) -> Tensor:
-    """N(0, gain^2 / fan_in) at base width, then by the table: the paper's init with sigma=gain."""
+    """N(0, s^2 gain^2 / fan_in), fan-in at base width: the paper's init with σ = gain."""
     return _normal(tensor, gain / math.sqrt(_base_fans(tensor)[0]) * _init_scale(tensor))
 
 
 def kaiming_normal_(
     tensor: Tensor, a: float = 0, mode: str = "fan_in", nonlinearity: str = "leaky_relu"
 ) -> Tensor:
-    """N(0, gain^2 / fan) at base width, then by the table."""
+    """N(0, s^2 gain^2 / fan), fan at base width; the gain is that of torch's `calculate_gain`."""
     return _normal(tensor, _kaiming_std(tensor, a, mode, nonlinearity))
 
 
@@ -86,7 +103,7 @@ def kaiming_uniform_(
 
 
 def xavier_normal_(tensor: Tensor, gain: float = 1.0) -> Tensor:
-    """N(0, 2 gain^2 / (fan_in + fan_out)) at base width, then by the table."""
+    """N(0, 2 s^2 gain^2 / (fan_in + fan_out)), fans at base width."""
     return _normal(tensor, _xavier_std(tensor, gain))
 
 
@@ -107,7 +124,7 @@ def _uniform(tensor: Tensor, std: float) -> Tensor:
 
 
 def _constant_std_scale(tensor: Tensor, centred: bool) -> float:
-    """The factor for a std that is given at base width; a mean must be 0 in a matrix."""
+    """The factor s; the mean of a matrix-like tensor must be 0."""
     infshape = infshape_of(tensor)
     if infshape.role() == "hidden" and not centred:
         raise ValueError(f"{infshape} is matrix-like: its initialization must have mean 0")
@@ -116,7 +133,7 @@ def _constant_std_scale(tensor: Tensor, centred: bool) -> float:
 
 def _init_scale(tensor: Tensor) -> float:
     infshape = infshape_of(tensor)
-    return scale(infshape, rule_for(infshape, table_of(tensor)).init_std)
+    return scale(infshape, rule_for(infshape, rules_of(tensor)).init_std)
 
 
 def _base_fans(tensor: Tensor) -> tuple[int, int]:

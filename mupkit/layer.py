@@ -10,8 +10,8 @@ from torch import Tensor, nn
 class MuReadout(nn.Linear):
     """Linear readout, y = W (output_mult / width_mult) x + b.
 
-    What `mup` calls so. A model that has plain layers is parametrized as it is by
-    `mupkit.parametrize`.
+    `mup` has the same class. A model of plain layers does not need it: `mupkit.parametrize` takes
+    the model as it is.
 
     Args:
         in_features: width, the dimension that scales.
@@ -20,7 +20,7 @@ class MuReadout(nn.Linear):
         readout_zero_init: initialize W and b to zero (paper, Appendix D.2).
         output_mult: the tunable multiplier of the output, constant in width.
 
-    Shapes: x (..., in_features) to y (..., out_features).
+    Shapes: x is (..., in_features), y (..., out_features).
 
     Source: Tensor Programs V, Table 8, column "output weights".
     """
@@ -49,7 +49,7 @@ class MuReadout(nn.Linear):
         return None
 
     def width_mult(self) -> float:
-        """in_features over its base size.
+        """`in_features` over its base size.
 
         Raises:
             ValueError: if `set_base_shapes` was not called on the model.
@@ -61,12 +61,12 @@ class MuReadout(nn.Linear):
         return self._width_mult
 
     def set_width_mult(self, width_mult: float) -> None:
-        """Called by `set_base_shapes`: a plain float, so copies and compilers keep it."""
+        """Called by `set_base_shapes`; a plain float, which copies and compilers keep."""
         self._width_mult = width_mult
 
     def forward(self, input: Tensor) -> Tensor:
         """Logits (..., out_features) of activations (..., in_features)."""
-        # In this order float32 rounds as in the mup package, at any width ratio.
+        # In this order float32 rounds as in the mup package at any width ratio.
         return super().forward(self.output_mult * input / self.width_mult())
 
 

@@ -1,7 +1,9 @@
-"""Multipliers on modules as they are: what Tables 8 and 9 write in front of a weight.
+"""Multipliers of weights, set on modules as they are.
 
 A linear layer's weight is multiplied by multiplying the layer's input, in a hook; any other
 parameter by torch's parametrize. Both are plain floats that copies, compilers and exports keep.
+
+Source: Tensor Programs V, Tables 8 and 9.
 """
 
 from __future__ import annotations
@@ -46,8 +48,8 @@ def set_multiplier(module: nn.Module, local: str, mult: float) -> None:
     """Make `module` use its parameter `local` times `mult`; a second call replaces the first.
 
     Raises:
-        ValueError: for a recurrent layer, whose kernels read the stored weights, and for a
-            parameter that is sharded already, whose place fully_shard remembers.
+        ValueError: for a recurrent layer, since its kernels read the stored weights, and for a
+            parameter that is already sharded, since fully_shard remembers its place.
     """
     if mult != 1 and isinstance(module, nn.RNNBase):
         raise ValueError(
@@ -79,7 +81,7 @@ def _calls_hooks(module: nn.Module) -> bool:
 
 
 def parametrization(module: nn.Module, local: str) -> Multiply | None:
-    """The multiplier of a parameter that torch's parametrize holds, if there is one."""
+    """The multiplier that torch's parametrize applies to a parameter, if there is one."""
     if not parametrize.is_parametrized(module, local):
         return None
     chain = cast(nn.ModuleDict, module.parametrizations)[local]
@@ -87,7 +89,7 @@ def parametrization(module: nn.Module, local: str) -> Multiply | None:
 
 
 def multiplier(module: nn.Module, local: str) -> float:
-    """What the module multiplies its parameter `local` by, tunable multipliers not counted."""
+    """The factor by which the module multiplies its parameter `local`, without tunable ones."""
     if local == "weight" and isinstance(module, MuReadout):
         return 1 / module.width_mult()
     if local == "weight" and hasattr(module, INPUT_MULT):
@@ -98,7 +100,7 @@ def multiplier(module: nn.Module, local: str) -> float:
 
 @torch.no_grad()
 def fold_multipliers(module: nn.Module) -> None:
-    """Multiply the parameters by their multipliers and drop those; shared weights are copied."""
+    """Multiply the parameters by their multipliers, and remove these; shared weights are copied."""
     if (mult := getattr(module, INPUT_MULT, None)) is not None:
         module.weight = nn.Parameter(cast(Tensor, module.weight) * mult)
         delattr(module, INPUT_MULT)
@@ -115,9 +117,9 @@ def fold_multipliers(module: nn.Module) -> None:
 
 
 def _own_class(module: nn.Module) -> None:
-    """Part a parametrized module's class from its deep copies', which torch lets them share.
+    """Give a parametrized module a class of its own, since torch lets deep copies share one.
 
-    Otherwise to remove the parametrization of one would take the parameter from all.
+    Removing the parametrization of one copy would otherwise take the parameter from all.
     """
     shared = type(module)
     members = {k: v for k, v in vars(shared).items() if k not in ("__dict__", "__weakref__")}

@@ -1,19 +1,16 @@
-"""Optimizers whose learning rates follow the table of a model, parameter by parameter.
+"""Optimizers whose learning rates follow the scaling rules of a model, parameter by parameter.
 
-They are torch's own optimizers: the parameters are sorted into groups with scaled rates, each
-with its factor as `lr_mult`. Give them `model.parameters()`, `model.named_parameters()`, the
-model itself, or torch's group dictionaries, which are left unchanged.
+They are torch's own optimizers. Each sorts the parameters into groups whose rates are
 
-All take
-    params: as above.
-    impl: the optimizer's class.
-    weight_decay_mode: "independent": rate * decay is constant in width, as in `mup` and as Lemma
-        J.1 needs; "coupled": the decay itself is, so that wide matrices decay less.
-    scale_eps: let epsilon shrink as the gradients do. `mup` leaves it as it is.
-    **kwargs: passed to `impl`. `weight_decay` defaults to 0, where torch's AdamW has 0.01.
+    lr * lr_mult,    lr_mult = ñ_in^a ñ_out^b,    ñ = size / size at base width
 
-Before each step a guard looks whether the rates of the groups still stand to each other as the
-table says: a scheduler that sets absolute rates (OneCycleLR, eta_min) would undo µP in silence.
+with the exponents (a, b) that the rule for the parameter's role has for the optimizer. A group
+holds its factor as `lr_mult`.
+
+Before each step a guard checks that the rates keep their ratios: a scheduler that sets absolute
+rates (OneCycleLR, eta_min) would otherwise undo µP without a sign.
+
+Source: Tensor Programs V, Tables 3, 8 and 9; Appendix B.3.
 """
 
 from __future__ import annotations
@@ -44,9 +41,10 @@ from torch.optim import (
 )
 
 from mupkit.infshape import InfShape
-from mupkit.rules import Family, Rule, Table, rule_for, scale
+from mupkit.messages import MupWarning
+from mupkit.rules import Family, Rule, Rules, rule_for, scale
 from mupkit.schedule import guard
-from mupkit.shape import get_scalings, infshape_of, table_of
+from mupkit.shape import get_scalings, infshape_of, rules_of
 from mupkit.staged import MuAdafactor, MuRAdam
 
 Params = nn.Module | Iterable[Any]
@@ -78,65 +76,236 @@ _WRAPPER: dict[Family, str] = {
 }
 
 
-def MuAdam(params: Params, impl: type[Optimizer] = Adam, **kwargs: Any) -> Optimizer:
-    """Adam-like optimizers: AdamW, Adagrad, RMSprop, NAdam, RAdam, and Lion (a sign, too).
+def MuAdam(
+    params: Params,
+    impl: type[Optimizer] = Adam,
+    *,
+    lr: float | Tensor | None = None,
+    weight_decay: float = 0.0,
+    weight_decay_mode: DecayMode = "independent",
+    scale_eps: bool = True,
+    **options: Any,
+) -> Optimizer:
+    """Adam and its relatives, whose updates are as large as the rate, whatever the gradient's size.
 
-    RAdam's first steps are SGD's and are scaled as such. L2 decay inside Adam's gradient is not
-    compatible with µP (Appendix B.3), and warned of.
+    The factor of a parameter's rate is 1 or, with ñ a size over that at base width,
+
+        role                  Table 3   Table 8   Table 9
+        input weight, bias    1         1         1/sqrt(ñ_out)
+        hidden weight         1/ñ_in    1/ñ_in    1/ñ_in
+        output weight         1/ñ_in    1         1/sqrt(ñ_in)
+
+    RAdam's first steps are SGD's, and have the factors of `MuSGD`.
+
+        >>> import mupkit
+        >>> from torch import nn
+        >>> def build(width):
+        ...     return nn.Sequential(nn.Linear(8, width), nn.ReLU(), nn.Linear(width, 2))
+        >>> model = mupkit.parametrize(build(256), build(32))
+        >>> optimizer = mupkit.MuAdam(model, lr=0.5)
+        >>> sorted({group["lr"] for group in optimizer.param_groups})
+        [0.0625, 0.5]
+
+    Args:
+        params: the model, `model.parameters()`, `model.named_parameters()`, or torch's group
+            dictionaries, which are left unchanged. An option of a group overrides the argument.
+        impl: Adam, AdamW, Adagrad, Adamax, NAdam, RAdam, RMSprop or SparseAdam of torch, or another
+            class whose updates are as large as the rate, such as Lion.
+        lr: learning rate at base width; required unless every group has its own.
+        weight_decay: coefficient λ at base width: a step shrinks a weight by its rate * λ. 0 unless
+            given, also where torch has another default.
+        weight_decay_mode: "independent" keeps rate * λ constant in width, as `mup` does and as
+            Lemma J.1 requires; "coupled" keeps λ constant, so that decay follows the rate.
+        scale_eps: scale epsilon as the gradient scales, for example by 1/ñ_out for hidden weights
+            (Appendix B.3); False leaves epsilon as it is, as `mup` does.
+        **options: further keywords of `impl`, such as betas, passed to it.
+
+    Returns:
+        An instance of `impl`.
+
+    Raises:
+        ValueError: if a rate, the parameters or their base shapes are missing, or if `impl` needs
+            another function of this module.
+
+    Warns:
+        MupWarning: if `impl` adds weight decay to the gradient, as Adam does and AdamW does not:
+            such decay does not transfer across width (Appendix B.3).
 
     Source: Tensor Programs V, Tables 3, 8 and 9, row "Adam LR"; Appendix B.3.
     """
-    optimizer = _make(params, impl, "adam", kwargs)
-    coupled = impl in _COUPLED and not kwargs.get("decoupled_weight_decay", False)
+    shared = _Shared(lr, weight_decay, weight_decay_mode, scale_eps)
+    optimizer = _make(params, impl, "adam", shared, options)
+    coupled = impl in _COUPLED and not options.get("decoupled_weight_decay", False)
     if coupled and any(group["weight_decay"] for group in optimizer.param_groups):
-        warnings.warn(
+        what = (
             f"the weight decay of {impl.__name__} goes through its normalization and does not "
-            "transfer across width; use MuAdamW",
-            stacklevel=2,
+            "transfer across width"
         )
+        warnings.warn(MupWarning(what, "Use mupkit.MuAdamW"), stacklevel=2)
     return optimizer
 
 
-def MuAdamW(params: Params, **kwargs: Any) -> Optimizer:
-    """`MuAdam` with torch's AdamW. Weight decay defaults to 0, where torch has 0.01."""
-    return MuAdam(params, impl=AdamW, **kwargs)
+def MuAdamW(
+    params: Params,
+    *,
+    lr: float | Tensor | None = None,
+    weight_decay: float = 0.0,
+    weight_decay_mode: DecayMode = "independent",
+    scale_eps: bool = True,
+    **options: Any,
+) -> Optimizer:
+    """`MuAdam` with torch's AdamW, whose weight decay transfers across width.
 
+    Args:
+        params: the model, `model.parameters()`, `model.named_parameters()`, or torch's group
+            dictionaries, which are left unchanged. An option of a group overrides the argument.
+        lr: learning rate at base width; required unless every group has its own.
+        weight_decay: coefficient λ at base width: a step shrinks a weight by its rate * λ. 0 unless
+            given, also where torch has another default.
+        weight_decay_mode: "independent" keeps rate * λ constant in width, as `mup` does and as
+            Lemma J.1 requires; "coupled" keeps λ constant, so that decay follows the rate.
+        scale_eps: scale epsilon as the gradient scales, for example by 1/ñ_out for hidden weights
+            (Appendix B.3); False leaves epsilon as it is, as `mup` does.
+        **options: further keywords of torch's AdamW, such as betas, passed to it.
 
-def MuSGD(params: Params, impl: type[Optimizer] = SGD, **kwargs: Any) -> Optimizer:
-    """SGD-like optimizers, whose update is linear in the gradients.
+    Raises:
+        ValueError: as `MuAdam`.
 
-    Source: Tensor Programs V, Tables 3, 8 and 9, row "SGD LR".
+    Source: Tensor Programs V, Tables 3, 8 and 9, row "Adam LR"; Appendix B.3.
     """
-    return _make(params, impl, "sgd", kwargs)
+    shared = _Shared(lr, weight_decay, weight_decay_mode, scale_eps)
+    return _make(params, AdamW, "adam", shared, options)
 
 
-def MuFrobenius(params: Params, impl: type[Optimizer] = Adafactor, **kwargs: Any) -> Optimizer:
+def MuSGD(
+    params: Params,
+    impl: type[Optimizer] = SGD,
+    *,
+    lr: float | Tensor | None = None,
+    weight_decay: float = 0.0,
+    weight_decay_mode: DecayMode = "independent",
+    scale_eps: bool = True,
+    **options: Any,
+) -> Optimizer:
+    """SGD and its relatives, whose updates are linear in the gradient.
+
+    The factor of a parameter's rate is 1 or, with ñ a size over that at base width,
+
+        role                  Table 3         Table 8         Table 9
+        input weight, bias    ñ_out           ñ_out           1
+        hidden weight         ñ_out / ñ_in    ñ_out / ñ_in    ñ_out / ñ_in
+        output weight         1/ñ_in          ñ_in            1
+
+    Args:
+        params: the model, `model.parameters()`, `model.named_parameters()`, or torch's group
+            dictionaries, which are left unchanged. An option of a group overrides the argument.
+        impl: SGD or ASGD of torch (ASGD's lambd is scaled as weight decay), or another class whose
+            updates are linear in the gradient.
+        lr: learning rate at base width; required unless every group has its own.
+        weight_decay: coefficient λ at base width: a step shrinks a weight by its rate * λ. 0 unless
+            given, also where torch has another default.
+        weight_decay_mode: "independent" keeps rate * λ constant in width, as `mup` does and as
+            Lemma J.1 requires; "coupled" keeps λ constant, so that decay follows the rate.
+        scale_eps: scale the epsilon of an `impl` that has one as the gradient scales (Appendix
+            B.3); False leaves it as it is.
+        **options: further keywords of `impl`, such as momentum, passed to it.
+
+    Raises:
+        ValueError: as `MuAdam`.
+
+    Source: Tensor Programs V, Tables 3, 8 and 9, row "SGD LR"; Appendix J.2.1.
+    """
+    shared = _Shared(lr, weight_decay, weight_decay_mode, scale_eps)
+    return _make(params, impl, "sgd", shared, options)
+
+
+def MuFrobenius(
+    params: Params,
+    impl: type[Optimizer] = Adafactor,
+    *,
+    lr: float | Tensor | None = None,
+    weight_decay: float = 0.0,
+    weight_decay_mode: DecayMode = "independent",
+    scale_eps: bool = True,
+    **options: Any,
+) -> Optimizer:
     """Optimizers that give an update the Frobenius norm of its weight: Adafactor, LARS, LAMB.
 
-    Adafactor's floor of a weight's size, eps[1], is scaled as the weight's initialization.
+    The factor of a hidden weight's rate is 1/sqrt(ñ_in), with ñ_in its fan-in over that at base
+    width. All other factors are 1.
+
+    Args:
+        params: the model, `model.parameters()`, `model.named_parameters()`, or torch's group
+            dictionaries, which are left unchanged. An option of a group overrides the argument.
+        impl: torch's Adafactor, or another class whose updates have their weight's norm.
+        lr: learning rate at base width; required unless every group has its own.
+        weight_decay: coefficient λ at base width: a step shrinks a weight by its rate * λ. 0 unless
+            given, also where torch has another default.
+        weight_decay_mode: "independent" keeps rate * λ constant in width, as `mup` does and as
+            Lemma J.1 requires; "coupled" keeps λ constant, so that decay follows the rate.
+        scale_eps: scale epsilon as the gradient scales, for example by 1/ñ_out for hidden weights
+            (Appendix B.3), and Adafactor's floor of a weight's size, eps[1], as the std of the
+            weight's initialization; False leaves them as they are.
+        **options: further keywords of `impl`, such as beta2_decay, passed to it.
+
+    Raises:
+        ValueError: as `MuAdam`.
 
     Source: Tensor Programs V, Appendix B.3, "Frobenius Normalization".
     """
-    return _make(params, impl, "frobenius", kwargs)
+    shared = _Shared(lr, weight_decay, weight_decay_mode, scale_eps)
+    return _make(params, impl, "frobenius", shared, options)
 
 
-def MuMuon(params: Params, impl: type[Optimizer] = Muon, **kwargs: Any) -> Optimizer:
-    """Muon for hidden matrices; give all other parameters to another optimizer, as with Muon.
+def MuMuon(
+    params: Params,
+    impl: type[Optimizer] = Muon,
+    *,
+    lr: float | Tensor | None = None,
+    weight_decay: float = 0.0,
+    weight_decay_mode: DecayMode = "independent",
+    **options: Any,
+) -> Optimizer:
+    """Muon for hidden matrices; give all other parameters to another optimizer.
 
-    The factor sqrt(max(1, fan_out / fan_in)) (or that of `adjust_lr_fn="match_rms_adamw"`) that
-    torch's Muon applies itself is divided out, so that the rule is not applied twice.
+    The spectral norm of an update is lr * sqrt(ñ_out / ñ_in), with ñ a size over that at base
+    width. Torch's Muon multiplies the rate by sqrt(max(1, fan_out / fan_in)) itself, or by what
+    `adjust_lr_fn="match_rms_adamw"` says; this factor is divided out.
+
+    Args:
+        params: hidden matrices, alone, as (name, tensor) pairs or in torch's group dictionaries,
+            which are left unchanged. An option of a group overrides the argument.
+        impl: torch's Muon, or another class whose updates are orthogonal matrices.
+        lr: learning rate at base width; required unless every group has its own.
+        weight_decay: coefficient λ at base width: a step shrinks a weight by its rate * λ. 0 unless
+            given, also where torch has another default.
+        weight_decay_mode: "independent" keeps rate * λ constant in width, as `mup` does and as
+            Lemma J.1 requires; "coupled" keeps λ constant, so that decay follows the rate.
+        **options: further keywords of `impl`, such as momentum, passed to it. Its eps, a floor of
+            the whole gradient's norm, is not scaled.
 
     Raises:
-        ValueError: for a parameter that is not a hidden matrix, naming it.
+        ValueError: as `MuAdam`, and for a parameter that is no hidden matrix, naming it.
 
     Source: Yang, Simon, Bernstein 2023 (arXiv:2310.17813), Condition 1.
     """
-    return _make(params, impl, "muon", kwargs)
+    shared = _Shared(lr, weight_decay, weight_decay_mode, scale_eps=False)
+    return _make(params, impl, "muon", shared, options)
+
+
+@dataclass(frozen=True)
+class _Shared:
+    """The keywords that the functions of this module have in common."""
+
+    lr: float | Tensor | None
+    weight_decay: float
+    weight_decay_mode: DecayMode
+    scale_eps: bool
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What an optimizer of some family does with one parameter, relative to base width."""
+    """The factors of an optimizer for one parameter, relative to base width."""
 
     lr_mult: float
     eps_mult: float
@@ -144,9 +313,9 @@ class Setting:
     sgd_ratio: float
 
 
-def setting(infshape: InfShape, table: Table, family: Family) -> Setting:
+def setting(infshape: InfShape, rules: Rules, family: Family) -> Setting:
     """The factors of a parameter's rate, epsilon and size, 1 at base width."""
-    rule: Rule = rule_for(infshape, table)
+    rule: Rule = rule_for(infshape, rules)
     lr = scale(infshape, rule.lr[family])
     return Setting(
         lr_mult=lr,
@@ -157,40 +326,44 @@ def setting(infshape: InfShape, table: Table, family: Family) -> Setting:
 
 
 def family_of(impl: type[Optimizer]) -> Family | None:
-    """The family of one of torch's optimizers, None for others."""
+    """The family of one of torch's optimizers; None for other classes."""
     return next((family for known, family in _FAMILY_OF.items() if issubclass(impl, known)), None)
 
 
 def _make(
-    params: Params, impl: type[Optimizer], family: Family, kwargs: dict[str, Any]
+    params: Params, impl: type[Optimizer], family: Family, shared: _Shared, options: dict[str, Any]
 ) -> Optimizer:
     _check_family(impl, family)
-    mode: DecayMode = kwargs.pop("weight_decay_mode", "independent")
+    mode = shared.weight_decay_mode
     if mode not in ("independent", "coupled"):
         raise ValueError(f"weight_decay_mode is {mode!r}, allowed are 'independent' and 'coupled'")
-    scale_eps: bool = kwargs.pop("scale_eps", True)
-    defaults = {n: p.default for n, p in inspect.signature(impl).parameters.items()} | kwargs
-    defaults["weight_decay"] = kwargs.get("weight_decay", 0.0)
+    accepted = inspect.signature(impl).parameters
+    given = dict(options)
+    if shared.lr is not None:
+        given["lr"] = shared.lr
+    if shared.weight_decay or "weight_decay" in accepted:  # SparseAdam has none
+        given["weight_decay"] = shared.weight_decay
+    defaults = {n: p.default for n, p in accepted.items()} | {"weight_decay": 0.0} | given
     impl = _STAGED.get(impl, impl)
     decays = ["weight_decay", *(["lambd"] if issubclass(impl, ASGD) else [])]
     groups = []
     for origin, group in enumerate(_as_groups(params)):
-        options = {k: v for k, v in group.items() if k not in ("params", "names", "scalings")}
-        asked = {**defaults, **options}
-        if "lr" not in {**kwargs, **options}:
+        own = {k: v for k, v in group.items() if k not in ("params", "names", "scalings")}
+        if "lr" not in {**given, **own}:
             raise ValueError("a µP optimizer needs lr, as an argument or in every group")
-        for (found, own), members in _by_setting(group, family, asked).items():
-            mult = found.lr_mult / own
-            new = {**options, "params": members, "lr": asked["lr"] * mult}
+        asked = {**defaults, **own}
+        for (found, applied), members in _by_setting(group, family, asked).items():
+            mult = found.lr_mult / applied
+            new = {**own, "params": members, "lr": asked["lr"] * mult}
             for decay in decays:
                 new[decay] = asked[decay] / (mult if mode == "independent" else 1)
             new |= {"lr_mult": mult, "mup_group": origin}
-            if scale_eps and family != "muon":  # Muon's is a floor of the whole gradient's norm
+            if shared.scale_eps:
                 new |= _epsilon(asked.get("eps"), found)
             if issubclass(impl, MuRAdam):
                 new["sgd_ratio"] = found.sgd_ratio
             groups.append(new)
-    optimizer = impl(groups, **kwargs)
+    optimizer = impl(groups, **given)
     optimizer.register_step_pre_hook(guard)
     return optimizer
 
@@ -198,26 +371,26 @@ def _make(
 def _check_family(impl: type[Optimizer], family: Family) -> None:
     if issubclass(impl, _NO_RULE):
         raise ValueError(
-            f"{impl.__name__} has no rule in µP: the sizes of its steps follow from its own state "
-            "more than from lr; use MuAdam or MuSGD with another impl"
+            f"{impl.__name__} has no rule in µP: its own state decides the sizes of its steps more "
+            "than lr does; use MuAdam or MuSGD with another impl"
         )
     known = family_of(impl)
     if known is not None and known != family:
         raise ValueError(
             f"{impl.__name__} is for mupkit.{_WRAPPER[known]}, not {_WRAPPER[family]}: its updates "
-            "scale otherwise"
+            "scale differently"
         )
 
 
 def _by_setting(
     group: dict[str, Any], family: Family, asked: dict[str, Any]
 ) -> dict[tuple[Setting, float], list[Tensor]]:
-    """The parameters of a group by their factors and by what the optimizer itself applies."""
+    """The parameters of a group by their factors and the one that the optimizer applies itself."""
     found: dict[tuple[Setting, float], list[Tensor]] = {}
     members = zip(group["params"], group["names"], group["scalings"], strict=True)
-    for p, name, (infshape, table) in members:
-        own = _spectral(p, name, infshape, asked) if family == "muon" else 1.0
-        found.setdefault((setting(infshape, table, family), own), []).append(p)
+    for p, name, (infshape, rules) in members:
+        applied = _spectral(p, name, infshape, asked) if family == "muon" else 1.0
+        found.setdefault((setting(infshape, rules, family), applied), []).append(p)
     return found
 
 
@@ -229,7 +402,7 @@ def _epsilon(eps: Any, found: Setting) -> dict[str, Any]:
 
 
 def _spectral(p: Tensor, name: str, infshape: InfShape, asked: dict[str, Any]) -> float:
-    """What torch's Muon multiplies the rate by at this width, relative to base width."""
+    """The factor that torch's Muon applies to the rate at this width, relative to base width."""
     if infshape.role() in ("input", "output") or p.ndim != 2:
         raise ValueError(
             f"{name or tuple(p.shape)} is no hidden matrix ({infshape}); give MuMuon only those, "
@@ -276,7 +449,7 @@ def _as_groups(params: Params) -> list[dict[str, Any]]:
                 **group,
                 "params": [p for _, p in pairs],
                 "names": [n for n, _ in pairs],
-                "scalings": [(infshape_of(p, n), table_of(p)) for n, p in pairs],
+                "scalings": [(infshape_of(p, n), rules_of(p)) for n, p in pairs],
             }
         )
     return groups

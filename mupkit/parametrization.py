@@ -1,4 +1,4 @@
-"""A model gets its parametrization: base shapes, initialization, multipliers."""
+"""Parametrize a model: base shapes, initialization, multipliers."""
 
 from __future__ import annotations
 
@@ -13,15 +13,16 @@ from torch import nn
 from mupkit import bsh
 from mupkit.infshape import InfDim, InfShape
 from mupkit.layer import MuReadout
+from mupkit.messages import MupWarning
 from mupkit.multipliers import parametrization, set_multiplier
-from mupkit.rules import TABLE_3, TABLE_8, Table, rule_for, scale, tied_multiplier
+from mupkit.rules import TABLE_3, TABLE_8, Rules, rule_for, scale, tied_multiplier
 from mupkit.shape import (
     ATTRIBUTE,
     REGISTRY,
-    TABLE_ATTRIBUTE,
+    RULES_ATTRIBUTE,
+    ModelOrShapes,
     Scaling,
     Shapes,
-    Source,
     canonical,
     check_names,
     get_base_shapes,
@@ -51,29 +52,50 @@ NO_LAYOUT: Layout = MappingProxyType({})
 
 def parametrize(
     model: ModelT,
-    base: Source | None,
-    delta: Source | None = None,
+    base: ModelOrShapes | None,
+    delta: ModelOrShapes | None = None,
     *,
-    table: Table = TABLE_3,
+    rules: Rules = TABLE_3,
     init: Init = "torch",
     rescale_params: bool = True,
     layout: Layout = NO_LAYOUT,
 ) -> ModelT:
     """Parametrize any model as it is: no layer has to be exchanged.
 
+    A std or a multiplier is that at base width times ñ_in^a * ñ_out^b, with ñ a size over that at
+    base width and (a, b) from `rules`. By Table 3 the factor of the std is
+
+        input weight, bias    1
+        hidden weight         1/sqrt(ñ_in)
+        output weight         1/ñ_in
+
+    The rates scale too: train with `MuAdam` or another optimizer of mupkit. `parametrize` does not
+    see attention logits: scale them by `attention_scale`, or use `mupkit.huggingface.parametrize`
+    for models of transformers.
+
+        >>> import mupkit, torch
+        >>> def build(width):
+        ...     return torch.nn.Sequential(torch.nn.Linear(8, width), torch.nn.Linear(width, width))
+        >>> with torch.device("meta"):  # only shapes are read
+        ...     base, delta = build(32), build(64)
+        >>> model = mupkit.parametrize(build(256), base, delta)
+        >>> {name: shape.role() for name, shape in mupkit.get_infshapes(model).items()}
+        {'0.weight': 'input', '0.bias': 'input', '1.weight': 'hidden', '1.bias': 'input'}
+
     Args:
         model: the model at hand, just initialized.
-        base: the same model at base width (build it on the meta device), its shapes by name, a
-            .bsh file, or None, which makes `model` its own base, and so leaves it in SP.
+        base: the same model at base width (build it on the meta device), its shapes by name, or a
+            .bsh file; None makes `model` its own base, which leaves it in SP.
         delta: the same model with every width changed; without it a dimension that is equal in
             `base` and `model` counts as finite.
-        table: the formulation; `TABLE_3` needs no multipliers. A weight that a readout shares with
-            an embedding keeps the embedding's rules, and the logits get a multiplier.
+        rules: the formulation; `TABLE_3` needs no multipliers. A weight that a readout shares with
+            an embedding keeps the embedding's rules, and the logits get a multiplier. The state
+            dict keeps the name of the rules, and the base shapes, in its metadata.
         init: how the model's initialization scales so far: "torch" for PyTorch's default or
             another in which a std goes as 1/sqrt(fan_in), "constant" for one std at all widths, as
             `initializer_range` of transformers.
-        rescale_params: turn that initialization into the table's. A second call changes nothing.
-            Use False after loading a trained checkpoint.
+        rescale_params: turn that initialization into the one of `rules`. A second call changes
+            nothing. Use False after loading a trained checkpoint.
         layout: how parameters of your own are stored, by name: "out_in" as in `nn.Linear`, "in_out"
             for x @ W. Without it a matrix is read as "out_in", and a parameter with one width as an
             input weight, such as a position or a class token.
@@ -82,17 +104,18 @@ def parametrize(
         `model`, in place.
 
     Raises:
-        ValueError: if names or numbers of dimensions disagree, or if which of a parameter's
-            dimensions are fan-in and fan-out cannot be told. The message names the parameter.
+        ValueError: if names or numbers of dimensions disagree, or if it cannot be told which
+            dimensions are fan-in and fan-out. The message names the parameter.
 
-    Attention logits are yours to scale by 1/d: `mupkit.attention_scale`, or
-    `mupkit.huggingface.parametrize` for models of transformers.
+    Warns:
+        MupWarning: if a dimension differs between `base` and `model`, but not between `base` and
+            `delta`.
 
     Source: Tensor Programs V, Tables 3, 8 and 9, Definition 4.1, Appendix H.
     """
     inner = unwrap(model)
     registry = _infshapes(inner, base, delta, layout)
-    _attach(inner, registry, table)
+    _attach(inner, registry, rules)
     if rescale_params:
         _rescale(inner, init)
     _set_multipliers(inner)
@@ -101,13 +124,13 @@ def parametrize(
 
 def set_base_shapes(
     model: ModelT,
-    base: Source | None,
+    base: ModelOrShapes | None,
     rescale_params: bool = True,
-    delta: Source | None = None,
+    delta: ModelOrShapes | None = None,
     savefile: str | Path | None = None,
     do_assert: bool = True,
 ) -> ModelT:
-    """What the `mup` package calls so: `parametrize` by Table 8, for a model with a `MuReadout`.
+    """`parametrize` by Table 8 for a model with a `MuReadout`, with the arguments of `mup`.
 
     Args:
         model, base, rescale_params, delta: as in `parametrize`.
@@ -133,8 +156,8 @@ def set_base_shapes(
 def reset_parameters(model: nn.Module) -> None:
     """Draw PyTorch's default initialization again, in the model's parametrization.
 
-    Calls `reset_parameters` of every module that has one, and rescales; a `reset_parameters` that
-    you call yourself undoes the rescaling.
+    It calls `reset_parameters` of every module that has one, and rescales. A `reset_parameters`
+    that you call yourself undoes the rescaling.
 
     Raises:
         ValueError: if parameters have multipliers of their own (Table 9, NTP): build a new model.
@@ -142,12 +165,12 @@ def reset_parameters(model: nn.Module) -> None:
     inner = unwrap(model)
     scalings = get_scalings(inner)
     for name, p in inner.named_parameters():  # new tensors after to_empty or a deep copy
-        infshape, table = scalings[name]
+        infshape, rules = scalings[name]
         setattr(p, ATTRIBUTE, infshape)
-        setattr(p, TABLE_ATTRIBUTE, table)
+        setattr(p, RULES_ATTRIBUTE, rules)
     for name, module, local, _ in own_parameters(inner):
         if parametrization(module, local) is not None:
-            raise ValueError(f"{name} has a multiplier; build the model anew to draw it again")
+            raise ValueError(f"{name} has a multiplier; build a new model to draw it again")
     inner.apply(_redraw)  # parents last, as in their constructors
     for module, _ in _owners(inner).values():
         if is_embedding(module):
@@ -163,7 +186,10 @@ def _redraw(module: nn.Module) -> None:
 
 
 def _infshapes(
-    model: nn.Module, base: Source | None, delta: Source | None, layout: Layout = NO_LAYOUT
+    model: nn.Module,
+    base: ModelOrShapes | None,
+    delta: ModelOrShapes | None,
+    layout: Layout = NO_LAYOUT,
 ) -> dict[str, InfShape]:
     shapes = get_shapes(model)
     base_shapes: Shapes = shapes if base is None else read_shapes(base, like=shapes)
@@ -201,29 +227,30 @@ def _warn_forgotten(base: Shapes, widths: Shapes, shapes: Shapes) -> None:
         if widths[name][i] is None and base[name][i] != size
     ]
     if forgotten:
-        warnings.warn(
+        what = (
             "these dimensions differ between base and model but not between base and delta, so "
-            f"they count as finite: {', '.join(forgotten)}. If they are widths, vary them in the "
-            "delta model too",
-            stacklevel=4,
+            f"they count as finite: {', '.join(forgotten)}"
         )
+        fix = "If they are widths, vary them in the delta model too"
+        warnings.warn(MupWarning(what, fix), stacklevel=4)
 
 
-def _attach(model: nn.Module, registry: dict[str, InfShape], table: Table) -> None:
+def _attach(model: nn.Module, registry: dict[str, InfShape], rules: Rules) -> None:
     for name, p in model.named_parameters():
         setattr(p, ATTRIBUTE, registry[canonical(name)])
-        setattr(p, TABLE_ATTRIBUTE, table)
+        setattr(p, RULES_ATTRIBUTE, rules)
     first = REGISTRY not in vars(model)
-    setattr(model, REGISTRY, {name: (infshape, table) for name, infshape in registry.items()})
+    setattr(model, REGISTRY, {name: (infshape, rules) for name, infshape in registry.items()})
     if first:
         model.register_state_dict_post_hook(_save_metadata)  # type: ignore[no-untyped-call]
         model.register_load_state_dict_pre_hook(_check_metadata)  # type: ignore[no-untyped-call]
 
 
 def _metadata(model: nn.Module) -> dict[str, Any]:
+    """The entry "mup" of a state dict's metadata: base shapes by parameter, names of the rules."""
     registry: dict[str, Scaling] = vars(model)[REGISTRY]
     shapes = {name: [d.base_dim for d in infshape] for name, (infshape, _) in registry.items()}
-    return {"base_shapes": shapes, "tables": sorted({t.name for _, t in registry.values()})}
+    return {"base_shapes": shapes, "rules": sorted({r.name for _, r in registry.values()})}
 
 
 def _save_metadata(model: nn.Module, state: Any, prefix: str, metadata: dict[str, Any]) -> None:
@@ -240,33 +267,33 @@ def _check_metadata(
     unexpected: list[str],
     errors: list[str],
 ) -> None:
-    """Refuse a checkpoint whose base shapes or table are not those of the model."""
+    """Refuse a checkpoint whose base shapes or rules are not those of the model."""
     saved = metadata.get("mup")
     if saved is not None and saved != (here := _metadata(model)):
         differ = [n for n, s in saved["base_shapes"].items() if here["base_shapes"].get(n) != s]
-        what = f"base shapes of {', '.join(differ[:3])}" if differ else "table"
+        what = f"base shapes of {', '.join(differ[:3])}" if differ else "scaling rules"
         errors.append(
-            f"the checkpoint was made with other µP: its {what} differ(s) from the model's; "
+            f"the checkpoint was made with other µP: its {what} differ from the model's; "
             "parametrize the model with the base it was trained with"
         )
 
 
 def _owners(model: nn.Module) -> dict[int, tuple[nn.Module, str]]:
     """The module that initializes each parameter: the embedding if a readout shares its weight."""
-    tables = embeddings(model)
+    embedded = embeddings(model)
     owners: dict[int, tuple[nn.Module, str]] = {}
     for _, module, local, p in own_parameters(model):
-        if id(p) not in owners or (id(p) in tables and not is_linear(module)):
+        if id(p) not in owners or (id(p) in embedded and not is_linear(module)):
             owners[id(p)] = (module, local)
     return owners
 
 
 @torch.no_grad()
 def _rescale(model: nn.Module, init: Init) -> None:
-    """Multiply each parameter by what its initialization lacks, once.
+    """Multiply each parameter by the factor that its initialization lacks, once.
 
-    What has been done is kept on the module, so that a second call, for another base even, does
-    the rest.
+    The module keeps the factors that were applied, so that a second call, even for another base,
+    applies only the rest.
     """
     owners = _owners(model)
     for p in model.parameters():
@@ -274,9 +301,9 @@ def _rescale(model: nn.Module, init: Init) -> None:
         infshape: InfShape = getattr(p, ATTRIBUTE)
         own = {name: getattr(q, ATTRIBUTE) for name, q in local_parameters(module).items()}
         has = default_std(module, local, own) if init == "torch" else 1.0
-        factor = scale(infshape, rule_for(infshape, getattr(p, TABLE_ATTRIBUTE)).init_std) / has
+        factor = scale(infshape, rule_for(infshape, getattr(p, RULES_ATTRIBUTE)).init_std) / has
         if p.is_meta:
-            continue  # without data: nothing done, so nothing to remember
+            continue  # without data nothing is done, so there is nothing to keep
         done: dict[str, float] = vars(module).setdefault(_RESCALED, {})
         if (missing := factor / done.get(local, 1.0)) != 1:
             p.mul_(missing)
@@ -284,24 +311,24 @@ def _rescale(model: nn.Module, init: Init) -> None:
 
 
 def _set_multipliers(model: nn.Module) -> None:
-    tables = embeddings(model)
+    embedded = embeddings(model)
     for _, module, local, p in list(own_parameters(model)):
         infshape: InfShape = getattr(p, ATTRIBUTE)
-        table: Table = getattr(p, TABLE_ATTRIBUTE)
-        if id(p) in tables and is_linear(module):
+        rules: Rules = getattr(p, RULES_ATTRIBUTE)
+        if id(p) in embedded and is_linear(module):
             as_output = InfShape(infshape.dims)
-            set_multiplier(module, local, scale(as_output, tied_multiplier(table)))
+            set_multiplier(module, local, scale(as_output, tied_multiplier(rules)))
         else:
-            set_multiplier(module, local, scale(infshape, rule_for(infshape, table).multiplier))
+            set_multiplier(module, local, scale(infshape, rule_for(infshape, rules).multiplier))
 
 
 def _check_readouts(model: nn.Module, registry: dict[str, InfShape]) -> None:
-    tables = embeddings(model)
+    embedded = embeddings(model)
     for name, module, local, p in own_parameters(model):
         if local != "weight" or not is_linear(module) or isinstance(module, MuReadout):
             continue
         infshape = registry.get(name, InfShape([]))  # of a tied weight under its first name alone
-        if id(p) in tables or infshape.role() == "output":
+        if id(p) in embedded or infshape.role() == "output":
             raise ValueError(
                 f"{name.removesuffix('.weight')} ({type(module).__name__}) maps the width of its "
                 f"weight {tuple(p.shape)} to a finite dimension: make it a mupkit.MuReadout "
@@ -312,7 +339,7 @@ def _check_readouts(model: nn.Module, registry: dict[str, InfShape]) -> None:
 
 
 def forget(model: nn.Module) -> None:
-    """Drop what parametrization keeps on a model besides its multipliers."""
+    """Remove everything that parametrization keeps on a model, except multipliers."""
     for module in model.modules():
         for kept in (REGISTRY, _RESCALED):
             vars(module).pop(kept, None)

@@ -1,7 +1,8 @@
 """The scaling rules as data: exponents of the width multipliers of fan-in and fan-out.
 
-A quantity scales as (fan_in / base fan_in)**a * (fan_out / base fan_out)**b with (a, b) from the
-table; finite dimensions have multiplier 1, so a rule may name both and only widths count.
+A quantity scales as ñ_in^a * ñ_out^b, with the exponents (a, b) of the rule and ñ the size of a fan
+over that at base width. For a finite dimension ñ is 1, so that a rule may name both fans and only
+widths count.
 """
 
 from __future__ import annotations
@@ -14,37 +15,28 @@ from typing import Literal, get_args
 from mupkit.infshape import InfShape, Role
 
 Family = Literal["sgd", "adam", "lion", "frobenius", "muon"]
+"""How the updates of a family's optimizers look, and where the exponents of its rates come from.
+
+sgd: linear in the gradient. Tensor Programs V, Table 3 and Appendix J.2.1.
+
+adam: entries of the size of the rate, whatever the gradient's scale: Adam, AdamW, Adagrad, RMSProp,
+and RAdam after its first steps. Tensor Programs V, Table 3, Appendices B.3 and J.1.3.
+
+lion: signs, so entries of exactly the size of the rate, as for Adam. Chen et al. 2023
+(arXiv:2302.06675), Algorithm 2, with Tensor Programs V, Appendix J.1.3.
+
+frobenius: the Frobenius norm of the weight times the rate (LARS, LAMB, Adafactor), so entries of
+rate * init std. Tensor Programs V, Appendix B.3: 1/sqrt(fan_in) for hidden weights. Deviation: B.3
+asks the same of Table 3's output weights; but such an update is relative to the weight and does not
+change under Lemma J.1, so their rate is constant in Tables 3, 8 and 9 alike.
+
+muon: orthogonal matrices times the rate, of spectral norm = rate; a layer learns features if that
+norm is sqrt(fan_out / fan_in). Yang, Simon, Bernstein 2023 (arXiv:2310.17813), Condition 1
+(spectral scaling). Vectors are not for Muon.
+"""
 FAMILIES: tuple[Family, ...] = get_args(Family)
 Exponents = tuple[float, float]  # of fan-in, of fan-out
 CONSTANT: Exponents = (0.0, 0.0)
-
-DERIVATION: Mapping[Family, str] = MappingProxyType(
-    {
-        "sgd": "Updates are linear in the gradient. Tensor Programs V, Table 3 and Appendix J.2.1.",
-        "adam": (
-            "Updates have entries of the size of the rate, whatever the gradient's scale: Adam, "
-            "AdamW, Adagrad, RMSProp, and RAdam after its first steps. Tensor Programs V, Table 3, "
-            "Appendices B.3 and J.1.3."
-        ),
-        "lion": (
-            "Updates are signs, entries of exactly the size of the rate, so as Adam. Chen et al. "
-            "2023 (arXiv:2302.06675), Algorithm 2, with Tensor Programs V, Appendix J.1.3."
-        ),
-        "frobenius": (
-            "Updates have the Frobenius norm of the weight times the rate (LARS, LAMB, Adafactor), "
-            "so entries of rate * init std. Tensor Programs V, Appendix B.3: 1/sqrt(fan_in) for "
-            "hidden weights. Deviation: B.3 asks the same of Table 3's output weights; but such an "
-            "update, relative to the weight, does not change under Lemma J.1, so that their rate "
-            "is constant in every table."
-        ),
-        "muon": (
-            "Updates are orthogonal matrices times the rate, of spectral norm = rate; a layer "
-            "learns features if that norm is sqrt(fan_out / fan_in). Yang, Simon, Bernstein 2023 "
-            "(arXiv:2310.17813), Condition 1 (spectral scaling). Vectors are not for Muon."
-        ),
-    }
-)
-"""How a family's updates look, and where the exponents of its rates come from."""
 
 
 def _lr(
@@ -65,7 +57,7 @@ class Rule:
         init_std: std of the initialization.
         multiplier: factor of the weight in the forward pass.
         lr: learning rate, by family of optimizers.
-        eps: epsilon that is added after the square root, as large as the gradient is.
+        eps: epsilon, added after the square root; it scales as the gradient does.
     """
 
     init_std: Exponents = CONSTANT
@@ -75,27 +67,31 @@ class Rule:
 
 
 @dataclass(frozen=True)
-class Table:
-    """A parametrization: a rule for each role.
+class Rules:
+    """The scaling rules of a parametrization: one rule per role, `rules[role]`.
 
     Args:
-        name: "sp", "3", "8", "9", "ntp" or, for an interpolation, both names and the place.
-        source: where it comes from.
-        rules: by role.
-        mup: whether it is a formulation of µP.
+        name: "sp", "3", "8", "9", "ntp" or, for an interpolation, both names and t. A model's state
+            dict keeps this name in its metadata.
+        title: the name as it is shown, such as "Table 8".
+        source: where the rules come from.
+        by_role: the rules.
+        mup: whether they are a formulation of µP.
     """
 
     name: str
+    title: str
     source: str
-    rules: Mapping[Role, Rule]
+    by_role: Mapping[Role, Rule]
     mup: bool = False
 
     def __getitem__(self, role: Role) -> Rule:
-        return self.rules[role]
+        return self.by_role[role]
 
 
-SP = Table(
+SP = Rules(
     "sp",
+    "SP",
     "standard parametrization: Tensor Programs V, Table 3, the entries in grey",
     {
         "input": Rule(),
@@ -106,8 +102,9 @@ SP = Table(
 )
 """Standard parametrization."""
 
-NTP = Table(
+NTP = Rules(
     "ntp",
+    "NTP",
     "neural tangent parametrization: Jacot et al. 2018 (arXiv:1806.07572); one rate for all",
     {
         "input": Rule(),
@@ -118,18 +115,19 @@ NTP = Table(
 )
 """Neural tangent parametrization: N(0, 1) weights, 1/sqrt(fan_in) in the forward pass."""
 
-# A hidden weight's SGD rate is 1 in the paper because there fan-in and fan-out grow together; where
-# their multipliers differ it is their ratio, as in Appendix J (and in the mup package). Likewise
+# A hidden weight's SGD rate is 1 in the paper because fan-in and fan-out grow together there; if
+# their multipliers differ, it is their ratio, as in Appendix J (and in the mup package). Likewise
 # epsilon: Appendix B.3 has 1/fan_in for the tables with output multipliers; a gradient is as large
-# as 1/fan_out times what multiplies the weight.
+# as 1/fan_out times the weight's multiplier.
 _HIDDEN = Rule(
     init_std=(-0.5, 0),
     lr=_lr(sgd=(-1, 1), adam=(-1, 0), frobenius=(-0.5, 0), muon=(-0.5, 0.5)),
     eps=(0, -1),
 )
 
-TABLE_3 = Table(
+TABLE_3 = Rules(
     "3",
+    "Table 3",
     "Tensor Programs V, Table 3",
     {
         "input": Rule(lr=_lr(sgd=(0, 1), muon=(0, 0.5)), eps=(0, -1)),
@@ -141,8 +139,9 @@ TABLE_3 = Table(
 )
 """µP without multipliers: any model can be parametrized as it is."""
 
-TABLE_8 = Table(
+TABLE_8 = Rules(
     "8",
+    "Table 8",
     "Tensor Programs V, Table 8",
     {
         "input": Rule(lr=_lr(sgd=(0, 1), muon=(0, 0.5)), eps=(0, -1)),
@@ -154,8 +153,9 @@ TABLE_8 = Table(
 )
 """µP with an output multiplier: input and output weights have the same rules and can be tied."""
 
-TABLE_9 = Table(
+TABLE_9 = Rules(
     "9",
+    "Table 9",
     "Tensor Programs V, Table 9",
     {
         "input": Rule(
@@ -171,14 +171,14 @@ TABLE_9 = Table(
 )
 """µP in the style of Tensor Programs IV: one SGD rate for all weights."""
 
-TABLES: Mapping[str, Table] = MappingProxyType(
-    {table.name: table for table in (SP, NTP, TABLE_3, TABLE_8, TABLE_9)}
+RULES: Mapping[str, Rules] = MappingProxyType(
+    {rules.name: rules for rules in (SP, NTP, TABLE_3, TABLE_8, TABLE_9)}
 )
-"""The named tables."""
+"""The rules that have a name."""
 
 
-def interpolate(start: Table, end: Table, t: float) -> Table:
-    """The table whose exponents are (1 - t) * start + t * end; t = 0 and t = 1 give the two.
+def interpolate(start: Rules, end: Rules, t: float) -> Rules:
+    """The rules whose exponents are (1 - t) * start + t * end; t = 0 and t = 1 give the two.
 
     Source: the announcement post's interpolation of init and rates between SP and µP.
     """
@@ -188,16 +188,21 @@ def interpolate(start: Table, end: Table, t: float) -> Table:
 
     if t in (0, 1):
         return end if t else start
-    rules = {
+    by_role = {
         role: Rule(
             init_std=mix(start[role].init_std, end[role].init_std),
             multiplier=mix(start[role].multiplier, end[role].multiplier),
             lr={f: mix(start[role].lr[f], end[role].lr[f]) for f in FAMILIES},
             eps=mix(start[role].eps, end[role].eps),
         )
-        for role in start.rules
+        for role in start.by_role
     }
-    return Table(f"{start.name}->{end.name}@{t:g}", f"{start.source}; {end.source}", rules)
+    return Rules(
+        f"{start.name}->{end.name}@{t:g}",
+        f"{start.title}->{end.title}@{t:g}",
+        f"{start.source}; {end.source}",
+        by_role,
+    )
 
 
 # Lemma J.1: how each quantity changes when the multiplier changes by theta.
@@ -205,10 +210,10 @@ _SHIFT: Mapping[Family, float] = {"sgd": -2, "adam": -1, "lion": -1, "frobenius"
 
 
 def shift(rule: Rule, theta: Exponents) -> Rule:
-    """An equivalent rule: multiplier * theta, init std / theta, and rates so that nothing changes.
+    """An equivalent rule: multiplier * theta, init std / theta, and rates that keep the function.
 
-    SGD's rate goes as theta**-2; a rate that alone decides the size of an update as theta**-1, one
-    that is relative to the weight stays; epsilon goes with the gradient, as theta.
+    SGD's rate scales as theta**-2, a rate that alone decides the size of an update as theta**-1; a
+    rate relative to the weight stays. Epsilon scales with the gradient, as theta.
 
     Source: Tensor Programs V, Lemma J.1.
     """
@@ -224,9 +229,9 @@ def shift(rule: Rule, theta: Exponents) -> Rule:
     )
 
 
-def rule_for(infshape: InfShape, table: Table = TABLE_8) -> Rule:
-    """The rule of `table` for a parameter."""
-    return table[infshape.role()]
+def rule_for(infshape: InfShape, rules: Rules = TABLE_8) -> Rule:
+    """The rule for a parameter, by its role."""
+    return rules[infshape.role()]
 
 
 def scale(infshape: InfShape, exponents: Exponents) -> float:
@@ -236,26 +241,26 @@ def scale(infshape: InfShape, exponents: Exponents) -> float:
     return float(fan_in.width_mult() ** a * fan_out.width_mult() ** b)
 
 
-def tied_multiplier(table: Table) -> Exponents:
+def tied_multiplier(rules: Rules) -> Exponents:
     """Exponents of the multiplier of logits whose weight is that of an embedding.
 
-    The weight keeps the init of its input role; the multiplier makes the logits' share of it what
-    the table's output row says: multiplier * init std of the output over init std of the input.
-    Both fans are read as those of an output weight (fan-in: the width).
+    The weight keeps the init std of its input role; the multiplier gives the logits the size that
+    the output rule says: multiplier * init std of the output over init std of the input. Both fans
+    are those of an output weight (fan-in: the width).
     """
-    output, embedding = table["output"], table["input"]
+    output, embedding = rules["output"], rules["input"]
     # The width is the embedding's fan-out and the readout's fan-in.
     return (output.multiplier[0] + output.init_std[0] - embedding.init_std[1], 0.0)
 
 
-def update_exponents(role: Role, table: Table) -> Exponents:
+def update_exponents(role: Role, rules: Rules) -> Exponents:
     """Exponents of the entries of a stored parameter's update, for any optimizer, in µP.
 
-    An update of the weight as the forward pass sees it has entries of 1 for input weights and
-    1/fan_in for hidden and output weights; stored entries lack the multiplier.
+    The update of a weight times its multiplier has entries of size 1 for input weights and 1/fan_in
+    for hidden and output weights; the stored update lacks the multiplier.
 
     Source: Tensor Programs V, Appendix J.2.1.
     """
     seen = {"input": CONSTANT, "hidden": (-1.0, 0.0), "output": (-1.0, 0.0), "scalar": CONSTANT}
-    (a, b), (c, d) = seen[role], table[role].multiplier
+    (a, b), (c, d) = seen[role], rules[role].multiplier
     return (a - c, b - d)

@@ -1,4 +1,4 @@
-"""Base shapes: which dimensions of which parameter scale with width, found by comparing models."""
+"""Base shapes: which dimensions of each parameter scale with width, found by comparing models."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from torch import Tensor, nn
 
 from mupkit import bsh
 from mupkit.infshape import InfShape
-from mupkit.rules import TABLE_8, Table
+from mupkit.rules import TABLE_8, Rules
 
 Shapes = Mapping[str, Sequence[int | None]]  # by parameter name
-Source = nn.Module | Shapes | str | Path
+ModelOrShapes = nn.Module | Shapes | str | Path
 REGISTRY = "_mup_registry"
-ATTRIBUTE, TABLE_ATTRIBUTE = "infshape", "mup_table"
-Scaling = tuple[InfShape, Table]
+ATTRIBUTE, RULES_ATTRIBUTE = "infshape", "mup_rules"
+Scaling = tuple[InfShape, Rules]
 _PARAMETRIZED = re.compile(r"(^|\.)parametrizations\.([^.]+)\.original$")
 _INSIDE = re.compile(r"(^|\.)(_orig_mod|_checkpoint_wrapped_module|_fsdp_wrapped_module)(?=\.|$)")
-_OUTSIDE = "module."  # of DataParallel and its like; may as well be a module's own name
+_OUTSIDE = "module."  # added by DataParallel and its like; may also be a module's own name
 
 
 def canonical(name: str) -> str:
-    """A parameter's name without what torch's parametrize and torch.compile add to it."""
+    """A parameter's name without the parts that torch's parametrize and torch.compile add."""
     return _PARAMETRIZED.sub(r"\1\2", _INSIDE.sub("", name).removeprefix("."))
 
 
@@ -33,7 +33,7 @@ def get_shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
 
 
 def get_scalings(model: nn.Module) -> dict[str, Scaling]:
-    """The `InfShape` and the table of every parameter of `model`, by name.
+    """The `InfShape` and the scaling rules of every parameter of `model`, by name.
 
     The model may be a copy or a wrapper (DDP, a compiled model) of what was parametrized.
 
@@ -62,16 +62,16 @@ def get_infshapes(model: nn.Module) -> dict[str, InfShape]:
     return {name: infshape for name, (infshape, _) in get_scalings(model).items()}
 
 
-def get_table(model: nn.Module) -> Table:
-    """The table by which `model` was parametrized.
+def get_rules(model: nn.Module) -> Rules:
+    """The scaling rules by which `model` was parametrized.
 
     Raises:
-        ValueError: if it was not, or its parts by different tables.
+        ValueError: if it was not, or its parts by different rules.
     """
-    tables = {table.name: table for _, table in get_scalings(model).values()}
-    if len(tables) != 1:
-        raise ValueError(f"parts of the model have different tables: {', '.join(sorted(tables))}")
-    return next(iter(tables.values()))
+    found = {rules.name: rules for _, rules in get_scalings(model).values()}
+    if len(found) != 1:
+        raise ValueError(f"parts of the model have different rules: {', '.join(sorted(found))}")
+    return next(iter(found.values()))
 
 
 def infshape_of(tensor: Tensor, name: str = "") -> InfShape:
@@ -89,22 +89,25 @@ def infshape_of(tensor: Tensor, name: str = "") -> InfShape:
     return infshape
 
 
-def table_of(tensor: Tensor) -> Table:
-    """The table of a parameter: Table 8 unless its model was parametrized by another."""
-    table = getattr(tensor, TABLE_ATTRIBUTE, TABLE_8)
-    assert isinstance(table, Table)
-    return table
+def rules_of(tensor: Tensor) -> Rules:
+    """The scaling rules of a parameter: Table 8 unless its model was parametrized by others."""
+    rules = getattr(tensor, RULES_ATTRIBUTE, TABLE_8)
+    assert isinstance(rules, Rules)
+    return rules
 
 
 def make_base_shapes(
-    base: Source, delta: Source, savefile: str | Path | None = None
+    base: ModelOrShapes, delta: ModelOrShapes, savefile: str | Path | None = None
 ) -> dict[str, list[int | None]]:
     """Base shapes as a dictionary: a size where base and delta differ, None where they agree.
 
     Args:
         base: the model at base width, or its shapes by parameter name, or a .bsh file.
-        delta: the same model with every width different from the base's.
+        delta: the same with every width changed.
         savefile: a .bsh file to write them to, as the `mup` package does.
+
+    Raises:
+        ValueError: if names or numbers of dimensions disagree, naming the parameter.
     """
     base_shapes = read_shapes(base)
     delta_shapes = read_shapes(delta, like=base_shapes)
@@ -126,10 +129,10 @@ def get_base_shapes(model: nn.Module) -> dict[str, list[int | None]]:
     }
 
 
-def save_base_shapes(source: Source, file: str | Path) -> None:
+def save_base_shapes(model_or_shapes: ModelOrShapes, file: str | Path) -> None:
     """Write the base shapes of a parametrized model, or a dictionary of them, to a .bsh file."""
-    shapes = get_base_shapes(source) if isinstance(source, nn.Module) else read_shapes(source)
-    bsh.save(shapes, file)
+    given = model_or_shapes
+    bsh.save(get_base_shapes(given) if isinstance(given, nn.Module) else read_shapes(given), file)
 
 
 def unwrap(model: nn.Module) -> nn.Module:
@@ -139,15 +142,15 @@ def unwrap(model: nn.Module) -> nn.Module:
     return model
 
 
-def read_shapes(source: Source, like: Shapes | None = None) -> Shapes:
+def read_shapes(given: ModelOrShapes, like: Shapes | None = None) -> Shapes:
     """Shapes by name of a model, a dictionary or a .bsh file.
 
-    Where their names are those of `like` up to `module.` in front of all, as DataParallel and its
-    like write them, they get the names of `like`.
+    If the names are those of `like` except that all begin with `module.`, as after DataParallel, or
+    the other way round, they become the names of `like`.
     """
-    if isinstance(source, nn.Module):
-        return get_shapes(unwrap(source))
-    shapes = bsh.load(source) if isinstance(source, str | Path) else source
+    if isinstance(given, nn.Module):
+        return get_shapes(unwrap(given))
+    shapes = bsh.load(given) if isinstance(given, str | Path) else given
     shapes = {canonical(name): shape for name, shape in shapes.items()}
     found, wanted = _bare_names(shapes), _bare_names(like or {})
     if found.keys() != wanted.keys():
@@ -156,7 +159,7 @@ def read_shapes(source: Source, like: Shapes | None = None) -> Shapes:
 
 
 def _bare_names(shapes: Shapes) -> dict[str, str]:
-    """Each name by what is left of it without `module.` in front of all."""
+    """The names, by what remains of each without the `module.` that all begin with."""
     names = {name: name for name in shapes}
     while names and all(bare.startswith(_OUTSIDE) for bare in names):
         names = {bare.removeprefix(_OUTSIDE): name for bare, name in names.items()}
@@ -164,7 +167,7 @@ def _bare_names(shapes: Shapes) -> dict[str, str]:
 
 
 def check_names(left: Shapes, right: Shapes, left_name: str, right_name: str) -> None:
-    """Raise ValueError unless both have the same parameters with as many dimensions each."""
+    """Raise ValueError unless both have the same parameters with the same numbers of dimensions."""
     if only := sorted(left.keys() ^ right.keys()):
         where = ", ".join(f"{n} ({left_name if n in left else right_name} only)" for n in only)
         raise ValueError(f"parameters of {left_name} and {right_name} differ: {where}")

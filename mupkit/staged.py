@@ -1,4 +1,4 @@
-"""torch's optimizers whose rates change their meaning from step to step, made to keep µP."""
+"""torch's RAdam and Adafactor, whose rates change their meaning between steps, made to keep µP."""
 
 from __future__ import annotations
 
@@ -30,8 +30,9 @@ class MuRAdam(RAdam):
 class MuAdafactor(Adafactor):
     """Adafactor whose cap on the rate, 1/sqrt(step), is scaled as the rate is.
 
-    Torch caps every rate alike, so that after 1/rate**2 steps those of wide layers would be left
-    as they are and all others fall. Factors above 1, in models narrower than the base, stay capped.
+    Torch caps all rates at the same value: from step 1/rate**2 on, most rates would fall, and the
+    small rates of wide layers would not. Factors above 1, in models narrower than the base, stay
+    capped.
     """
 
     def step(self, closure: Any = None) -> Any:
@@ -51,7 +52,7 @@ def _next_step(optimizer: Optimizer, group: dict[str, Any]) -> float:
 
 @contextmanager
 def _rates_times(optimizer: Optimizer, factors: Sequence[float]) -> Iterator[None]:
-    """For one step, the groups' rates times factors; rate times weight decay stays."""
+    """Multiply the groups' rates by factors for one step; rate * weight decay stays the same."""
     keys = ("lr", "lr_mult", "weight_decay")
     before = [{key: group[key] for key in keys} for group in optimizer.param_groups]
     for group, factor in zip(optimizer.param_groups, factors, strict=True):

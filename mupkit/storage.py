@@ -44,7 +44,7 @@ def local_parameters(module: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def own_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Module, str, nn.Parameter]]:
-    """Name, module, name in the module, and parameter; a tied one comes once for each module."""
+    """Name, module, name in the module, and parameter; a tied one comes once per module."""
     for prefix, module in model.named_modules():
         if isinstance(module, ParametrizationList) and hasattr(module, "original"):
             continue  # its host has it
@@ -58,7 +58,7 @@ def embeddings(model: nn.Module) -> set[int]:
 
 
 def transposed_parameters(model: nn.Module, layout: Layout) -> set[int]:
-    """The ids of the parameters that are stored (fan_in, fan_out), as far as modules tell."""
+    """The ids of the parameters that modules or the layout declare as stored (fan_in, fan_out)."""
     found = {id(p) for name, _, _, p in own_parameters(model) if layout.get(name) == "in_out"}
     for _, module, local, p in own_parameters(model):
         stored = isinstance(module, TransposedConvolution) or is_conv1d(module)
@@ -68,10 +68,10 @@ def transposed_parameters(model: nn.Module, layout: Layout) -> set[int]:
 
 
 def free_parameters(model: nn.Module, layout: Layout) -> set[int]:
-    """The ids of the parameters of which no module and no layout tells how they are used.
+    """The ids of the parameters whose use neither their module nor the layout tells.
 
-    One with a single width is then taken for an input weight (a position, a class token), whichever
-    of its dimensions that is.
+    Such a parameter with a single width is taken for an input weight (a position, a class token),
+    whichever of its dimensions the width is.
     """
     told = {id(p) for name, _, _, p in own_parameters(model) if name in layout}
     told |= {
@@ -87,7 +87,7 @@ def default_std(module: nn.Module, local: str, shapes: Mapping[str, InfShape]) -
 
     Args:
         module, local: owner and name of the parameter.
-        shapes: of all the module's own parameters.
+        shapes: those of all the module's own parameters.
     """
     infshape = shapes[local]
     if isinstance(module, nn.Linear | Convolution):

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import mupkit
-from mupkit import TABLE_8, Table
+from mupkit import TABLE_8, Rules
 
 
 class Shape(Protocol):
@@ -32,7 +32,7 @@ ModelT = TypeVar("ModelT", bound=Model)
 
 
 def build(
-    make: Callable[[ShapeT], ModelT], shape: ShapeT, base: ShapeT | None, table: Table = TABLE_8
+    make: Callable[[ShapeT], ModelT], shape: ShapeT, base: ShapeT | None, rules: Rules = TABLE_8
 ) -> ModelT:
     """A parametrized and initialized model, on torch's default device.
 
@@ -40,7 +40,7 @@ def build(
         make: function of a shape to a model that is not parametrized yet.
         shape: of the model.
         base: the shape at which µP equals SP; None for SP.
-        table: the scaling rules of a model that has a base.
+        rules: the scaling rules of a model that has a base.
     """
     model = make(shape)
     if base is None:
@@ -48,6 +48,6 @@ def build(
     else:
         with torch.device("meta"):
             base_model, delta_model = make(base), make(base.all_different())
-        mupkit.parametrize(model, base_model, delta_model, table=table, rescale_params=False)
+        mupkit.parametrize(model, base_model, delta_model, rules=rules, rescale_params=False)
     model.init_weights()
     return model

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 import mupkit
 from experiments.models.building import Model, build
-from mupkit import SP, TABLE_8, Table, init, interpolate
+from mupkit import SP, TABLE_8, Rules, init, interpolate
 
 Activation = Literal["relu", "tanh"]
 
@@ -98,7 +98,7 @@ def build_mlp(
     options: MlpOptions,
     base: MlpShape | None,
     t: float = 1.0,
-    table: Table = TABLE_8,
+    rules: Rules = TABLE_8,
 ) -> Mlp:
     """A parametrized and initialized MLP.
 
@@ -108,11 +108,11 @@ def build_mlp(
         base: the width at which µP, SP and all between them are equal; None for SP.
         t: where between SP (0) and µP (1) the exponents of width are: of initialization,
             multiplier and rates.
-        table: the formulation of µP. Which one makes no difference at any t, but for rounding:
-            Lemma J.1 shifts exponents linearly, so it turns the interpolation to one table into
-            that to another.
+        rules: the formulation of µP. Which one makes no difference at any t, but for rounding:
+            Lemma J.1 shifts exponents linearly, so it turns the interpolation to one formulation
+            into that to another.
 
     Source: the announcement post's interpolation between PyTorch's default and µP.
     """
     base = None if t == 0 else base  # SP needs no base, and without it nothing is rounded
-    return build(lambda shape: Mlp(shape, options), shape, base, interpolate(SP, table, t))
+    return build(lambda shape: Mlp(shape, options), shape, base, interpolate(SP, rules, t))

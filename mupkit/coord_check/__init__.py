@@ -1,9 +1,9 @@
 """A coordinate check that decides.
 
 `coord_check` trains a model at several widths for a few steps, fits the power of width that each
-activation, its change and each parameter's update follow, and says which of them are not what µP
-has. Use learning rates as large as training bears: at small ones a layer that does not learn, or
-learns too much, hides behind the initialization.
+activation, its change and each parameter's update follow, and says which of them contradict µP.
+Use learning rates as large as training bears: at small ones the initialization hides a layer that
+does not learn, or that learns too much.
 
     >>> import torch, mupkit
     >>> from mupkit.coord_check import coord_check
@@ -24,7 +24,7 @@ learns too much, hides behind the initialization.
 
 `print(report)` names every tensor with its exponent and its verdict.
 
-`get_coord_data` and `plot_coord_data` are those of the `mup` package.
+`get_coord_data` and `plot_coord_data` have the arguments of the `mup` package.
 """
 
 from __future__ import annotations
@@ -71,9 +71,35 @@ def coord_check(
     seeds: Iterable[int] = range(5),
     dtype: torch.dtype | None = torch.float64,
 ) -> Report:
-    """Record, fit and judge; the arguments are those of `record`.
+    """Train models of several widths for a few steps, and judge how their sizes scale with width.
 
-    Source: Tensor Programs V, Fig. 5 and Appendix D.1; the verdict is this package's own.
+    The exponent e of each tensor x is fitted to
+
+        rms(x) / expected(x) ~ width^e
+
+    with rms the root mean square over the entries, and expected(x) the size that theory gives the
+    update of a parameter (Appendix J.2.1), 1 for activations and their changes.
+    In µP e is 0 for activations at initialization, for their changes and for updates of
+    parameters; at initialization the output and attention logits may have e < 0. `judge` says how
+    the verdict follows from e and its confidence interval.
+
+    Args:
+        build: build(width) returns the parametrized and initialized model of a width.
+        widths: at least two; three or more, spread over a factor of eight or more, tell more.
+        make_optimizer: make_optimizer(model) returns its optimizer.
+        loss: loss(model) returns the scalar loss on a batch that is the same at every call.
+        steps: number of updates; after one, only the readout may have moved the output.
+        seeds: one model per width and seed; one seed decides nothing.
+        dtype: the type to which models and their floating-point inputs are converted, since
+            rounding noise would look like signal; None converts nothing.
+
+    Returns:
+        A `Report`: `report.passed`, `report.failures`, and `print(report)` for all verdicts.
+
+    Raises:
+        ValueError: as `record`.
+
+    Source: Tensor Programs V, Fig. 5, Appendices D.1 and J.2; the verdict is this package's own.
     """
     rows = record(
         build,

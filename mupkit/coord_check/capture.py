@@ -1,8 +1,8 @@
-"""Every activation of one forward pass, attention logits included, without a trace left behind.
+"""Every activation of one forward pass, attention logits included; the model stays as it was.
 
 Module outputs come from forward hooks. Attention logits are seldom a module's output, so they are
-taken where softmax reads them: below Python, from the operators that every spelling of softmax and
-of `scaled_dot_product_attention` ends in, each of which therefore counts once.
+taken from the input of softmax: below Python, from the operators in which every form of softmax and
+of `scaled_dot_product_attention` ends, so that each counts once.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ _FUSED = "aten::_scaled_dot_product"
 def capture(model: nn.Module, loss: Loss, seed: int = 0) -> dict[str, Tensor]:
     """The activations of the forward pass in `loss(model)`, by name, as float64 copies.
 
-    A module's output has the module's path as its name, the model's own `OUTPUT`; what softmax
-    reads inside a module has the path and ".softmax". Tensors in a tuple or a dictionary get their
-    index or key in brackets, a second call of the same module "#2". Tensors without a floating
-    point are left out.
+    A module's output has the module's path as its name, the model's own has `OUTPUT`; the input of
+    softmax inside a module has the path and ".softmax". Tensors in a tuple or a dictionary get
+    their index or key in brackets, a second call of the same module gets "#2". Only floating-point
+    tensors are kept.
 
     Args:
-        model: is left as it was, with its buffers (running statistics), in its own mode.
+        model: stays as it was, including its buffers (running statistics) and its mode.
         loss: calls `model` on a batch that is always the same.
-        seed: of what is random in the pass, such as dropout; the generators' state is put back.
+        seed: for what is random in the pass, such as dropout; the generators' states are restored.
     """
     found: dict[str, Tensor] = {}
     path: list[str] = []
@@ -68,7 +68,7 @@ def capture(model: nn.Module, loss: Loss, seed: int = 0) -> dict[str, Tensor]:
 def _hooks(
     name: str, path: list[str], keep: Callable[[str, Any], None]
 ) -> tuple[Callable[..., None], Callable[..., None]]:
-    """Hooks that keep `path`, the modules being called, and the module's output."""
+    """Hooks that keep track of `path`, the modules being called, and keep the module's output."""
 
     def enter(module: nn.Module, args: Any) -> None:
         path.append(name)
@@ -90,7 +90,7 @@ def _hooks(
 
 @contextmanager
 def _undisturbed(model: nn.Module, seed: int) -> Iterator[None]:
-    """Put back buffers, random generators and settings; every pass draws the same numbers."""
+    """Restore buffers, random generators and settings; every pass draws the same numbers."""
     buffers = [
         (module, name, buffer, buffer.clone())
         for module in model.modules()
@@ -113,7 +113,7 @@ def _undisturbed(model: nn.Module, seed: int) -> Iterator[None]:
 
 
 class _Softmax(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Calls `see` with what each softmax reads."""
+    """Calls `see` with the input of each softmax."""
 
     def __init__(self, see: Callable[[Tensor], None]):
         super().__init__()  # type: ignore[no-untyped-call]
@@ -146,9 +146,10 @@ def fused_logits(
 
     Args:
         query: (..., heads, L, d_head).
-        key: (..., key heads, S, d_head); one key head serves several heads of queries if fewer.
-        is_causal: each query sees the keys up to its own place.
-        attn_mask, attn_bias: broadcast to (..., heads, L, S), added; a boolean one is what is seen.
+        key: (..., key heads, S, d_head); if there are fewer key heads, each serves several heads.
+        is_causal: each query sees the keys up to its own position.
+        attn_mask, attn_bias: broadcast to (..., heads, L, S), and added; a boolean mask is True
+            where a query sees a key.
         scale: 1/sqrt(d_head) if None.
     """
     if key.shape[-3] != query.shape[-3]:

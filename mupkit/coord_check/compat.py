@@ -1,8 +1,8 @@
 """The coordinate check of the `mup` package: data and pictures, no verdict.
 
 The arguments and columns are those of mup 1.0.0. Deviations: `cuda` defaults to whether there is a
-GPU, batches are moved without changing the loader's, and the picture is drawn by what `PLOT` names.
-pandas is needed, and is imported when it is used.
+GPU, batches are moved without changing the loader's, and the function that `PLOT` names draws the
+picture. pandas is needed, and is imported when it is used.
 """
 
 from __future__ import annotations
@@ -85,28 +85,33 @@ def get_coord_data(
     """Train lazily built models for a few steps and tabulate their coordinates.
 
     Args:
-        models: by width, a function of no arguments that builds the model.
-        dataloader: of (input, label), or of dictionaries if `dict_in_out`.
+        models: functions of no arguments that build the model, by width.
+        dataloader: yields (input, label), or dictionaries if `dict_in_out`.
         optimizer: "sgd", "adam" or "adamw".
-        lr: 0.1 for SGD and 1e-3 else, if None.
+        lr: learning rate; None means 0.1 for SGD and 1e-3 otherwise.
         mup: whether the optimizer is mupkit's or torch's.
-        filter_trainable_by_name: which parameters are trained.
-        nsteps: of training, t = 1 to nsteps, each recorded in the forward pass before its update.
+        filter_trainable_by_name: which parameters are trained; all if None.
+        nsteps: number of training steps, t = 1 to nsteps; each is recorded in the forward pass
+            before its update.
+        dict_in_out: whether batches are dictionaries of the model's keyword arguments, and the
+            model returns its loss.
         flatten_input, flatten_output: make the input 2-D, (batch, -1), and the output
             (-1, classes).
         output_name: the loss's key in the output, if `dict_in_out` and the output is a dictionary;
-            else it is the first element.
+            otherwise the loss is the first element.
         lossfn: "xent", "mse" (to one-hot labels) or "nll".
         filter_module_by_name: which modules are recorded; all if None.
         fix_data: use the first batch at every step.
         cuda: train on a GPU.
-        nseeds: times that it is repeated, with seeds 0, 1, ...
-        output_fdict, input_fdict, param_fdict: what is computed of outputs, inputs and parameters,
-            by column: functions or names in `FDICT`. The mean absolute output, "l1", if None.
-        show_progress: print a line for each model to stderr.
+        nseeds: number of repetitions, with seeds 0, 1, ...
+        output_fdict, input_fdict, param_fdict: statistics of outputs, inputs and parameters by
+            column: functions or names in `FDICT`. None means the mean absolute value, "l1", of
+            outputs alone.
+        show_progress: print one line per model to stderr.
 
     Returns:
-        A pandas DataFrame with columns width, module, t, those of the statistics, optimizer, lr.
+        A pandas DataFrame with the columns width, module, t, those of the statistics, optimizer and
+        lr.
 
     Raises:
         ValueError: for an unknown optimizer or loss.
@@ -150,22 +155,22 @@ def plot_coord_data(df: Any, y: str = "l1", save_to: Any = None, **options: Any)
 
     Args:
         df: the DataFrame.
-        y: the column to draw; the function finds it as "l1".
-        save_to: where to save the picture, or None.
+        y: the column to draw; the function gets it as "l1".
+        save_to: the file for the picture, or None.
         options: passed to the function.
 
     Returns:
         The Matplotlib figure.
 
     Raises:
-        ModuleNotFoundError: if that function is not there, as mupkit itself draws nothing.
+        ModuleNotFoundError: if that function cannot be imported, since mupkit itself draws nothing.
     """
     module, _, name = PLOT.partition(":")
-    hint = f"mupkit draws by {PLOT}, which is not here"
+    hint = f"mupkit draws with {PLOT}, which cannot be imported"
     draw = getattr(_load(module, hint), name, None)
     if draw is None:
         raise ModuleNotFoundError(hint)
-    # A model's own output has the name "" and is that of its last module again.
+    # A model's own output, named "", repeats that of its last module.
     columns = {"width": df["width"], "t": df["t"], "module": df["module"], "l1": df[y]}
     figure = draw(type(df)(columns)[df["module"] != ""], **options)
     if save_to is not None:
@@ -233,7 +238,7 @@ def _recording(
     statistics: tuple[Statistics, Statistics, Statistics],
     rows: list[dict[str, Any]],
 ) -> Iterator[None]:
-    """Append a row for each tensor of the modules that are shown, with mup's names for them."""
+    """Append one row per tensor of the modules that are shown, with mup's names for them."""
     outputs, inputs, params = [
         {column: FDICT[f] if isinstance(f, str) else f for column, f in fdict.items()}
         for fdict in statistics

@@ -1,4 +1,4 @@
-"""Sizes of activations, of their changes and of updates, in a few steps at several widths."""
+"""Sizes of activations, of their changes and of updates, over a few steps at several widths."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Build = Callable[[int], nn.Module]
 MakeOptimizer = Callable[[Any], Optimizer]
 Measured = tuple[int, str, Kind, float, tuple[int, ...]]  # step, tensor, kind, value, shape
 MASKED = -1e8
-"""Entries below are masks of attention, -inf or the like, and are left out."""
+"""Smaller entries are masks of attention, -inf or the like, and are left out."""
 
 
 @dataclass(frozen=True)
@@ -28,8 +28,8 @@ class Row:
     """One measurement.
 
     Args:
-        width: of the model.
-        seed: of its initialization.
+        width: that of the model.
+        seed: that of its initialization.
         step: 0 at initialization, then the number of updates.
         tensor: the activation's name (see `capture`) or the parameter's.
         kind: "activation": the tensor x_t; "change": x_t - x_0; "update": the stored parameter,
@@ -62,23 +62,23 @@ def record(
     """Train models of several widths for a few steps and measure every tensor.
 
     Args:
-        build: the model of a width, parametrized and initialized; every width that `widths` means
-            has to differ between the narrowest and the widest.
-        widths: two at least; three or more, spread over a factor of eight or more, tell more.
-        make_optimizer: the optimizer of a model.
-        loss: `loss(model)`, on a batch that is the same at every call.
-        steps: updates; after one, only the readout may have moved the output.
-        seeds: one model of each width for each.
-        dtype: what models and their floating inputs are converted to, since rounding noise would
-            be taken for signal; None leaves them.
+        build: build(width) returns the parametrized and initialized model of a width; each
+            dimension that is a width has to differ between the narrowest and the widest model.
+        widths: at least two; three or more, spread over a factor of eight or more, tell more.
+        make_optimizer: make_optimizer(model) returns its optimizer.
+        loss: loss(model) returns the scalar loss on a batch that is the same at every call.
+        steps: number of updates; after one, only the readout may have moved the output.
+        seeds: one model per width and seed.
+        dtype: the type to which models and their floating-point inputs are converted, since
+            rounding noise would look like signal; None converts nothing.
 
     Raises:
-        ValueError: for fewer than two widths, no seeds or steps, or if a tensor was met at some
-            widths and not at others, naming it.
+        ValueError: for fewer than two widths, no seeds or steps, or if a tensor is missing at some
+            widths, naming it.
     """
     widths, seeds = sorted(set(widths)), list(dict.fromkeys(seeds))
     if len(widths) < 2 or not seeds or steps < 1:
-        raise ValueError("a coordinate check needs two widths, a seed and a step at least")
+        raise ValueError("a coordinate check needs at least two widths, a seed and a step")
     measured: dict[tuple[int, int], list[Measured]] = {}
     stored: dict[int, dict[str, Stored]] = {}
     for width in widths:
@@ -110,7 +110,7 @@ def train_step(model: nn.Module, optimizer: Optimizer, loss: Loss) -> float:
 
 
 def rms(x: Tensor, hidden: Tensor | None = None) -> float:
-    """Root mean square over the entries that are not `hidden`, by a mask; 0 if there are none."""
+    """Root mean square over the entries that the mask `hidden` leaves; 0 if there are none."""
     if hidden is not None and hidden.any():
         x = x[~hidden]
     return float(x.norm()) / math.sqrt(x.numel()) if x.numel() else 0.0
@@ -119,7 +119,7 @@ def rms(x: Tensor, hidden: Tensor | None = None) -> float:
 def _measure(
     model: nn.Module, optimizer: Optimizer, loss: Loss, steps: int, seed: int
 ) -> Iterator[Measured]:
-    """What one model shows; of its tensors only those of step 0 are kept."""
+    """The measurements of one model; only the tensors of step 0 are kept in memory."""
     start: dict[str, Tensor] = {}
     for step in range(steps + 1):
         if step:
@@ -161,7 +161,7 @@ def _convert(model: nn.Module, dtype: torch.dtype) -> nn.Module:
 def _finite(
     measured: Mapping[tuple[int, int], Sequence[Measured]],
 ) -> dict[tuple[Kind, str], bool]:
-    """Whether each tensor has the same shape everywhere; it has to be everywhere."""
+    """Whether each tensor has the same shape in all models; it has to be in all of them."""
     shapes: dict[tuple[Kind, str], set[tuple[int, ...]]] = {}
     met: dict[tuple[Kind, str], set[tuple[int, int]]] = {}
     for run, found in measured.items():
@@ -171,7 +171,7 @@ def _finite(
     for (_, tensor), runs in met.items():
         if missing := sorted({width for width, _ in measured.keys() - runs}):
             raise ValueError(
-                f"{tensor} was not met at width {missing[0]}, and was at others: the models must "
+                f"{tensor} is missing at width {missing[0]} and present at others: the models must "
                 "differ in width alone"
             )
     return {key: len(found) == 1 for key, found in shapes.items()}

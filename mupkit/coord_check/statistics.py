@@ -11,7 +11,7 @@ from mupkit.coord_check.record import Kind, Row
 
 Run = tuple[int, int]  # width, seed
 NEGLIGIBLE = 1e-7
-"""Sizes below this part of the largest of their kind are zeros and their rounding noise."""
+"""Sizes below this fraction of the largest of their kind are zeros and their rounding noise."""
 
 # Two-sided 95 %, by degrees of freedom from 1. Source: NIST/SEMATECH e-Handbook of Statistical
 # Methods, 1.3.6.7.2, "Critical Values of the Student's-t Distribution", column 0.975.
@@ -28,14 +28,14 @@ class Fit:
 
     Args:
         tensor, kind, finite: as in `Row`.
-        step: the last that was measured for it, 0 for activations.
+        step: the last step that was measured, 0 for activations.
         exponent: mean over seeds; None if values are zero or negligible; nan if one is not finite.
         interval: the 95 % confidence interval of that mean; None with one seed.
         curvature: exponent in the upper half of the widths minus that in the lower half; None with
-            two widths. Of the opposite sign to the exponent, it says that the widths are still too
-            small for the limit.
-        inactive: the share of the values that is zero or negligible.
-        seeds: how many.
+            two widths. If its sign is opposite to the exponent's, the widths are still too small
+            for the limit.
+        inactive: the fraction of the values that are zero or negligible.
+        seeds: the number of seeds.
     """
 
     tensor: str
@@ -50,7 +50,7 @@ class Fit:
 
 
 def t_quantile(degrees: int) -> float:
-    """The 0.975 quantile of Student's t; the normal distribution's beyond 30 degrees of freedom."""
+    """The 0.975 quantile of Student's t; that of the normal distribution beyond 30 degrees."""
     return T_975[degrees - 1] if degrees <= len(T_975) else NormalDist().inv_cdf(0.975)
 
 
@@ -63,15 +63,15 @@ def mean_interval(values: Sequence[float]) -> tuple[float, float] | None:
 
 
 def fit(rows: Iterable[Row]) -> list[Fit]:
-    """One fit for each tensor and kind, of one size a run.
+    """One fit per tensor and kind, from one size per run.
 
     That size is the activation at step 0, the change at the last step, and the root mean square of
     the updates over all steps: a single update is often small by chance, where the gradient of a
     bias or a scalar changes sign.
 
     The exponent of one seed is the least-squares slope of log2(size) - expected against
-    log2(width). All widths of a seed share it, so that seeds, and not widths, are what is
-    independent; the interval is that of the mean of their slopes.
+    log2(width). Seeds are independent, widths of one seed are not, so the interval is that of the
+    mean of the seeds' slopes.
     """
     rows = list(rows)
     last = max(row.step for row in rows)
@@ -96,7 +96,7 @@ def _pool(rows: Sequence[Row]) -> Row:
 def _fit(rows: Sequence[Row], largest: Mapping[tuple[Kind, Run], float]) -> Fit:
     first = rows[0]
     floors = [NEGLIGIBLE * largest[row.kind, (row.width, row.seed)] for row in rows]
-    # Not ">", so that nan, as large as it gets, is not negligible.
+    # Not ">", so that nan is not negligible.
     inactive = fmean(row.value <= floor for row, floor in zip(rows, floors, strict=True))
     seeds = sorted({row.seed for row in rows})
     exponent = interval = curvature = None

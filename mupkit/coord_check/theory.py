@@ -1,4 +1,4 @@
-"""How large a parameter's update should be, from the shapes of the models alone."""
+"""How large the update of a parameter should be, from the shapes of the models alone."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class Stored:
     Args:
         shape: its sizes.
         transposed: whether these are (fan_in, fan_out, *kernel).
-        free: whether nothing tells, so that with one width it counts as an input weight.
-        multiplier: what the model multiplies it by in the forward pass.
+        free: whether its use is unknown; with one width it then counts as an input weight.
+        multiplier: the factor by which the model multiplies it in the forward pass.
     """
 
     shape: tuple[int, ...]
@@ -52,13 +52,13 @@ def expected_updates(
 ) -> dict[str, float]:
     """log2 of the size that the stored entries of each update should have, up to a constant.
 
-    A dimension is a width if it differs between the narrowest and the widest model. Of the base
-    shapes that the model was given, which may be wrong, only the layout is taken. The weight as the
-    forward pass sees it, multiplier * stored, should move by a constant for input weights and by
-    1/fan_in for hidden and output weights; so expected = log2(that / multiplier).
+    A dimension is a width if it differs between the narrowest and the widest model. The model's own
+    base shapes, which may be wrong, give only the layout. The weight in the forward pass,
+    multiplier * stored, should move by a constant for input weights and by 1/fan_in for hidden and
+    output weights; so expected = log2(that / multiplier).
 
-    Only multipliers that mupkit set are known. One that is written into a model's `forward` is not,
-    and the update of its weight will look wrong.
+    Only multipliers that mupkit set are known. If a model's `forward` contains another, the update
+    of its weight will look wrong.
 
     Raises:
         ValueError: if the widths of a parameter cannot be read as fan-in and fan-out, naming it.

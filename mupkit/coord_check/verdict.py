@@ -1,4 +1,4 @@
-"""What the exponents say: right, wrong, or not enough to tell."""
+"""Verdicts on exponents: right, wrong, or not enough data to tell."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ Judgement = Literal["fails", "undecided", "ok", "inactive"]
 ORDER: tuple[Judgement, ...] = ("fails", "undecided", "ok", "inactive")
 TOLERANCE = 0.25
 """How far an exponent may be from theory. Mistakes of parametrization are at least half powers of
-width, so this is the middle between none and the smallest. It is no option: loosened until a model
-passes, a check says nothing."""
+width, so this is the middle between none and the smallest. It is not an option, since a check that
+is loosened until a model passes says nothing."""
 
 CHANCE = -0.5
 """The power of a sum of random terms relative to one of equal terms (central limit theorem)."""
@@ -23,13 +23,13 @@ CHANCE = -0.5
 
 @dataclass(frozen=True)
 class Verdict:
-    """What was found of one tensor.
+    """The verdict on one tensor.
 
     Args:
         fit: the measurement.
         judgement: "ok", "fails" or "undecided"; "inactive" if it is zero and so not judged.
         theory: what the exponent should be.
-        reason: why, in words.
+        reason: the reason for the judgement, in words.
     """
 
     fit: Fit
@@ -41,21 +41,20 @@ class Verdict:
 def judge(fit: Fit) -> Verdict:
     """Compare an exponent with theory.
 
-    In µP activations keep their size at initialization, move by as much at every width, and so do
-    parameters in proportion to what theory expects of their role: the exponent is 0. At
-    initialization the output and the logits of attention may be smaller the wider the model,
-    as 1/sqrt(width), or zero; so there a tensor of finite shape, and what softmax reads, must only
-    not grow.
+    In µP activations have the same size at every width at initialization and move by the same
+    amount; parameters move in proportion to what theory expects of their role: the exponent is 0.
+    At initialization the output and attention logits may shrink with width, as 1/sqrt(width), or be
+    zero; so there a tensor of finite shape, and the input of softmax, only must not grow.
 
     The verdict is "ok" if the whole confidence interval is within `TOLERANCE` of theory, "fails" if
     all of it is outside, else "undecided": more seeds narrow the interval, a wider range of widths
     brings the exponent closer to its limit. One seed gives no interval, and decides nothing.
 
-    A change or an update that may shrink by a half power only is undecided too. Sums over random
-    weights are as small as that, learning is not, but at small rates it is the smaller of the two:
-    in attention logits, where the inputs of random queries and keys change, and in gradients of
-    queries and keys under SGD. The mend is larger rates or more steps, or to initialize queries and
-    output projections to zero, as the paper advises for queries.
+    A change or an update that may shrink by only a half power is undecided too. Sums over random
+    weights shrink like that and learning does not, but at small rates the sums dominate: in
+    attention logits, where the inputs of random queries and keys change, and in gradients of
+    queries and keys under SGD. Larger rates or more steps help, and so do queries and output
+    projections that start at zero, as the paper advises for queries.
 
     Source: Tensor Programs V, Appendix J.2 (sizes of activations and updates), Fig. 5 and
     Appendix D.1 (coordinate check), Appendix D.2 (output and attention logits at initialization).
@@ -94,8 +93,8 @@ class Report:
 
     Args:
         fits: the measured exponents.
-        verdicts: one for each of them, trouble first.
-        rows: what was measured, for pictures.
+        verdicts: one per fit, trouble first.
+        rows: the measurements, for pictures.
     """
 
     fits: list[Fit]
@@ -104,22 +103,22 @@ class Report:
 
     @property
     def passed(self) -> bool:
-        """Whether nothing fails and nothing is undecided, and something was judged at all."""
+        """Whether something was judged, nothing fails and nothing is undecided."""
         found = {v.judgement for v in self.verdicts}
         return "ok" in found and not found & {"fails", "undecided"}
 
     @property
     def failures(self) -> list[Verdict]:
-        """Those that contradict theory."""
+        """The verdicts that contradict theory."""
         return [v for v in self.verdicts if v.judgement == "fails"]
 
     @property
     def undecided(self) -> list[Verdict]:
-        """Those that need more seeds or widths."""
+        """The verdicts that need more seeds or widths."""
         return [v for v in self.verdicts if v.judgement == "undecided"]
 
     def table(self) -> list[dict[str, Any]]:
-        """One dictionary for each verdict: the fields of `Fit`, and the verdict's."""
+        """A tidy table: one dictionary per verdict, with its fields and those of its `Fit`."""
         return [
             {**asdict(v.fit), "theory": v.theory, "judgement": v.judgement, "reason": v.reason}
             for v in self.verdicts

@@ -38,11 +38,11 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Wider:
-    """The outcome.
+    """The outcome of `wider_is_better`.
 
     Args:
-        losses: of each width, one for each seed.
-        comparisons: of neighbouring widths.
+        losses: the final losses by width, one per seed.
+        comparisons: one per pair of neighbouring widths.
     """
 
     losses: dict[int, list[float]]
@@ -81,14 +81,13 @@ def wider_is_better(
     """Train each width for a while and compare the losses of neighbours.
 
     A pair fails if the whole 95 % interval of the paired difference is above 0: a one-sided t-test
-    at 2.5 %. That a pair does not fail is no proof: few seeds may not show what is there.
+    at 2.5 %. A pair that does not fail is no proof: few seeds may not show a difference.
 
     Args:
-        build, make_optimizer: as in `record`.
-        widths: two at least.
-        loss: `loss(model)` on a batch that is the same at every call, as in `record`.
-        steps: of training. The loss compared is the mean over the last tenth of them.
-        seeds: two at least.
+        build, make_optimizer, loss: as in `record`.
+        widths: at least two.
+        steps: number of training steps. The mean loss over the last tenth of them is compared.
+        seeds: at least two.
 
     Raises:
         ValueError: for fewer than two widths or two seeds.
@@ -97,7 +96,7 @@ def wider_is_better(
     """
     widths, seeds = sorted(set(widths)), list(dict.fromkeys(seeds))
     if len(widths) < 2 or len(seeds) < 2 or steps < 1:
-        raise ValueError("wider_is_better needs two widths, two seeds and a step at least")
+        raise ValueError("wider_is_better needs at least two widths, two seeds and a step")
     losses = {
         width: [_final_loss(build, width, make_optimizer, loss, steps, seed) for seed in seeds]
         for width in widths

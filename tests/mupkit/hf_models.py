@@ -107,12 +107,12 @@ def stock(name: str, width: int, seed: int = 0, backend: str | None = None, **op
     return family.model(config).eval()
 
 
-def mup(model: Any, table: mupkit.Table = TABLE_3, **keywords: Any) -> Any:
+def mup(model: Any, rules: mupkit.Rules = TABLE_3, **keywords: Any) -> Any:
     """`model` in µP, with its own options at base and delta width."""
     name = next(name for name, family in FAMILIES.items() if type(model) is family.model)
     options = {"tie_word_embeddings": model.config.tie_word_embeddings}
     configs = (FAMILIES[name].config(width, **options) for width in (BASE, DELTA))
-    return huggingface.parametrize(model, *configs, table=table, **keywords)
+    return huggingface.parametrize(model, *configs, rules=rules, **keywords)
 
 
 def batch(rows: int = 3, length: int = 7) -> tuple[torch.Tensor, torch.Tensor]:

@@ -1,4 +1,4 @@
-"""One model of every way to parametrize: a MuReadout, and plain layers by each table."""
+"""One model of every way to parametrize: a MuReadout, and plain layers by each set of rules."""
 
 from __future__ import annotations
 
@@ -52,9 +52,9 @@ KINDS = {
     "MuReadout": Kind(transformer(mupkit), mupkit.set_base_shapes),
     "MuSharedReadout": Kind(shared, mupkit.set_base_shapes),
     "table 3": Kind(transformer(PLAIN), mupkit.parametrize),
-    "table 8": Kind(transformer(PLAIN), partial(mupkit.parametrize, table=mupkit.TABLE_8)),
-    "table 8 tied": Kind(tied, partial(mupkit.parametrize, table=mupkit.TABLE_8)),
-    "table 9": Kind(transformer(PLAIN), partial(mupkit.parametrize, table=mupkit.TABLE_9)),
+    "table 8": Kind(transformer(PLAIN), partial(mupkit.parametrize, rules=mupkit.TABLE_8)),
+    "table 8 tied": Kind(tied, partial(mupkit.parametrize, rules=mupkit.TABLE_8)),
+    "table 9": Kind(transformer(PLAIN), partial(mupkit.parametrize, rules=mupkit.TABLE_9)),
 }
 TOKENS, LABELS = batch("transformer")
 

@@ -32,17 +32,17 @@ def test_mup_at_base_width_is_plain_torch(name, factory):
     assert losses[-1] < 0.9 * losses[0]
 
 
-@pytest.mark.parametrize("table", [mupkit.TABLE_3, mupkit.TABLE_8, mupkit.TABLE_9], ids="389")
+@pytest.mark.parametrize("rules", [mupkit.TABLE_3, mupkit.TABLE_8, mupkit.TABLE_9], ids="389")
 @pytest.mark.parametrize("factory", OPTIMIZERS)
 @pytest.mark.parametrize("name", FAMILIES)
-def test_a_plain_model_at_base_width_is_plain_torch(name, factory, table):
+def test_a_plain_model_at_base_width_is_plain_torch(name, factory, rules):
     build, base, delta, _ = FAMILIES[name]
     runs = []
     for lib in (mupkit, PLAIN):
         torch.manual_seed(0)
         model = build(PLAIN, *base)
         if lib is mupkit:
-            mupkit.parametrize(model, build(PLAIN, *base), build(PLAIN, *delta), table=table)
+            mupkit.parametrize(model, build(PLAIN, *base), build(PLAIN, *delta), rules=rules)
         optimizer = getattr(lib, factory)(model.parameters(), **OPTIMIZERS[factory])
         losses = train(model, optimizer, name)
         runs.append((losses, [p.tolist() for p in model.parameters()], list(model.state_dict())))

@@ -16,7 +16,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import mupkit
-from mupkit import TABLE_3, TABLE_8, TABLE_9, Table
+from mupkit import TABLE_3, TABLE_8, TABLE_9, Rules
 from mupkit.rules import FAMILIES, shift
 from tests.mupkit.models import FAMILIES as MODELS
 from tests.mupkit.models import PLAIN, Lion, Tied, batch
@@ -40,7 +40,7 @@ OPTIMIZERS = {
 TARGETS = {"mlp": (48, 72), "cnn": (24, 80), "transformer": (48, 160)}
 
 
-def tied(table: Table, seed: int = 0):
+def tied(rules: Rules, seed: int = 0):
     def build(width):
         def readout(weight):
             layer = nn.Linear(width, len(weight), bias=False)
@@ -50,17 +50,17 @@ def tied(table: Table, seed: int = 0):
         return Tied(width, readout)
 
     torch.manual_seed(seed)
-    return mupkit.parametrize(build(48).double(), build(16), table=table)
+    return mupkit.parametrize(build(48).double(), build(16), rules=rules)
 
 
-def model_of(name: str, table: Table, seed: int = 0):
+def model_of(name: str, rules: Rules, seed: int = 0):
     if name == "tied":
-        return tied(table, seed)
+        return tied(rules, seed)
     build, base, delta, _ = MODELS[name]
     base_model, delta_model = build(PLAIN, *base), build(PLAIN, *delta)
     torch.manual_seed(seed)
     model = build(PLAIN, *TARGETS[name]).double()
-    return mupkit.parametrize(model, base_model, delta_model, table=table)
+    return mupkit.parametrize(model, base_model, delta_model, rules=rules)
 
 
 def inputs(name: str):
@@ -71,9 +71,9 @@ def inputs(name: str):
     return (x.double() if x.is_floating_point() else x), labels
 
 
-def outputs(name: str, table: Table, make_optimizer, steps: int = STEPS):
+def outputs(name: str, rules: Rules, make_optimizer, steps: int = STEPS):
     """The model's outputs before each step and after the last."""
-    model = model_of(name, table)
+    model = model_of(name, rules)
     if name == "transformer":
         # The gradient of a key's bias is rounding noise, which Adafactor scales up to full size.
         noisy = next(p for n, p in model.named_parameters() if "qkv" in n and "bias" in n)
@@ -94,16 +94,16 @@ def outputs(name: str, table: Table, make_optimizer, steps: int = STEPS):
 @pytest.mark.parametrize("name", [*TARGETS, "tied"])
 def test_tables_3_8_and_9_train_the_same_function(name, optimizer):
     expected, *others = (
-        outputs(name, table, OPTIMIZERS[optimizer]) for table in (TABLE_3, TABLE_8, TABLE_9)
+        outputs(name, rules, OPTIMIZERS[optimizer]) for rules in (TABLE_3, TABLE_8, TABLE_9)
     )
     assert (expected[-1] - expected[0]).abs().max() > 0.1, "it does not learn"
     for other in others:
         assert (other - expected).abs().max() < TOLERANCE
 
 
-def changed(table: Table, role: str, **rule) -> Table:
-    rules = {**table.rules, role: dataclasses.replace(table[role], **rule)}
-    return dataclasses.replace(table, rules=rules)
+def changed(rules: Rules, role: str, **rule) -> Rules:
+    by_role = {**rules.by_role, role: dataclasses.replace(rules[role], **rule)}
+    return dataclasses.replace(rules, by_role=by_role)
 
 
 BUGS = {
@@ -133,9 +133,9 @@ EXPONENT = st.floats(-2, 2, allow_nan=False)
 THETA = st.tuples(EXPONENT, EXPONENT)
 
 
-@pytest.mark.parametrize("table", [TABLE_8, TABLE_9], ids=["8", "9"])
-def test_lemma_j_1_derives_the_other_tables_from_table_3(table):
-    for role, rule in table.rules.items():
+@pytest.mark.parametrize("rules", [TABLE_8, TABLE_9], ids=["8", "9"])
+def test_lemma_j_1_derives_the_other_tables_from_table_3(rules):
+    for role, rule in rules.by_role.items():
         theta = rule.multiplier  # Table 3 has none
         assert shift(TABLE_3[role], theta) == rule
 
@@ -162,17 +162,18 @@ def flat(rule):
     st.sampled_from(["sgd", "adam", "adamw", "lion", "adafactor"]),
 )
 def test_lemma_j_1_any_theta_gives_the_same_function(role, theta, optimizer):
-    """A table with one role's multiplier changed, and the rest with it, is the same training."""
-    table = dataclasses.replace(TABLE_3, rules={**TABLE_3.rules, role: shift(TABLE_3[role], theta)})
-    expected, other = (outputs("mlp", t, OPTIMIZERS[optimizer], 8) for t in (TABLE_3, table))
+    """Rules with one role's multiplier changed, and the rest with it, are the same training."""
+    shifted = {**TABLE_3.by_role, role: shift(TABLE_3[role], theta)}
+    rules = dataclasses.replace(TABLE_3, by_role=shifted)
+    expected, other = (outputs("mlp", t, OPTIMIZERS[optimizer], 8) for t in (TABLE_3, rules))
     assert (other - expected).abs().max() < TOLERANCE
 
 
 @pytest.mark.parametrize("t", [0.0, 0.25, 1.0])
 def test_interpolation_ends_at_its_tables_and_is_linear(t):
-    table = mupkit.interpolate(mupkit.SP, TABLE_3, t)
+    rules = mupkit.interpolate(mupkit.SP, TABLE_3, t)
     std = -0.5 - 0.5 * t
-    assert table["output"].init_std == (std, 0)
-    assert table["hidden"].lr["adam"] == (-t, 0)
+    assert rules["output"].init_std == (std, 0)
+    assert rules["hidden"].lr["adam"] == (-t, 0)
     if t in (0, 1):
-        assert table is (TABLE_3 if t else mupkit.SP)
+        assert rules is (TABLE_3 if t else mupkit.SP)

@@ -28,9 +28,9 @@ class Net(nn.Module):
             self.attention = nn.MultiheadAttention(width, 2)
 
 
-def parametrized(width=64, base=16, table=mupkit.TABLE_8, seed=0, **options):
+def parametrized(width=64, base=16, rules=mupkit.TABLE_8, seed=0, **options):
     torch.manual_seed(seed)
-    return mupkit.parametrize(Net(width, **options), Net(base, **options), table=table)
+    return mupkit.parametrize(Net(width, **options), Net(base, **options), rules=rules)
 
 
 def rows(model, optimizer=None):
@@ -81,13 +81,13 @@ def warnings_of(model, **options):
     return [f for f in findings(model, **options) if f.level == "warning"]
 
 
-@pytest.mark.parametrize("table", [mupkit.TABLE_3, mupkit.TABLE_8, mupkit.TABLE_9])
+@pytest.mark.parametrize("rules", [mupkit.TABLE_3, mupkit.TABLE_8, mupkit.TABLE_9])
 @pytest.mark.parametrize("make", [mupkit.MuAdam, mupkit.MuSGD, mupkit.MuFrobenius])
-def test_a_right_model_has_no_warnings(table, make):
-    model = parametrized(table=table)
+def test_a_right_model_has_no_warnings(rules, make):
+    model = parametrized(rules=rules)
     torch.manual_seed(1)
     base = Net(16)
-    base = mupkit.parametrize(base, Net(16), Net(17), table=table)
+    base = mupkit.parametrize(base, Net(16), Net(17), rules=rules)
     assert warnings_of(model, base=base, optimizer=make(model, lr=0.1)) == []
 
 
@@ -95,7 +95,7 @@ def test_a_tied_embedding_and_a_free_parameter_are_noted():
     notes = {f.where: f for f in findings(parametrized(tied=True)) if f.level == "note"}
     assert notes.keys() == {"readout.weight", "position"}
     assert "multiplied by 0.25" in notes["readout.weight"].what
-    assert 'layout={"position": "out_in"}' in notes["position"].mend
+    assert 'layout={"position": "out_in"}' in notes["position"].fix
 
 
 def test_attention_of_torch_is_warned_of():
@@ -112,7 +112,7 @@ def test_a_foreign_initialization_is_named():
     nn.init.normal_(model.hidden.weight, std=0.5)
     [found] = warnings_of(model, base=Net(16))
     assert found.where == "hidden.weight"
-    assert "mupkit.init" in found.mend
+    assert "mupkit.init" in found.fix
 
 
 def test_a_plain_optimizer_is_named():
@@ -148,8 +148,21 @@ def test_a_parameter_that_the_optimizer_lacks_is_named():
 def test_a_scheduler_of_absolute_rates_is_warned_of(make, right):
     model = parametrized()
     optimizer = mupkit.MuAdam(model, lr=0.1)
-    found = [f.where for f in warnings_of(model, optimizer=optimizer, scheduler=make)]
-    assert found == ([] if right else ["scheduler"])
+    found = warnings_of(model, optimizer=optimizer, scheduler=make)
+    assert [f.where for f in found] == ([] if right else ["scheduler"])
+    for finding in found:
+        assert finding.what.startswith("the learning rates of groups 0 and 1 have lost the ratio")
+        assert finding.what[-1].isdigit(), "the rates, and no fix"
+        assert finding.fix.startswith("It sets absolute rates: give it a list")
+
+
+def test_an_error_in_the_scheduler_itself_is_not_taken_for_a_lost_ratio():
+    def make(optimizer):
+        raise ValueError("no such schedule")
+
+    model = parametrized()
+    with pytest.raises(ValueError, match="no such schedule"):
+        findings(model, optimizer=mupkit.MuAdam(model, lr=0.1), scheduler=make)
 
 
 def test_stds_are_those_of_the_root_mean_square():

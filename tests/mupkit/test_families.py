@@ -33,9 +33,9 @@ class Net(nn.Module):
         return self.output(torch.tanh(self.hidden(torch.tanh(self.input(x)))))
 
 
-def net(table=mupkit.TABLE_8, widths=(12, 30)):
+def net(rules=mupkit.TABLE_8, widths=(12, 30)):
     torch.manual_seed(0)
-    return mupkit.parametrize(Net(*widths), Net(*BASE), Net(5, 7), table=table)
+    return mupkit.parametrize(Net(*widths), Net(*BASE), Net(5, 7), rules=rules)
 
 
 ROLES = {
@@ -58,7 +58,7 @@ ADAM_RATES = {
     "8": ONE | {"hidden": 1 / N},
     "9": ONE | {"input": N**-0.5, "hidden": 1 / N, "output": M**-0.5},
 }
-FROBENIUS_RATES = {table: ONE | {"hidden": N**-0.5} for table in ("3", "8", "9")}
+FROBENIUS_RATES = {rules: ONE | {"hidden": N**-0.5} for rules in ("3", "8", "9")}
 # Gradients: 1/m behind a layer of width m, times what multiplies the weight.
 EPSILONS = {
     "3": ONE | {"input": 1 / N, "hidden": 1 / M},
@@ -87,7 +87,7 @@ OPTIMIZERS = {
 }
 NO_RULE = {"Adadelta", "LBFGS", "Rprop"}
 COUPLED = {"Adam", "Adagrad", "Adamax", "NAdam", "RAdam", "RMSprop"}
-BY_TABLE = pytest.mark.parametrize("table", ["3", "8", "9"])
+BY_RULES = pytest.mark.parametrize("rules", ["3", "8", "9"])
 BY_NAME = pytest.mark.parametrize("name", [n for n in OPTIMIZERS if n != "Muon"])
 
 
@@ -123,17 +123,17 @@ def test_every_optimizer_of_torch_is_classified():
                 factory(net(), impl=getattr(torch.optim, name), lr=LR)
 
 
-@BY_TABLE
+@BY_RULES
 @BY_NAME
-def test_rates(name, table):
-    model = net(mupkit.TABLES[table])
-    assert setting_of(model, make(name, model), "lr") == expected(OPTIMIZERS[name][2][table], LR)
+def test_rates(name, rules):
+    model = net(mupkit.RULES[rules])
+    assert setting_of(model, make(name, model), "lr") == expected(OPTIMIZERS[name][2][rules], LR)
 
 
-@BY_TABLE
+@BY_RULES
 @BY_NAME
-def test_rate_times_decay_is_constant_in_width_or_the_decay_is(name, table):
-    model = net(mupkit.TABLES[table])
+def test_rate_times_decay_is_constant_in_width_or_the_decay_is(name, rules):
+    model = net(mupkit.RULES[rules])
     optimizer = make(name, model, weight_decay=DECAY)
     rates, decays = (setting_of(model, optimizer, key) for key in ("lr", "weight_decay"))
     assert {n: rates[n] * decays[n] for n in rates} == expected(ONE, LR * DECAY)
@@ -143,45 +143,45 @@ def test_rate_times_decay_is_constant_in_width_or_the_decay_is(name, table):
         make(name, model, weight_decay_mode="both")
 
 
-@BY_TABLE
+@BY_RULES
 @BY_NAME
-def test_epsilon_follows_the_gradient(name, table):
-    model = net(mupkit.TABLES[table])
+def test_epsilon_follows_the_gradient(name, rules):
+    model = net(mupkit.RULES[rules])
     if name == "Adafactor":
         for group in make(name, model, eps=(EPS, 0.01)).param_groups:
             (role, *_) = {
                 ROLES[canonical(n)] for n, p in model.named_parameters() if any_is(p, group)
             }
-            eps = (EPS * EPSILONS[table][role], 0.01 * STDS[table][role])
+            eps = (EPS * EPSILONS[rules][role], 0.01 * STDS[rules][role])
             assert group["eps"] == pytest.approx(eps)
     elif "eps" in inspect.signature(OPTIMIZERS[name][1]).parameters:
         found = setting_of(model, make(name, model, eps=EPS), "eps")
-        assert found == expected(EPSILONS[table], EPS)
+        assert found == expected(EPSILONS[rules], EPS)
         assert setting_of(model, make(name, model, eps=EPS, scale_eps=False), "eps") == expected(
             ONE, EPS
         )
         default = inspect.signature(OPTIMIZERS[name][1]).parameters["eps"].default
-        assert setting_of(model, make(name, model), "eps") == expected(EPSILONS[table], default)
+        assert setting_of(model, make(name, model), "eps") == expected(EPSILONS[rules], default)
 
 
 def any_is(p, group):
     return any(p is q for q in group["params"])
 
 
-@BY_TABLE
-def test_gradients_are_as_large_as_epsilon_supposes(table):
+@BY_RULES
+def test_gradients_are_as_large_as_epsilon_supposes(rules):
     """What EPSILONS has by hand, measured where both widths grow alike."""
     sizes, factor = [], 16.0
     for width in (64, 1024):
         torch.manual_seed(0)
         model = mupkit.parametrize(
-            Net(width, width), Net(64, 64), Net(65, 65), table=mupkit.TABLES[table]
+            Net(width, width), Net(64, 64), Net(65, 65), rules=mupkit.RULES[rules]
         )
         x = torch.randn(256, 3, generator=torch.Generator().manual_seed(1))
         (model(x) - x[:, :2]).square().mean().backward()
         sizes.append({canonical(n): p.grad.norm() / p.numel() ** 0.5 for n, p in named(model)})
     for name, role in ROLES.items():
-        power = math.log(EPSILONS[table][role], N if role == "input" else M)
+        power = math.log(EPSILONS[rules][role], N if role == "input" else M)
         measured = math.log(sizes[1][name] / sizes[0][name], factor)
         assert measured == pytest.approx(power, abs=0.2), name
 
@@ -218,9 +218,9 @@ WRONG = [
 ]
 
 
-@pytest.mark.parametrize(("factory", "impl", "mend"), WRONG)
-def test_a_wrong_implementation_is_refused_with_the_mend(factory, impl, mend):
-    message = rf"{impl.__name__} is for mupkit\.{mend}, not {factory.__name__}"
+@pytest.mark.parametrize(("factory", "impl", "right"), WRONG)
+def test_a_wrong_implementation_is_refused_with_the_right_one_named(factory, impl, right):
+    message = rf"{impl.__name__} is for mupkit\.{right}, not {factory.__name__}"
     with pytest.raises(ValueError, match=message):
         factory(net(), impl=impl, lr=LR)
 
@@ -232,7 +232,7 @@ def test_coupled_decay_is_warned_of(name):
     by_group = [{"params": model.parameters(), "weight_decay": DECAY}]
     for params, options in ((model, {"weight_decay": DECAY}), (by_group, {})):
         if name in COUPLED:
-            with pytest.warns(UserWarning, match=f"decay of {name} .* use MuAdamW") as seen:
+            with pytest.warns(UserWarning, match=f"decay of {name} .* Use mupkit.MuAdamW") as seen:
                 MuAdam(params, impl=impl, lr=LR, **options)
             assert seen[0].filename == __file__
         elif name != "SparseAdam":

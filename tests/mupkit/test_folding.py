@@ -13,7 +13,7 @@ import mupkit
 from tests.mupkit.kinds import KINDS, TOKENS, make, rates, step, tied
 from tests.mupkit.models import PLAIN, Transformer
 
-KEPT = ("infshape", "mup_table")
+KEPT = ("infshape", "mup_rules")
 
 
 def transformer(width):
@@ -137,15 +137,15 @@ class Recurrent(nn.Module):
 
 
 OTHERS = [
-    *((Convolutional, (4, 2, 6, 6), table) for table in ("3", "8", "9", "ntp")),
-    *((Recurrent, (4, 5, 3), table) for table in ("3", "8")),
+    *((Convolutional, (4, 2, 6, 6), rules) for rules in ("3", "8", "9", "ntp")),
+    *((Recurrent, (4, 5, 3), rules) for rules in ("3", "8")),
 ]
 
 
-@pytest.mark.parametrize(("build", "shape", "table"), OTHERS)
-def test_other_layers(build, shape, table):
+@pytest.mark.parametrize(("build", "shape", "rules"), OTHERS)
+def test_other_layers(build, shape, rules):
     torch.manual_seed(0)
-    model = mupkit.parametrize(build(32), build(8), table=mupkit.TABLES[table])
+    model = mupkit.parametrize(build(32), build(8), rules=mupkit.RULES[rules])
     x = torch.randn(shape)
     optimizer = mupkit.MuAdam(model, lr=0.01)
     for _ in range(3):

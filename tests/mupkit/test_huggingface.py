@@ -63,11 +63,11 @@ def test_initialization_has_one_std_at_all_widths(name):
 def test_at_base_width_nothing_changes(name, tied, backend):
     backend = "eager" if name in BY_HOOK else backend
     expected = stock(name, BASE, backend=backend, tie_word_embeddings=tied)
-    for table in (TABLE_9, TABLE_8, TABLE_3):
-        model = mup(copy.deepcopy(expected), table)
+    for rules in (TABLE_9, TABLE_8, TABLE_3):
+        model = mup(copy.deepcopy(expected), rules)
         assert model.config._attn_implementation.endswith(backend)
         for mask in masks():
-            assert torch.equal(logits(model, mask), logits(expected, mask)), table.name
+            assert torch.equal(logits(model, mask), logits(expected, mask)), rules.name
     train(model, MuAdam(model, lr=0.01), 3)
     train(expected, torch.optim.Adam(expected.parameters(), lr=0.01), 3)
     assert all(
@@ -109,8 +109,8 @@ def test_heads_that_stay_as_large_keep_their_scale():
 def test_tables_3_8_and_9_train_the_same_function(name, tied, make_optimizer):
     options = {"lr": 0.01, "eps": 1e-3} if make_optimizer is MuAdam else {"lr": 0.1}
     runs = []
-    for table in (TABLE_3, TABLE_8, TABLE_9):
-        model = mup(stock(name, WIDTH, tie_word_embeddings=tied).double(), table)
+    for rules in (TABLE_3, TABLE_8, TABLE_9):
+        model = mup(stock(name, WIDTH, tie_word_embeddings=tied).double(), rules)
         runs.append(torch.stack(train(model, make_optimizer(model, **options), 10)))
     expected, *others = runs
     assert (expected[-1] - expected[0]).abs().max() > 0.1, "it does not learn"
@@ -156,11 +156,11 @@ def test_a_conv1d_that_is_read_the_other_way_round_shows(monkeypatch):
     assert wrong == {f"transformer.h.0.mlp.{layer}.weight" for layer in ("c_fc", "c_proj")}
 
 
-@pytest.mark.parametrize("table", [TABLE_3, TABLE_8], ids=["3", "8"])
+@pytest.mark.parametrize("rules", [TABLE_3, TABLE_8], ids=["3", "8"])
 @pytest.mark.parametrize("name", FAMILIES)
-def test_a_tied_head_keeps_the_rules_of_the_embedding(name, table):
+def test_a_tied_head_keeps_the_rules_of_the_embedding(name, rules):
     plain = stock(name, WIDTH, tie_word_embeddings=True)
-    model = mup(copy.deepcopy(plain), table)
+    model = mup(copy.deepcopy(plain), rules)
     embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
     assert head.weight is embedding.weight
     assert torch.equal(embedding.weight, plain.get_input_embeddings().weight)
@@ -173,10 +173,10 @@ def test_a_tied_head_keeps_the_rules_of_the_embedding(name, table):
     torch.testing.assert_close(head(x), expected)
 
 
-@pytest.mark.parametrize("table", [TABLE_3, TABLE_9], ids=["3", "9"])
+@pytest.mark.parametrize("rules", [TABLE_3, TABLE_9], ids=["3", "9"])
 @pytest.mark.parametrize(("name", "tied"), CASES)
-def test_folded_is_plain_transformers_with_the_same_outputs(name, tied, table, tmp_path):
-    model = mup(stock(name, WIDTH, tie_word_embeddings=tied), table)
+def test_folded_is_plain_transformers_with_the_same_outputs(name, tied, rules, tmp_path):
+    model = mup(stock(name, WIDTH, tie_word_embeddings=tied), rules)
     for p in model.parameters():
         torch.nn.init.normal_(p, std=STD) if p.ndim == 1 else None  # biases count, too
     folded = huggingface.fold(model)
@@ -316,4 +316,4 @@ def test_the_example_runs():
 def test_sp_is_its_own_base():
     model = stock("gpt2", WIDTH)
     expected = logits(model)
-    assert torch.equal(logits(huggingface.parametrize(model, gpt2(WIDTH), table=SP)), expected)
+    assert torch.equal(logits(huggingface.parametrize(model, gpt2(WIDTH), rules=SP)), expected)

@@ -30,6 +30,11 @@ class Net(nn.Module):
 def build(width, ffn=None, classes=5):
     return Net(width, ffn, classes)
 
+def warned(width):
+    import warnings
+    warnings.warn("Beware. This is no fix.")
+    return Net(width)
+
 def own(width):
     return mupkit.set_base_shapes(Net(width), Net(32))  # a plain readout: refused
 
@@ -78,15 +83,27 @@ def test_explain_as_csv_on_the_meta_device(capsys):
     [
         (["--optimizer", "my_model:plain"], "its rate is 4 times that of"),
         (["--scheduler", "my_model:cycle"], "warning: scheduler: the learning rates"),
-        (["--delta", "width=64", "ffn=32"], "do not differ|not between base and delta"),
+        (["--delta", "width=64", "ffn=32"], ". If they are widths, vary them in the delta"),
+        (["--optimizer", "adam", "--weight-decay", "1"], "across width. Use mupkit.MuAdamW.\n"),
     ],
 )
 def test_explain_warns_and_returns_1(options, words, capsys):
     arguments = EXPLAIN if "--delta" not in options else [*EXPLAIN[:3], "width=32", "ffn=32"]
     arguments = arguments if "--delta" not in options else [*arguments, *EXPLAIN[4:], "ffn=64"]
     assert main([*arguments, *options]) == 1
-    out = capsys.readouterr().out
-    assert any(word in out for word in words.split("|"))
+    assert words in capsys.readouterr().out
+
+
+def test_a_warning_of_the_model_is_passed_on_as_it_is(capsys):
+    assert main(["explain", "my_model:warned", *EXPLAIN[2:]]) == 1
+    assert capsys.readouterr().out.endswith("warning: model: Beware. This is no fix.\n")
+
+
+@pytest.mark.parametrize(("rules", "title"), [("3", "Table 3"), ("8", "Table 8"), ("sp", "SP")])
+def test_explain_by_other_rules(rules, title, capsys):
+    assert main([*EXPLAIN, "--rules", rules]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert all(f"  {title}, " in line for line in lines[1:])
 
 
 def test_check_passes_a_right_model_and_draws(capsys, tmp_path):
@@ -115,7 +132,7 @@ BAD = {
     "plain readout": (["explain", "my_model:own", *EXPLAIN[2:]], "mupkit.parametrize"),
     "optimizer": ([*EXPLAIN, "--optimizer", "lion"], "allowed are adam"),
     "one width": ([*CHECK[:6], "--widths", "width=32"], "two or more numbers"),
-    "uneven": ([*CHECK[:6], "--widths", "width=32,64", "ffn=1,2,3"], "as many for each"),
+    "uneven": ([*CHECK[:6], "--widths", "width=32,64", "ffn=1,2,3"], "equally many for every key"),
 }
 
 

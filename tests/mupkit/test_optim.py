@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import inspect
+import re
 from contextlib import nullcontext
 
 import pytest
@@ -251,3 +253,37 @@ def test_the_first_step_moves_each_parameter_at_its_rate(factory, rates):
     for name, p in model.named_parameters():
         step = p.grad if factory is MuSGD else p.grad / (p.grad.abs() + 1e-8)
         torch.testing.assert_close(p.detach(), start[name] - 0.3 * rates[name] * step)
+
+
+COMMON = {"lr": None, "weight_decay": 0.0, "weight_decay_mode": "independent"}
+WITH_EPS = {**COMMON, "scale_eps": True}
+EXPORTED = {
+    "MuAdam": WITH_EPS,
+    "MuAdamW": WITH_EPS,
+    "MuFrobenius": WITH_EPS,
+    "MuMuon": COMMON,  # its epsilon is a floor of the whole gradient's norm
+    "MuSGD": WITH_EPS,
+}
+
+
+def test_no_exported_optimizer_is_forgotten_here():
+    found = {n for n in mupkit.__all__ if inspect.getmodule(getattr(mupkit, n)) is mupkit.optim}
+    assert found == EXPORTED.keys()
+
+
+@pytest.mark.parametrize("name", EXPORTED)
+def test_help_shows_the_keywords_with_their_defaults_and_their_meaning(name):
+    function = getattr(mupkit, name)
+    parameters = inspect.signature(function).parameters
+    assert {k: p.default for k, p in parameters.items() if k in EXPORTED[name]} == EXPORTED[name]
+    assert [p.name for p in parameters.values() if p.kind is p.VAR_KEYWORD] == ["options"]
+    arguments = inspect.getdoc(function).split("\nArgs:\n")[1].split("\n\n")[0]
+    documented = re.findall(r"^    (\**\w+): \S", arguments, re.MULTILINE)
+    assert documented == [str(p).split(":")[0] for p in parameters.values()]
+
+
+@pytest.mark.parametrize("name", EXPORTED)
+def test_the_default_decay_is_zero_for_groups_that_are_added_later_too(name):
+    model = mlp()
+    optimizer = getattr(mupkit, name)([model.hidden.weight], lr=0.1)
+    assert optimizer.defaults["weight_decay"] == 0

@@ -1,12 +1,20 @@
-"""What the package exports, and the example in its documentation."""
+"""What the package exports, and the examples in its documentation."""
 
 from __future__ import annotations
 
 import doctest
+import importlib
+import pkgutil
 import subprocess
 import sys
 
+import pytest
+
 import mupkit
+
+ELSEWHERE = {"mupkit.coord_check", "mupkit.huggingface"}  # their own tests run their examples
+MODULES = {name for _, name, _ in pkgutil.walk_packages(mupkit.__path__, "mupkit.")} - ELSEWHERE
+WITH_EXAMPLES = {"mupkit", "mupkit.attention", "mupkit.optim", "mupkit.parametrization"}
 
 
 def test_star_import_brings_the_exports_and_nothing_else():
@@ -15,10 +23,11 @@ def test_star_import_brings_the_exports_and_nothing_else():
     assert names.keys() - {"__builtins__"} == set(mupkit.__all__)
 
 
-def test_the_example_runs():
-    results = doctest.testmod(mupkit)
-    assert results.attempted > 0
+@pytest.mark.parametrize("name", sorted({"mupkit", *MODULES}))
+def test_the_examples_run(name):
+    results = doctest.testmod(importlib.import_module(name))
     assert results.failed == 0
+    assert (results.attempted > 0) == (name in WITH_EXAMPLES)
 
 
 def test_only_torch_and_the_standard_library_are_imported():

@@ -170,12 +170,12 @@ MULTIPLIER = {
     "8": {"output": lambda n, m: 1 / n},
     "9": {"input": lambda n, m: m**0.5, "output": lambda n, m: n**-0.5},
 }
-TABLES = {"sp": SP, "ntp": NTP, "3": TABLE_3, "8": TABLE_8, "9": TABLE_9}
-CASES = [(Zoo, EXPECTED, table) for table in TABLES]
-CASES += [(Recurrent, RECURRENT, table) for table in ("sp", "3", "8")]
-CASES += [(Projected, PROJECTED, table) for table in ("sp", "3")]
-IDS = [f"{build.__name__} {table}" for build, _, table in CASES]
-BY_CASE = pytest.mark.parametrize(("build", "expected", "table"), CASES, ids=IDS)
+RULES = {"sp": SP, "ntp": NTP, "3": TABLE_3, "8": TABLE_8, "9": TABLE_9}
+CASES = [(Zoo, EXPECTED, rules) for rules in RULES]
+CASES += [(Recurrent, RECURRENT, rules) for rules in ("sp", "3", "8")]
+CASES += [(Projected, PROJECTED, rules) for rules in ("sp", "3")]
+IDS = [f"{build.__name__} {rules}" for build, _, rules in CASES]
+BY_CASE = pytest.mark.parametrize(("build", "expected", "rules"), CASES, ids=IDS)
 
 
 def by_hand(rules, kind):
@@ -191,18 +191,18 @@ def constant(model):
     return model
 
 
-def make(build, widths, table, init="torch", seed=0):
+def make(build, widths, rules, init="torch", seed=0):
     torch.manual_seed(seed)
     model = build(*widths) if init == "torch" else constant(build(*widths))
     with torch.device("meta"):
         base, delta = build(*BASE), build(*DELTA)
     layout = LAYOUT if build is Zoo else {}
-    return parametrize(model, base, delta, table=TABLES[table], init=init, layout=layout)
+    return parametrize(model, base, delta, rules=RULES[rules], init=init, layout=layout)
 
 
 @BY_CASE
-def test_roles_and_fans(build, expected, table):
-    shapes = {canonical(n): s for n, s in get_infshapes(make(build, TARGET, table)).items()}
+def test_roles_and_fans(build, expected, rules):
+    shapes = {canonical(n): s for n, s in get_infshapes(make(build, TARGET, rules)).items()}
     if build is Zoo:
         assert shapes.keys() == expected.keys()
     for name, (role, n, m) in expected.items():
@@ -211,11 +211,11 @@ def test_roles_and_fans(build, expected, table):
             assert [d.width_mult() for d in shapes[name].fanin_fanout()] == [n, m], name
 
 
-def spread(build, widths, table, init):
+def spread(build, widths, rules, init):
     """Root mean square of each parameter over seeds, and of how many entries."""
     squares, entries = {}, {}
     for seed in range(SEEDS):
-        for name, p in make(build, widths, table, init, seed).named_parameters():
+        for name, p in make(build, widths, rules, init, seed).named_parameters():
             name = canonical(name)
             squares[name] = squares.get(name, 0.0) + p.detach().square().sum().item()
             entries[name] = entries.get(name, 0) + p.numel()
@@ -224,30 +224,30 @@ def spread(build, widths, table, init):
 
 @pytest.mark.parametrize("init", ["torch", "constant"])
 @BY_CASE
-def test_measured_initialization(build, expected, table, init):
-    """From base to target the std goes as the table says, whatever torch's default does."""
-    base, target = (spread(build, widths, table, init) for widths in (BASE, TARGET))
+def test_measured_initialization(build, expected, rules, init):
+    """From base to target the std goes as the rules say, whatever torch's default does."""
+    base, target = (spread(build, widths, rules, init) for widths in (BASE, TARGET))
     measured = 0
     for name, kind in expected.items():
         (start, entries), (end, more) = base[name], target[name]
         if init == "constant" and name.rpartition(".")[2].startswith("bias") and "_k" not in name:
             continue  # drawn by torch, with another law
         if start in (0, 1):  # zeros and ones
-            assert end == pytest.approx(start * by_hand(STD[table], kind)), name
+            assert end == pytest.approx(start * by_hand(STD[rules], kind)), name
             continue
         noise = 4 * ((2 * entries) ** -0.5 + (2 * more) ** -0.5)
         assert noise < 0.6, name
-        assert end / start == pytest.approx(by_hand(STD[table], kind), rel=noise), name
+        assert end / start == pytest.approx(by_hand(STD[rules], kind), rel=noise), name
         measured += 1
     assert measured >= len(expected) - (10 if init == "torch" else 20)
 
 
 @BY_CASE
-def test_multipliers(build, expected, table):
-    model = make(build, TARGET, table)
+def test_multipliers(build, expected, rules):
+    model = make(build, TARGET, rules)
     found = {n: multiplier(module, local) for n, module, local, _ in own_parameters(model)}
     for name, kind in expected.items():
-        assert found[name] == pytest.approx(by_hand(MULTIPLIER[table], kind)), name
+        assert found[name] == pytest.approx(by_hand(MULTIPLIER[rules], kind)), name
 
 
 def test_a_padding_row_stays_zero():
@@ -296,11 +296,11 @@ def set_without_check(model, base, delta):
 
 
 @pytest.mark.parametrize("layer", [nn.LSTM, nn.GRU, nn.RNN])
-@pytest.mark.parametrize(("table", "local"), [(TABLE_9, "weight_ih_l0"), (NTP, "weight_hh_l0")])
-def test_a_recurrent_layer_takes_no_multipliers(layer, table, local):
+@pytest.mark.parametrize(("rules", "local"), [(TABLE_9, "weight_ih_l0"), (NTP, "weight_hh_l0")])
+def test_a_recurrent_layer_takes_no_multipliers(layer, rules, local):
     message = rf"{layer.__name__}\.{local} .* use mupkit\.TABLE_3, which has none"
     with pytest.raises(ValueError, match=message):
-        parametrize(layer(20, 64), layer(20, 16), table=table)
+        parametrize(layer(20, 64), layer(20, 16), rules=rules)
 
 
 def effective(module):
@@ -309,49 +309,49 @@ def effective(module):
     return {name: p.detach() for name, p in found.items()}
 
 
-@pytest.mark.parametrize("table", ["ntp", "9"])
+@pytest.mark.parametrize("rules", ["ntp", "9"])
 @pytest.mark.parametrize("training", [True, False])
-def test_attention_sees_all_its_multipliers(table, training):
+def test_attention_sees_all_its_multipliers(rules, training):
     """Its out_proj is never called, only its weight is read."""
     torch.manual_seed(0)
 
     def build(width):
         return nn.MultiheadAttention(width, 4, add_bias_kv=True, batch_first=True)
 
-    model = parametrize(build(64), build(16), table=TABLES[table]).train(training)
+    model = parametrize(build(64), build(16), rules=RULES[rules]).train(training)
     for p in model.parameters():
         nn.init.normal_(p, std=0.3)
     plain, x = build(64).train(training), torch.randn(3, 5, 64)
     plain.load_state_dict(effective(model))
     with torch.set_grad_enabled(training):
         torch.testing.assert_close(model(x, x, x)[0], plain(x, x, x)[0])
-    assert multiplier(model.out_proj, "weight") == (0.5 if table == "ntp" else 1)
-    assert multiplier(model.out_proj, "bias") == (1 if table == "ntp" else 2)
+    assert multiplier(model.out_proj, "weight") == (0.5 if rules == "ntp" else 1)
+    assert multiplier(model.out_proj, "bias") == (1 if rules == "ntp" else 2)
 
 
-@pytest.mark.parametrize("table", ["3", "8", "9", "ntp"])
-def test_the_fast_path_of_transformer_layers_sees_them_too(table):
+@pytest.mark.parametrize("rules", ["3", "8", "9", "ntp"])
+def test_the_fast_path_of_transformer_layers_sees_them_too(rules):
     torch.manual_seed(0)
 
     def build(width):
         layer = nn.TransformerEncoderLayer(width, 4, 2 * width, dropout=0.0, batch_first=True)
         return nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
 
-    model, x = parametrize(build(64), build(16), table=TABLES[table]), torch.randn(3, 5, 64)
+    model, x = parametrize(build(64), build(16), rules=RULES[rules]), torch.randn(3, 5, 64)
     expected = model.train()(x)
     with torch.no_grad():
         torch.testing.assert_close(model.eval()(x), expected, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("table", ["3", "8", "9"])
+@pytest.mark.parametrize("rules", ["3", "8", "9"])
 @pytest.mark.parametrize(
     "layer", [nn.Conv2d, nn.ConvTranspose2d, nn.Conv1d, nn.Conv3d, nn.ConvTranspose1d]
 )
-def test_convolutional_readouts(layer, table):
+def test_convolutional_readouts(layer, rules):
     """Logits shrink as 1/sqrt(width) from independent inputs, and 1/width in what they learn."""
     torch.manual_seed(0)
     model, base = layer(256, 3, 3, bias=False), layer(16, 3, 3, bias=False)
-    parametrize(model, base, table=TABLES[table])
+    parametrize(model, base, rules=RULES[rules])
     shape = [6] * int(layer.__name__[-2])
     ratio = model(torch.randn(64, 256, *shape)).std() / base(torch.randn(64, 16, *shape)).std()
     assert ratio.item() == pytest.approx(16**-0.5, rel=0.15)
@@ -364,7 +364,7 @@ def test_convolutional_readouts(layer, table):
 
 
 def test_a_hooked_layer_called_by_keyword_says_what_to_do():
-    model = parametrize(nn.Linear(64, 3), nn.Linear(16, 3), table=TABLE_8)
+    model = parametrize(nn.Linear(64, 3), nn.Linear(16, 3), rules=TABLE_8)
     with pytest.raises(TypeError, match="Linear has a µP multiplier: pass its input by position"):
         model(input=torch.zeros(1, 64))
 

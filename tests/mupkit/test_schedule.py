@@ -117,8 +117,8 @@ def test_a_scheduler_that_keeps_the_ratios(name):
 def test_a_scheduler_that_loses_the_ratios_is_stopped_with_the_mend(name):
     _, optimizer = model_and_optimizer()
     scheduler = LOSE[name](optimizer)
-    mend = "eta_min at 0" if "Cosine" in name else r"mupkit\.per_group"
-    with pytest.raises(ValueError, match=rf"lost the ratio.*{mend}"):
+    fix = "eta_min at 0" if "Cosine" in name else r"mupkit\.per_group"
+    with pytest.raises(ValueError, match=rf"lost the ratio.*{fix}"):
         for _ in range(8):
             optimizer.step()
             step(scheduler)

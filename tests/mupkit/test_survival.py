@@ -80,7 +80,8 @@ def test_checkpoint_in_a_file(kind):
     model, other = make(kind), make(kind, seed=1)
     step(model)
     checkpoint = saved(model)
-    assert checkpoint._metadata[""]["mup"]["base_shapes"] == mupkit.get_base_shapes(model)
+    shapes, names = mupkit.get_base_shapes(model), [mupkit.get_rules(model).name]
+    assert checkpoint._metadata[""]["mup"] == {"base_shapes": shapes, "rules": names}
     other.load_state_dict(checkpoint)
     same(other, model)
 
@@ -95,13 +96,13 @@ def test_a_checkpoint_with_another_base_is_refused(kind):
         whole.load_state_dict(saved(nn.ModuleDict({"model": other})))
 
 
-def test_a_checkpoint_of_another_table_is_refused(kind):
+def test_a_checkpoint_by_other_rules_is_refused(kind):
     build, _ = KINDS[kind]
-    table = mupkit.TABLE_8 if kind == "table 3" else mupkit.TABLE_3
-    model = mupkit.parametrize(build(WIDE), build(BASE), table=table)
+    rules = mupkit.TABLE_8 if kind == "table 3" else mupkit.TABLE_3
+    model = mupkit.parametrize(build(WIDE), build(BASE), rules=rules)
     here = make(kind)
     if model.state_dict().keys() == here.state_dict().keys():
-        with pytest.raises(RuntimeError, match=r"its table differ\(s\)"):
+        with pytest.raises(RuntimeError, match=r"its scaling rules differ from"):
             here.load_state_dict(saved(model))
 
 

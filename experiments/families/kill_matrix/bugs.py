@@ -1,6 +1,6 @@
 """Parametrization bugs, planted in small models, to see which check notices them.
 
-Axes: B batch, L length, D d_model, H heads, K d_head, V vocabulary.
+Axes: B batch, C classes, L length, D d_model, H heads, K d_head, V vocabulary.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -17,7 +17,7 @@ from torch.optim import Adam, Optimizer
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
 
 import mupkit
-from mupkit import TABLE_3, TABLE_8, Table
+from mupkit import TABLE_3, TABLE_8, Rules
 
 BASE = 32
 VOCABULARY, LENGTH, HEADS, CLASSES = 11, 8, 2, 5
@@ -48,7 +48,8 @@ class MLP(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         for layer in (self.input, self.up, self.down):
             x = torch.relu(layer(x))
-        return self.readout(x)
+        logits_BC: Tensor = self.readout(x)
+        return logits_BC
 
 
 class CNN(nn.Module):
@@ -62,7 +63,8 @@ class CNN(nn.Module):
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         x_BCHW = torch.relu(self.hidden(torch.relu(self.input(x_BCHW))))
-        return self.head(x_BCHW).mean((2, 3))
+        logits_BC: Tensor = self.head(x_BCHW).mean((2, 3))
+        return logits_BC
 
 
 class Transformer(nn.Module):
@@ -92,11 +94,12 @@ class Transformer(nn.Module):
         weights_BHLL = (self.scale * q_BHLK @ k_BHLK.mT).softmax(-1)
         x_BLD = x_BLD + self.out((weights_BHLL @ v_BHLK).transpose(1, 2).flatten(2))
         x_BLD = x_BLD + self.down(torch.relu(self.up(self.norm_2(x_BLD))))
-        return self.readout(self.final(x_BLD))
+        logits_BLV: Tensor = self.readout(self.final(x_BLD))
+        return logits_BLV
 
 
 @dataclass(frozen=True)
-class Family:
+class Kind:
     """A kind of model, how it is built at a width, and its fixed batch."""
 
     plain: Callable[..., nn.Module]
@@ -131,10 +134,10 @@ def even_mlp(width: int) -> nn.Module:
     return MLP(width, width)
 
 
-EVEN = Family(even_mlp, (32, 64, 128, 256), lambda: _drawn(16, 8))
-UNEVEN = Family(uneven_mlp, (32, 64, 128, 256), lambda: _drawn(16, 8))
-CNNS = Family(CNN, (32, 64, 128, 256), lambda: _drawn(8, 2, 6, 6))
-TRANSFORMERS = Family(Transformer, (64, 128, 256, 512), _tokens)
+EVEN = Kind(even_mlp, (32, 64, 128, 256), lambda: _drawn(16, 8))
+UNEVEN = Kind(uneven_mlp, (32, 64, 128, 256), lambda: _drawn(16, 8))
+CNNS = Kind(CNN, (32, 64, 128, 256), lambda: _drawn(8, 2, 6, 6))
+TRANSFORMERS = Kind(Transformer, (64, 128, 256, 512), _tokens)
 
 
 @dataclass(frozen=True)
@@ -144,7 +147,7 @@ class Case:
     Args:
         name: of the bug, or "right: ..." for a model without one.
         what: what is wrong.
-        family: its kind.
+        kind: of the model.
         build: the model of a width, parametrized.
         make_optimizer: of the model and the learning rate.
         lr: large, for the coordinate check.
@@ -154,7 +157,7 @@ class Case:
 
     name: str
     what: str
-    family: Family
+    kind: Kind
     build: Callable[[int], nn.Module]
     make_optimizer: Callable[[nn.Module, float], Optimizer]
     lr: float
@@ -164,27 +167,27 @@ class Case:
     @property
     def right(self) -> bool:
         """Whether nothing is wrong."""
-        return self.name.startswith("right")
+        return self.what == NOTHING
 
 
-def changed(table: Table, role: Any, **rule: Any) -> Table:
-    """A table with some entries of one role changed; lr is given for one family alone."""
+def changed(rules: Rules, role: Any, **rule: Any) -> Rules:
+    """The rules with some entries of one role changed; `lr` names optimizer families."""
     if "lr" in rule:
-        rule["lr"] = {**table[role].lr, **rule["lr"]}
-    rules = {**table.rules, role: dataclasses.replace(table[role], **rule)}
-    return dataclasses.replace(table, rules=rules)
+        rule["lr"] = {**rules[role].lr, **rule["lr"]}
+    by_role = {**rules.by_role, role: dataclasses.replace(rules[role], **rule)}
+    return dataclasses.replace(rules, by_role=by_role)
 
 
 def parametrized(
-    family: Family, table: Table, layout: Any = None, **options: Any
+    kind: Kind, rules: Rules, layout: Any = None, **options: Any
 ) -> Callable[[int], nn.Module]:
-    """Builds the family's model by a table."""
+    """Builds the kind's model by scaling rules."""
 
     def build(width: int) -> nn.Module:
         with torch.device("meta"):
-            base, delta = family.plain(BASE, **options), family.plain(2 * BASE, **options)
-        model = family.plain(width, **options)
-        return mupkit.parametrize(model, base, delta, table=table, layout=layout or {})
+            base, delta = kind.plain(BASE, **options), kind.plain(2 * BASE, **options)
+        model = kind.plain(width, **options)
+        return mupkit.parametrize(model, base, delta, rules=rules, layout=layout or {})
 
     return build
 
@@ -236,7 +239,7 @@ def constant_bias_rate(model: nn.Module, lr: float) -> Optimizer:
 
 def embedding_as_hidden(model: nn.Module, lr: float) -> Optimizer:
     """Adam whose rate of the embedding falls with its width, as a hidden weight's."""
-    word = model.word.weight
+    word = cast(Transformer, model).word.weight
     rest = [p for p in model.parameters() if p is not word]
     optimizer = mupkit.MuAdam([{"params": rest}, {"params": [word]}], lr=lr)
     mult = BASE / word.shape[1]
@@ -253,7 +256,7 @@ def forgotten_delta(width: int) -> nn.Module:
 
 def rescaled_tie(width: int) -> nn.Module:
     """A tied weight multiplied by sqrt(width), as `mup`'s MuSharedReadout does."""
-    model = parametrized(TRANSFORMERS, TABLE_8, tied=True)(width)
+    model = cast(Transformer, parametrized(TRANSFORMERS, TABLE_8, tied=True)(width))
     with torch.no_grad():
         model.word.weight.mul_((width / BASE) ** 0.5)
     return model
@@ -261,12 +264,13 @@ def rescaled_tie(width: int) -> nn.Module:
 
 def flat_hidden_std(width: int) -> nn.Module:
     """Hidden weights drawn with one std at all widths, after the parametrization."""
-    model = parametrized(TRANSFORMERS, TABLE_3)(width)
+    model = cast(Transformer, parametrized(TRANSFORMERS, TABLE_3)(width))
     for layer in (model.query, model.key, model.value, model.out, model.up, model.down):
         nn.init.normal_(layer.weight, std=BASE**-0.5)
     return model
 
 
+NOTHING = "nothing"  # is wrong with a right model
 _ADAM, _SGD = (0.02, 1e-3), (0.5, 0.1)
 
 
@@ -274,20 +278,20 @@ def cases() -> Iterable[Case]:
     """The right models, then the bugs."""
     T, M, E, C = TRANSFORMERS, UNEVEN, EVEN, CNNS
 
-    def with_adam(name: str, what: str, family: Family, build: Any, make: Any = adam) -> Case:
-        return Case(name, what, family, build, make, *_ADAM)
+    def with_adam(name: str, what: str, kind: Kind, build: Any, make: Any = adam) -> Case:
+        return Case(name, what, kind, build, make, *_ADAM)
 
-    def with_sgd(name: str, what: str, family: Family, build: Any, make: Any = sgd) -> Case:
-        return Case(name, what, family, build, make, *_SGD)
+    def with_sgd(name: str, what: str, kind: Kind, build: Any, make: Any = sgd) -> Case:
+        return Case(name, what, kind, build, make, *_SGD)
 
-    yield with_adam("right: Transformer, Table 3, Adam", "nothing", T, parametrized(T, TABLE_3))
+    yield with_adam("right: Transformer, Table 3, Adam", NOTHING, T, parametrized(T, TABLE_3))
     yield with_adam(
-        "right: tied Transformer, Table 8, Adam", "nothing", T, parametrized(T, TABLE_8, tied=True)
+        "right: tied Transformer, Table 8, Adam", NOTHING, T, parametrized(T, TABLE_8, tied=True)
     )
-    yield with_adam("right: uneven MLP, Table 3, Adam", "nothing", M, parametrized(M, TABLE_3))
-    yield with_sgd("right: MLP, Table 8, SGD", "nothing", E, parametrized(E, TABLE_8))
-    yield with_adam("right: CNN, Table 8, Adam", "nothing", C, parametrized(C, TABLE_8))
-    yield with_sgd("right: CNN, Table 3, SGD", "nothing", C, parametrized(C, TABLE_3))
+    yield with_adam("right: uneven MLP, Table 3, Adam", NOTHING, M, parametrized(M, TABLE_3))
+    yield with_sgd("right: MLP, Table 8, SGD", NOTHING, E, parametrized(E, TABLE_8))
+    yield with_adam("right: CNN, Table 8, Adam", NOTHING, C, parametrized(C, TABLE_8))
+    yield with_sgd("right: CNN, Table 3, SGD", NOTHING, C, parametrized(C, TABLE_3))
 
     yield with_adam("SP", "no µP at all", T, _standard, plain_adam)
     yield with_adam(

@@ -55,17 +55,17 @@ def _checks(case: Case, settings: Mapping[str, Any]) -> dict[str, tuple[bool, st
         warnings.simplefilter("ignore")
         report = coord_check(
             case.build,
-            case.family.widths,
+            case.kind.widths,
             make_optimizer=lambda model: case.make_optimizer(model, case.lr),
-            loss=case.family.loss,
+            loss=case.kind.loss,
             steps=settings["steps"],
             seeds=seeds,
         )
         wider = wider_is_better(
             case.build,
-            case.family.widths,
+            case.kind.widths,
             make_optimizer=lambda model: case.make_optimizer(model, case.lr / 2),
-            loss=case.family.loss,
+            loss=case.kind.loss,
             steps=settings["wider_steps"],
             seeds=seeds,
         )
@@ -116,8 +116,8 @@ def _mup(case: Case, steps: int, seeds: range) -> tuple[bool, str]:
             model = case.build(width)
             optimizer = case.make_optimizer(model, case.mup_lr)
             for _ in range(steps):
-                train_step(model, optimizer, case.family.loss)
-            for name, x in capture(model, case.family.loss, seed).items():
+                train_step(model, optimizer, case.kind.loss)
+            for name, x in capture(model, case.kind.loss, seed).items():
                 total[name] = total.get(name, 0.0) + float(x.abs().mean())
                 shapes.setdefault(name, set()).add(tuple(x.shape))
         sizes[width] = total

@@ -1,4 +1,4 @@
-"""The rule tables and the hyperparameters they scale, as tidy tables. Imports torch (mupkit)."""
+"""The scaling rules and the hyperparameters they scale, as tidy tables. Imports torch (mupkit)."""
 
 from __future__ import annotations
 
@@ -12,26 +12,27 @@ from experiments.declare.product import Product
 from experiments.declare.scales import Scale
 from experiments.declare.sweep import Sweep
 from experiments.families.theory.hyperparameters import HYPERPARAMETERS, Hyperparameter
-from mupkit.rules import FAMILIES, SP, TABLE_8, TABLES, Exponents, Rule
+from mupkit.infshape import Role
+from mupkit.rules import FAMILIES, RULES, SP, TABLE_8, Exponents, Rule
 
-ROLES = ("input", "output", "hidden", "scalar")
+ROLES: tuple[Role, ...] = ("input", "output", "hidden", "scalar")
 
 
 def rule_entries(settings: Mapping[str, Any], data: str) -> pd.DataFrame:
-    """Exponents of one table: one row per role and quantity, those of SP beside them.
+    """Exponents of one set of rules: one row per role and quantity, those of SP beside them.
 
     Args:
-        settings: `table`, a name of `mupkit.rules.TABLES`.
+        settings: `table`, a name of `mupkit.rules.RULES`.
         data: not used.
     """
-    table = TABLES[settings["table"]]
+    rules = RULES[settings["table"]]
     rows = []
     for role in ROLES:
-        ours, sp = quantities(table[role]), quantities(SP[role])
+        ours, sp = quantities(rules[role]), quantities(SP[role])
         for quantity, (fan_in, fan_out) in ours.items():
             rows.append(
                 {
-                    "table": table.name,
+                    "table": rules.name,
                     "quantity": quantity,
                     "role": role,
                     "fan_in": fan_in,
@@ -77,7 +78,7 @@ def hyperparameters(settings: Mapping[str, Any], data: str) -> pd.DataFrame:
 
 
 def _exponents(one: Hyperparameter) -> dict[str, float]:
-    found = {}
+    found: dict[str, float] = {}
     for role in ROLES:
         rule = TABLE_8[role]
         of = {"lr": rule.lr["adam"], **{q: getattr(rule, q) for q in ("multiplier", "eps")}}

@@ -35,8 +35,8 @@ def changed(**changes) -> MlpOptions:
     return MlpOptions(**{**vars(OPTIONS), **changes})
 
 
-def build(width: int, options: MlpOptions = OPTIONS, t: float = 1.0, table=TABLE_8) -> Mlp:
-    return build_mlp(MlpShape(width), options, MlpShape(BASE), t, table)
+def build(width: int, options: MlpOptions = OPTIONS, t: float = 1.0, rules=TABLE_8) -> Mlp:
+    return build_mlp(MlpShape(width), options, MlpShape(BASE), t, rules)
 
 
 def sp(width: int, options: MlpOptions = OPTIONS) -> Mlp:
@@ -101,7 +101,7 @@ def test_one_is_table_8_bit_for_bit() -> None:
     def built() -> Mlp:
         with torch.device("meta"):
             model = build(3 * BASE)
-        assert mupkit.get_table(model) is TABLE_8
+        assert mupkit.get_rules(model) is TABLE_8
         model = build(3 * BASE)
         torch.manual_seed(0)
         model.init_weights()
@@ -124,11 +124,11 @@ def test_zero_is_sp_bit_for_bit_and_what_it_tends_to(double) -> None:
 
 
 @pytest.mark.parametrize("t", [0.25, 0.5, 1.0])
-@pytest.mark.parametrize("table", [TABLE_3, TABLE_9], ids=lambda table: table.name)
-def test_every_formulation_trains_the_same_function_at_every_t(double, table, t) -> None:
+@pytest.mark.parametrize("rules", [TABLE_3, TABLE_9], ids=lambda rules: rules.name)
+def test_every_formulation_trains_the_same_function_at_every_t(double, rules, t) -> None:
     options = changed(output_mult=2.0, input_mult=0.5)
     eight, other = (
-        seeded(lambda table=x: build(4 * BASE, options, t, table)) for x in (TABLE_8, table)
+        seeded(lambda rules=x: build(4 * BASE, options, t, rules)) for x in (TABLE_8, rules)
     )
     assert not same_weights(eight, other)
     assert train(eight, SIZE, steps=20) == pytest.approx(train(other, SIZE, steps=20), rel=1e-10)
@@ -137,7 +137,7 @@ def test_every_formulation_trains_the_same_function_at_every_t(double, table, t)
 @pytest.mark.parametrize("t", [0.0, 0.25, 1.0])
 def test_rates_of_table_3_and_initialization_go_with_the_power_of_width_that_t_says(t) -> None:
     ratio = 16
-    model = seeded(lambda: build(ratio * BASE, t=t, table=TABLE_3))
+    model = seeded(lambda: build(ratio * BASE, t=t, rules=TABLE_3))
     lr = by_name(model, mupkit.MuSGD(model, lr=1.0), "lr")
     assert lr == pytest.approx(
         {

@@ -200,7 +200,7 @@ def forgotten(width: int) -> ResNet:
         delta = ResNet(ResNetShape((prep + 1, layer1 + 1, layer2, layer3 + 1)), OPTIONS)
     with pytest.raises(ValueError, match=r"layer2\.conv\.conv .* finite dimension"):
         mupkit.set_base_shapes(model, base, delta=delta, rescale_params=False)
-    mupkit.parametrize(model, base, delta, table=mupkit.TABLE_8, rescale_params=False)
+    mupkit.parametrize(model, base, delta, rules=mupkit.TABLE_8, rescale_params=False)
     model.init_weights()
     return model
 

@@ -229,7 +229,7 @@ def forgotten(width: int) -> WideResNet:
         delta = WideResNet(WideResNetShape(other.stem, inner, other.outer), OPTIONS)
     with pytest.raises(ValueError, match=r"blocks\.2\.down\.conv .* finite dimension"):
         mupkit.set_base_shapes(model, base, delta=delta, rescale_params=False)
-    mupkit.parametrize(model, base, delta, table=mupkit.TABLE_8, rescale_params=False)
+    mupkit.parametrize(model, base, delta, rules=mupkit.TABLE_8, rescale_params=False)
     model.init_weights()
     return model
 

@@ -122,5 +122,5 @@ def test_pictures_are_drawn_by_whoever_is_named(monkeypatch, tmp_path):
 @pytest.mark.parametrize("name", ["nowhere.at_all:draw", "math:draw"])
 def test_without_a_painter_it_says_so(monkeypatch, name):
     monkeypatch.setattr(compat, "PLOT", name)
-    with pytest.raises(ModuleNotFoundError, match="which is not here"):
+    with pytest.raises(ModuleNotFoundError, match="which cannot be imported"):
         plot_coord_data(DATA)

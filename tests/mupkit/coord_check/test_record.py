@@ -165,5 +165,5 @@ def test_models_that_differ_in_more_than_width():
     def build(width):
         return nn.Sequential(*[nn.Linear(8, 8) for _ in range(width)])
 
-    with pytest.raises(ValueError, match="2 was not met at width 2"):
+    with pytest.raises(ValueError, match="2 is missing at width 2"):
         measure(build, [2, 3], cases.plain_adam)

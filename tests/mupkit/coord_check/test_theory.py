@@ -69,12 +69,12 @@ def test_base_shapes_that_are_wrong_play_no_part():
     assert expected(cases.forgotten_delta)["hidden.weight"] == -1
 
 
-@pytest.mark.parametrize("table", [TABLE_3, TABLE_8, TABLE_9], ids=lambda table: table.name)
+@pytest.mark.parametrize("rules", [TABLE_3, TABLE_8, TABLE_9], ids=lambda rules: rules.name)
 @pytest.mark.parametrize("family", ["adam", "sgd"])
-def test_every_formulation_passes(table, family):
+def test_every_formulation_passes(rules, family):
     def build(width):
         model, base, delta = (MLP(PLAIN, w, w) for w in (width, 32, 33))
-        return mupkit.parametrize(model, base, delta, table=table)
+        return mupkit.parametrize(model, base, delta, rules=rules)
 
     make_optimizer = {"adam": cases.mu_adam, "sgd": cases.mu_sgd}[family]
     check = partial(coord_check, widths=cases.WIDTHS, loss=cases.mlp_loss)

@@ -35,7 +35,7 @@ def test_there_are_fourteen_bugs_and_right_models():
     cases = list(bugs.cases())
     assert len({case.name for case in cases}) == len(cases)
     assert sum(not case.right for case in cases) >= 14
-    assert {case.family for case in cases if case.right} == {
+    assert {case.kind for case in cases if case.right} == {
         bugs.TRANSFORMERS,
         bugs.EVEN,
         bugs.UNEVEN,

@@ -13,7 +13,7 @@ from experiments.declare.sweep import Override
 from experiments.families.theory import entries, tables
 from experiments.families.theory.hyperparameters import HYPERPARAMETERS
 from experiments.families.theory.spec import EXHIBIT
-from mupkit import rules
+from mupkit.rules import TABLE_8
 
 # Source: Tensor Programs V. Columns: input weights & all biases, output weights, hidden weights;
 # SP in parentheses where it differs.
@@ -71,10 +71,10 @@ def test_the_rules_are_the_papers(number) -> None:
 
 
 def test_a_wrong_exponent_is_found(monkeypatch) -> None:
-    right = rules.TABLE_8
+    right = TABLE_8
     planted = dataclasses.replace(right["hidden"], lr={**right["hidden"].lr, "adam": (-0.5, 0.0)})
-    wrong = dataclasses.replace(right, rules={**right.rules, "hidden": planted})
-    monkeypatch.setattr(entries, "TABLES", {"8": wrong})
+    wrong = dataclasses.replace(right, by_role={**right.by_role, "hidden": planted})
+    monkeypatch.setattr(entries, "RULES", {"8": wrong})
     assert disagreements("8") == ["lr_adam hidden: 1/fan_in"]
 
 
