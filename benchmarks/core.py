@@ -34,7 +34,7 @@ SIZES = {"1,012 small": (84, 32, 8), "76 large": (6, 512, 64)}  # layers, width,
 
 
 class GPT(nn.Module):
-    """A plain GPT of torch's layers, 12 parameters a layer; it is never run."""
+    """A plain GPT of torch's layers, 12 parameters per layer; it is never run."""
 
     def __init__(self, layers: int, width: int, vocab: int = 1000, length: int = 64):
         super().__init__()
@@ -56,7 +56,7 @@ class Block(nn.Module):
 
 
 def timed(call: Callable[[], object], calls: int = 1) -> float:
-    """Seconds a call."""
+    """Seconds per call."""
     start = time.perf_counter()
     for _ in range(calls):
         call()

@@ -4,13 +4,13 @@
     python benchmarks/engine.py --widths 32 256 --rounds 1 --without "ours, compiled"
 
 All train the same Transformer (2 layers, 4 heads, 2,000 words, batch 16, length 64, Adam, float32)
-on the same batches of WikiText-2. What is compared is the time of a step on the whole machine: with
-one thread a process and one process a core, the time of a step over the number of cores; with all
-threads in one process, the time of a step. Each variant runs in processes of its own, in turn with
-the others. Median over rounds, with minimum and maximum. The limit is the best matrix product of
-the model's shapes, on all cores at once, in float32 or in bfloat16; model FLOPs are those of
+on the same batches of WikiText-2. The table compares the time of a step on the whole machine: with
+one thread per process and one process per core, the time of a step over the number of cores; with
+all threads in one process, the time of a step. Each variant runs in processes of its own, in turn
+with the others. Median over rounds, with minimum and maximum. The limit is the best matrix product
+of the model's shapes, on all cores at once, in float32 or in bfloat16; model FLOPs are those of
 `config.flops`. "The limit over stock" is the time that the model FLOPs take at that limit over the
-better stock variant's step: what no program can undercut on this machine. The last columns: how
+better stock variant's step; no program can undercut it on this machine. The last columns are how
 much more all cores do than one alone, and the peak memory of one of our processes.
 """
 
@@ -203,7 +203,7 @@ def limit(products: list[tuple[int, int, int]], dtype) -> float:
 
 
 def measure(variant: str, width: int) -> dict[str, float]:
-    """Seconds of a step on the whole machine (of a GFLOP a core for a limit), and memory."""
+    """Seconds of a step on the whole machine (of a GFLOP per core for a limit), and memory."""
     kind, threads = VARIANTS[variant]
     count = 1 if variant.endswith("alone") else CORES // threads
     command = [sys.executable, __file__, "--worker", kind, str(width), str(threads)]

@@ -4,11 +4,11 @@
     python benchmarks/kills.py --kills 5 --workflow-kills 0
 
 In a copy of the checkout the runs of Fig. 1 at the scale smoke are trained on a small random text,
-again and again: most kills hit one process that trains a group (forked from a process that has
-torch imported, so that the moments lie in the training and not in the imports), a third of them
-the moment at which a file is being written; the others hit a whole workflow. After every kill each
-stored run has to be whole; at the end of each round the tables have to be those of an undisturbed
-round, byte for byte, and no temporary file may be left.
+again and again. Most kills hit one process that trains a group (forked from a process that has
+torch imported, so that the moments lie in the training and not in the imports), a third of these
+while a file is being written; the other kills hit a whole workflow. After every kill each stored
+run has to be whole. At the end of each round the tables have to be those of an undisturbed round,
+byte for byte, and no temporary file may be left.
 """
 
 from __future__ import annotations

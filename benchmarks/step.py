@@ -4,9 +4,9 @@
     python benchmarks/step.py --profile 256       # where the time of a step goes
 
 Every variant trains the same model on the same random tokens in a process of its own, in turn with
-the others, one thread each. Shown are seconds a step of ours and, for each variant, the ratio of
-its time to ours: above 1, our choice is faster. Median over rounds, with minimum and maximum. A
-stack is several models trained as one by torch.func; its time is that of one member.
+the others, one thread each. The table shows seconds per step of ours and, for each variant, the
+ratio of its time to ours: above 1, our choice is faster. Median over rounds, with minimum and
+maximum. A stack is several models trained as one by torch.func; its time is that of one member.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@
 
 Stock is what a good user writes: `nn.Sequential` or modules in the default memory layout, the
 images normalized once and held in memory as float32, `torch.optim.SGD`, default matmul settings;
-with one thread a process on every core, and with all threads in one process. The ResNet's stock
+with one thread per process on every core, and with all threads in one process. The ResNet's stock
 images are cropped and flipped as one batch, with one draw for all, which is cheaper than ours. All
 draw the same batches of the same size. Time of a step on the whole machine, ours over theirs;
 median over rounds, with minimum and maximum. The limit over stock is as in `engine.py`: the model's

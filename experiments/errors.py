@@ -1,4 +1,4 @@
-"""The one exception that means: the user can mend this."""
+"""The one exception for what the user can fix."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from collections.abc import Iterable
 
 
 class UserError(Exception):
-    """Wrong input or environment: one line that names the file or key, and the mend.
+    """Wrong input or environment: one line that names the file or key, and the fix.
 
     The command line prints it without a traceback and exits with status 2.
     """
 
 
 def unknown(what: str, got: str, allowed: Iterable[str]) -> UserError:
-    """The error for a value that is not in a list, with the nearest that is."""
+    """The error for a value that is not allowed; it names the nearest one that is."""
     allowed = sorted(allowed)
     near = difflib.get_close_matches(got, allowed, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""

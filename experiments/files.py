@@ -30,8 +30,8 @@ def write_atomically(path: Path, content: bytes) -> None:
 def atomic_path(path: Path) -> Iterator[Path]:
     """A temporary path beside `path` that becomes `path` when the block ends well.
 
-    The temporary file is locked while its process lives. What a killed process left of the same
-    `path` is removed first, so that doing the work again leaves nothing behind.
+    The temporary file is locked while its process lives. Files that killed processes left for the
+    same `path` are removed first, so work that is repeated leaves nothing behind.
 
     Raises:
         UserError: if the disk is full or the folder cannot be written; nothing is left behind.
@@ -66,27 +66,27 @@ def _locked_temporary(path: Path) -> tuple[int, str]:
         )
         with suppress(OSError):  # a file system without locks
             fcntl.flock(handle, fcntl.LOCK_EX)
-        # Between the two lines another process may have taken it for one that is left behind.
+        # Before it was locked, another process may have removed it as one that is left behind.
         if os.path.exists(name):
             return handle, name
         os.close(handle)
 
 
 def cannot_write(path: Path, error: OSError) -> UserError:
-    """The error for a full disk, a read-only folder and the like: the folder and the mend."""
+    """The error for a full disk, a read-only folder and the like, with the fix."""
     reason = os.strerror(error.errno) if error.errno else str(error)
     return UserError(
-        f"cannot write {path}: {reason}; free space or mend the rights of {path.parent}, then run "
-        "it again: what is finished is kept"
+        f"cannot write {path}: {reason}; free space or fix the permissions of {path.parent}, then "
+        "run it again; finished work is kept"
     )
 
 
 def temporaries(folder: Path, name: str | None = None) -> list[Path]:
-    """Temporary files of `atomic_path` in a folder, those that are being written included.
+    """Temporary files of `atomic_path` in a folder, including those that are being written.
 
     Args:
-        folder: which; its subfolders are not looked at.
-        name: of the file that they would have become; any without it.
+        folder: where to look; subfolders are left out.
+        name: of the file that they would have become; None for any.
     """
     if not folder.is_dir():
         return []
@@ -119,10 +119,10 @@ def held(path: Path) -> bool:
 
 
 def remove_unheld(path: Path) -> bool:
-    """Remove a lock or temporary file unless a process holds it; whether it is gone.
+    """Remove a lock or temporary file unless a process holds it; return whether it is gone.
 
-    The lock is held while the file goes, so that nobody can take it in between: a process that
-    waits for it sees that the file has no name any more.
+    The lock is held during the removal, so that no process can take it in between; one that waits
+    for it then sees that the file no longer has a name.
     """
     try:
         handle = os.open(path, os.O_RDONLY)
@@ -141,12 +141,21 @@ def remove_unheld(path: Path) -> bool:
 
 
 def wait_for_lock(lock: FileLock, reason: str) -> None:
-    """Take a lock, which ends with this process at the latest; say so if that means waiting."""
+    """Take a lock, after waiting for it if need be; see `take_lock`."""
     take_lock(lock, reason, wait=True)
 
 
 def take_lock(lock: FileLock, reason: str, wait: bool) -> bool:
-    """Take a lock if it is free or may be waited for, which is then said; whether it is taken."""
+    """Take a lock, which ends with this process at the latest; return whether it was taken.
+
+    Args:
+        lock: on any file; its folder is made.
+        reason: why another process may hold it, said on stderr if this one waits.
+        wait: for a lock that another process holds.
+
+    Raises:
+        UserError: if the lock's file cannot be written.
+    """
     path = Path(lock.lock_file)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""What a person sees on stderr: one line, in one write."""
+"""Messages for people on stderr, one line each."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ def apply(images: Tensor, changes: CropFlip, mean: Sequence[float], std: Sequenc
     rows_BS = _reflected(corner[:, :1] + offsets - pad, size)
     mirrored_BS = torch.where(flip[:, None], offsets.flip(0), offsets)
     columns_BS = _reflected(corner[:, 1:] + mirrored_BS - pad, size)
-    # Bytes are moved, a quarter of what numbers would be, and nothing is padded.
+    # Moving bytes costs a quarter of moving float32, and no padded copy is made.
     pixels_BP = (rows_BS[:, :, None] * size + columns_BS[:, None]).flatten(1)
     bytes_BCP = images.flatten(2)
     index_BCP = pixels_BP[:, None].expand(-1, images.shape[1], -1)
@@ -72,12 +72,12 @@ def apply(images: Tensor, changes: CropFlip, mean: Sequence[float], std: Sequenc
 
 
 def normalize(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """Images (B, C, H, W) of bytes with mean 0 and std 1 a channel, channels last in memory."""
+    """Images (B, C, H, W) of bytes with mean 0 and std 1 per channel, channels last in memory."""
     shift, scale = (torch.tensor(v, device=images.device)[:, None, None] for v in (mean, std))
     x_BCHW = images.to(torch.float32, memory_format=torch.channels_last)
     return x_BCHW.div_(255).sub_(shift).div_(scale)
 
 
 def _reflected(places: Tensor, size: int) -> Tensor:
-    """Places outside 0 to `size` - 1 as those inside that a mirror on the edge pixel shows."""
+    """Places with those outside 0 to `size` - 1 mirrored at the edge pixel."""
     return size - 1 - (size - 1 - places.abs()).abs()

@@ -1,4 +1,4 @@
-"""Prepared data in a folder of the cache, written aside and renamed: no half is ever read."""
+"""Prepared data in a folder of the cache, which is filled under another name and then renamed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ T = TypeVar("T")
 def cached(folder: Path, read: Callable[[Path], T | None], fill: Callable[[Path], None]) -> T:
     """What a cache folder holds, prepared first if it is missing or damaged.
 
-    Two processes never prepare the same folder, and a killed one leaves no half of it.
+    Two processes never prepare the same folder, and a killed one leaves no partial folder.
 
     Args:
         folder: of the data.

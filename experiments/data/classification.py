@@ -13,24 +13,30 @@ EVALUATED = 500  # images at once
 
 
 def subset(labels: Tensor, count: int | None) -> int:
-    """How many images to train on: the first `count`, or all that have one of the labels (N,).
+    """How many images to train on: `count`, or all N images.
+
+    Args:
+        labels: (N,) of all images.
+        count: of the first images; None for all.
 
     Raises:
         UserError: if there are fewer.
     """
     if count is not None and count > len(labels):
-        raise UserError(f"images: {count} are asked for, there are {len(labels)}")
+        raise UserError(f"images: {count} are more than there are; give {len(labels)} or less")
     return len(labels) if count is None else count
 
 
 def index_batches(count: int, batch_size: int, seed: int) -> Iterator[Tensor]:
-    """Indices (B,) of images, without end; each epoch in a new order, without its last few.
+    """Endless batches of indices (B,) of images; each epoch has a new order and no partial batch.
 
     Raises:
         UserError: if there are fewer images than a batch.
     """
     if count < batch_size:
-        raise UserError(f"batch_size: {batch_size} is more than the {count} images")
+        raise UserError(
+            f"batch_size: {batch_size} is more than there are images; give {count} or less"
+        )
     generator = torch.Generator().manual_seed(seed)
     while True:
         order = torch.randperm(count, generator=generator)

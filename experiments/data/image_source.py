@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from experiments.data.places import cache_dir, data_mend, data_root, hub_reachable
+from experiments.data.places import cache_dir, data_fix, data_root, hub_reachable
 from experiments.errors import UserError, unknown
 
 # Names of the data sources, with what a figure calls them.
@@ -30,7 +30,7 @@ PUBLISHED = {
     "cifar10": {"train": 50_000, "valid": 10_000},
     "tiny_imagenet": {"train": 20_000, "valid": 5_000},
 }
-# Where MUPKIT_DATA has them, and the columns of image and label.
+# Folder in MUPKIT_DATA, names of the files by split, and the column of images.
 LAYOUT = {
     "cifar10": ("cifar10/plain_text", {"train": "train", "valid": "test"}, "img"),
     "tiny_imagenet": ("tiny_imagenet_100/data", {"train": "train", "valid": "valid"}, "image"),
@@ -89,7 +89,7 @@ def files(data_source: str) -> dict[str, list[Path]] | None:
     found = _found(root, data_source)
     if not all(found.values()):
         names = ", ".join(f"{name}-*.parquet" for name in splits.values())
-        raise UserError(f"MUPKIT_DATA: {root / folder} does not hold {names}; {data_mend(folder)}")
+        raise UserError(f"MUPKIT_DATA: {root / folder} does not hold {names}; {data_fix(folder)}")
     return found
 
 

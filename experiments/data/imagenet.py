@@ -34,10 +34,10 @@ BILINEAR, MIRROR = Image.Resampling.BILINEAR, Image.Transpose.FLIP_LEFT_RIGHT
 
 @dataclass(frozen=True)
 class Crops:
-    """What is cut from each image of a batch; independent of its size, so drawn without it.
+    """The crop of each image in a batch; it does not depend on the image's size.
 
     Attributes:
-        area, ratio: (B, T) share of the image's area, width over height; the first that fits.
+        area, ratio: (B, T) share of the image's area, width over height; the first try that fits.
         place: (B, 2) in 0 to 1, where between the top left and the bottom right.
         flip: (B,) whether it is mirrored.
     """
@@ -164,7 +164,7 @@ def _line(error: Exception) -> str:
 
 
 def _cut(image: Image.Image, crops: Crops, i: int) -> Image.Image:
-    """The crop of the first try that fits, at `SIDE`; the middle of an image that none fits."""
+    """The crop of the first try that fits, or the middle if none does, resized to `SIDE`."""
     width, height = image.size
     for area, ratio in zip(crops.area[i].tolist(), crops.ratio[i].tolist(), strict=True):
         w = round((area * width * height * ratio) ** 0.5)
@@ -182,7 +182,7 @@ def _cut(image: Image.Image, crops: Crops, i: int) -> Image.Image:
 
 
 def _centre(image: Image.Image) -> Image.Image:
-    """The middle of an image whose shorter side is made `SHORT`."""
+    """The middle of an image, after its shorter side is resized to `SHORT`."""
     width, height = image.size
     short = min(width, height)
     width, height = (SHORT * side // short for side in (width, height))

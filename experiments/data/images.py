@@ -34,7 +34,7 @@ class Images:
     Attributes:
         train, valid: (N, C, H, W) bytes, memory-mapped.
         train_labels, valid_labels: (N,).
-        classes: how many.
+        classes: number of them.
         mean, std: of each channel of the training images, of pixels in 0 to 1.
         fingerprint: 16 digits of the content.
     """
@@ -170,7 +170,9 @@ def _decoded(data_source: str, rows: Mapping[str, Iterator[tuple[str, bytes, int
                     f"{name}: cannot be decoded ({error}); copy the file again"
                 ) from error
             if image.shape != (size, size, 3):
-                raise UserError(f"{name}: {image.shape[:2]} pixels, not {size} x {size}")
+                raise UserError(
+                    f"{name}: {image.shape[:2]} pixels, not {size} x {size}; copy the file again"
+                )
             if number is None:
                 raise UserError(f"{name}: no label; copy the file again")
             pixels.append(image.transpose(2, 0, 1))
@@ -181,7 +183,10 @@ def _decoded(data_source: str, rows: Mapping[str, Iterator[tuple[str, bytes, int
     known = np.unique(arrays["train_labels"])
     strange = np.setdiff1d(arrays["valid_labels"], known)
     if len(strange):
-        raise UserError(f"data={data_source}: label {strange[0]} is in valid and not in train")
+        raise UserError(
+            f"data={data_source}: label {strange[0]} is in valid and not in train; "
+            "copy its files again"
+        )
     for split in SPLITS:
         arrays[f"{split}_labels"] = np.searchsorted(known, arrays[f"{split}_labels"])
     return arrays
@@ -213,7 +218,7 @@ def _write(folder: Path, arrays: Arrays) -> None:
 
 
 def _read(folder: Path) -> Images | None:
-    """The images in a cache folder; None if a file is missing or has lost its end."""
+    """The images in a cache folder; None if a file is missing or truncated."""
     try:
         meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
         if any((folder / name).stat().st_size != size for name, size in meta["bytes"].items()):

@@ -17,7 +17,7 @@ HUB = ("huggingface.co", 443)
 
 
 def cache_dir() -> Path:
-    """Where prepared tokens are kept: `MUPKIT_CACHE`, or `.cache/mupkit` in the project."""
+    """Where prepared data are kept: `MUPKIT_CACHE`, or `.cache/mupkit` in the project."""
     given = os.environ.get("MUPKIT_CACHE")
     return Path(given).expanduser() if given else Path(__file__).parents[2] / ".cache" / "mupkit"
 
@@ -33,15 +33,15 @@ def data_root(holds: str) -> Path | None:
         return None
     root = Path(given).expanduser()
     if not root.exists():
-        raise UserError(f"MUPKIT_DATA: {root} does not exist; {data_mend(holds)}")
+        raise UserError(f"MUPKIT_DATA: {root} does not exist; {data_fix(holds)}")
     return root
 
 
-def data_mend(holds: str) -> str:
-    """What to do about `MUPKIT_DATA` without some data, for the end of an error."""
+def data_fix(holds: str) -> str:
+    """The fix where `MUPKIT_DATA` lacks some data, for the end of an error."""
     return (
-        f"set MUPKIT_DATA to the folder that holds {holds}, or unset it, or run with what is built "
-        "in: data=wikipedia_sample for text, data=digits for CIFAR-10"
+        f"set MUPKIT_DATA to the folder that holds {holds}, or unset it, or run with built-in "
+        "data: data=wikipedia_sample for text, data=digits for CIFAR-10"
     )
 
 

@@ -55,8 +55,8 @@ class Corpus:
 def load_corpus(data_source: str, vocab_size: int) -> Corpus:
     """The tokens of a data source with a vocabulary of `vocab_size` words.
 
-    The vocabulary keeps the most frequent words of train (of equals the one that occurs first)
-    and `<unk>`, which stands for all others. One `<eos>` ends every line, blank ones too.
+    The vocabulary keeps the most frequent words of train (the first to occur among equals) and
+    `<unk>`, which stands for all others. One `<eos>` ends every line, including blank ones.
 
     Raises:
         UserError: unknown data source, impossible vocabulary, missing or damaged data.
@@ -98,7 +98,7 @@ def _origin(data_source: str) -> tuple[Path, str, Callable[[], Words]]:
 
 
 def _key(paths: Iterable[Path], *more: str) -> str:
-    """16 hexadecimal digits of the files' bytes and of what else decides the words."""
+    """16 hexadecimal digits of the files' bytes and of all else that decides the words."""
     try:
         parts = [RULES, *more, *map(sha256, paths)]
     except OSError as error:

@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from experiments.data.places import cache_dir, data_mend, data_root, hub_reachable
+from experiments.data.places import cache_dir, data_fix, data_root, hub_reachable
 from experiments.errors import UserError, unknown
 
 TEXT_SOURCES = {
@@ -19,7 +19,7 @@ TEXT_SOURCES = {
 }
 """Names of the data sources, with what a figure calls them."""
 SPLITS = ("train", "validation", "test")
-# Tokens of WikiText-2, word level, with one <eos> a line.
+# Tokens of WikiText-2, word level, with one <eos> per line.
 PUBLISHED = {"train": 2_088_628, "validation": 217_646, "test": 245_569}
 
 
@@ -55,7 +55,7 @@ def wikitext2_files() -> dict[str, Path] | None:
     files = {split: folder / f"{split}-00000-of-00001.parquet" for split in SPLITS}
     for path in files.values():
         if not path.exists():
-            raise UserError(f"MUPKIT_DATA: {path} does not exist; {data_mend(holds)}")
+            raise UserError(f"MUPKIT_DATA: {path} does not exist; {data_fix(holds)}")
     return files
 
 
@@ -75,7 +75,7 @@ def prepared_wikitext2() -> Path | None:
 
 
 def lines_of_parquet(files: Mapping[str, Path]) -> dict[str, list[str]]:
-    """The lines by split of Parquet files with a column `text`, one line a row."""
+    """The lines by split of Parquet files with a column `text`, one line per row."""
     import pyarrow
     import pyarrow.parquet as pq
 

@@ -80,7 +80,7 @@ def _article(title: str, wikitext: str) -> list[str]:
 
 
 def _remove_clutter(code: Any) -> None:
-    """Leave running text only in a tree of markup."""
+    """Remove all but running text from a tree of markup."""
     from mwparserfromhell.nodes import Comment, Tag, Template, Wikilink
 
     kept = []

@@ -56,7 +56,7 @@ class TransformerOptions:
 
     @property
     def depth_factor(self) -> float:
-        """Of residual branches, and of Adam's rates inside them, under depth-µP; 1 without it.
+        """The factor of residual branches and of Adam's rates in them: depth-µP's, or 1 without it.
 
         sqrt(base_n_layer / n_layer), with the initialization of the branches as it is.
 
@@ -171,7 +171,7 @@ class Transformer(Model):
         return logits_BLV
 
     def adam_factor(self, name: str) -> float:
-        """What Adam's rate of a parameter is multiplied by, beside its factor of width."""
+        """The factor of a parameter's rate in Adam, beside its factor of width."""
         return self.options.depth_factor if name.startswith("blocks.") else 1.0
 
     @torch.no_grad()

@@ -94,7 +94,7 @@ class ConvNorm(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """1x1, 3x3 and 1x1 convolution beside a shortcut, which is a 1x1 convolution if it has to."""
+    """1x1, 3x3 and 1x1 convolution beside a shortcut, the identity or a 1x1 convolution."""
 
     def __init__(self, fan_in: int, inner: int, outer: int, stride: int, project: bool):
         super().__init__()

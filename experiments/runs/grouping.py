@@ -12,15 +12,14 @@ from experiments.declare.config import RunConfig
 from experiments.declare.scales import Scale
 from experiments.declare.schedules import OPEN_ENDED
 
-# Seconds that a group should take on one core, and the speed that this assumes beside a family's
-# overhead: what an AVX-512 core reached. Elsewhere groups are longer or shorter, and still alike.
-GROUP_SECONDS = 240.0
-SPLIT, SHORTEST = 4, 30.0  # groups that runs are parted in even if they are few, of so many seconds
+# An AVX-512 core reached this speed; on another one groups are longer or shorter, and still alike.
 SECONDS_PER_FLOP = 1 / 1.8e11
+GROUP_SECONDS = 240.0  # that a group should take on one core
+SPLIT, SHORTEST = 4, 30.0  # few runs still make up to so many groups, each of so many seconds
 
 
 def cost(run: RunConfig) -> float:
-    """Rough seconds on one core: what groups are balanced and time left is estimated by."""
+    """Rough seconds on one core, which balance groups and estimate the time left."""
     return run.overhead * run.steps + SECONDS_PER_FLOP * run.flops()
 
 
@@ -44,8 +43,7 @@ def groups(scale: Scale, data: dict[str, str]) -> tuple[dict[str, Group], dict[s
 
     Args:
         scale: one of the three.
-        data: data source by exhibit. Products of one that is not in it have no
-            groups: their data cannot be had.
+        data: data source by exhibit. The products of an exhibit without one have no groups.
 
     Returns:
         Groups by id; ids of groups by product.
@@ -82,9 +80,9 @@ def needed_with(
         asked: products that are being made, as far as that is known.
 
     Returns:
-        The first of `asked` that needs the group, and all groups that it needs; where none is, all
-        products that need the group, and the groups that every one of them needs. So a job never
-        trains what nobody has asked for.
+        The first of `asked` that needs the group, and all groups that it needs. If there is none,
+        all products that need the group, and the groups that every one of them needs: a job never
+        trains runs that nobody has asked for.
     """
     names = [name for name, ids in needed.items() if group in ids]
     names = [name for name in names if name in set(asked)][:1] or names
@@ -92,10 +90,10 @@ def needed_with(
 
 
 def pack(runs: Sequence[RunConfig]) -> list[Group]:
-    """Runs in groups of about equal cost, at most about `GROUP_SECONDS` or one run each.
+    """Runs in groups of about equal cost: of about `GROUP_SECONDS` at most, or of one run.
 
-    Runs that are beginnings of another go with it and cost nothing. Few runs make a few short
-    groups, so that several cores have one; a group whose runs were done by others ends at once.
+    A run that is the beginning of a longer one joins its group and costs nothing. Few runs make
+    several short groups, so that several cores have work.
     """
     units: dict[str, list[RunConfig]] = {}
     for run in sorted(runs, key=lambda r: (-cost(r), r.id)):
@@ -113,7 +111,10 @@ def pack(runs: Sequence[RunConfig]) -> list[Group]:
 
 
 def beginning_of(run: RunConfig) -> str | None:
-    """What is equal for runs of which the shorter is the beginning of the longer, if any can be."""
+    """A key that is equal for runs of which the shorter is the beginning of the longer.
+
+    None if the schedule depends on the number of steps, so that no run is another's beginning.
+    """
     if run.schedule not in OPEN_ENDED:
         return None
     values = run.canonical()

@@ -1,10 +1,10 @@
 """How long training takes: predicted from steps timed on this machine, before anything is trained.
 
-A run's shape is what its time depends on: every key that is no real number (rates, multipliers),
-without seed, steps and schedule. A few shapes of a product are timed with the engine, as many
-processes at once as will train; others are interpolated in FLOPs a step. The times only predict:
-which runs make a group follows from fixed constants (`experiments.runs.grouping`), so that
-groups do not change when a machine is timed. Nothing here imports torch but the timing itself.
+The time of a step depends on the run's shape: every key that is no real number (as rates are),
+without seed, steps and schedule. A few shapes of a product are timed with the engine, in as many
+processes at once as will train; the others are interpolated in FLOPs per step. The times only
+predict: groups follow from fixed constants (`experiments.runs.grouping`), so that they do not
+change when a machine is timed. Only the timing itself imports torch.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 SHAPES = 6  # timed at most, for one product
 SECONDS = 9.0  # of steps for all of them
 WARM_UP = 3  # steps
-LONGEST = 1e12  # FLOPs of a step; what takes longer than seconds is extrapolated
+LONGEST = 1e12  # FLOPs of a step that is timed; longer steps are extrapolated
 NO_SHAPE = {"seed", "steps", "warmup", "schedule", "base_width"}
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 PROCESS = 4.0  # seconds until a process trains, where that was not timed
@@ -61,7 +61,7 @@ class Timed:
 
 @dataclass(frozen=True)
 class Speed:
-    """Times of this machine by shape; without any, the constants that groups are made by."""
+    """Times of this machine by shape; without any, `grouping.cost` stands for them."""
 
     shapes: Mapping[str, Timed] = field(default_factory=dict)
     process: float = PROCESS
@@ -87,7 +87,7 @@ class Speed:
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to train and how long it takes, and what was predicted of what is trained.
+    """How long the missing runs of a product take, and what was predicted for the stored ones.
 
     Attributes:
         to_train, stored: numbers of runs.
@@ -142,7 +142,7 @@ def interpolate(points: Sequence[tuple[float, float]], flops: float) -> float:
 
 
 def plan(runs: Sequence[RunConfig], store: Store, speed: Speed, cores: int) -> Plan:
-    """Minutes that a product takes from here on, and what its stored runs took."""
+    """The time that a product takes from here on, and what its stored runs took."""
     missing = training.missing(runs, store)
     units = _unit_seconds(missing, speed)
     jobs = len(grouping.pack(missing)) if missing else 0
@@ -161,7 +161,7 @@ def plan(runs: Sequence[RunConfig], store: Store, speed: Speed, cores: int) -> P
 
 
 def _unit_seconds(runs: Sequence[RunConfig], speed: Speed) -> list[float]:
-    """Seconds of each run that is trained; those that are the beginning of another are not."""
+    """Seconds of each run that is trained; the beginning of another run is read from that."""
     longest: dict[str, float] = {}
     for run in runs:
         unit = grouping.beginning_of(run) or run.id
@@ -222,8 +222,8 @@ def timed(runs: Sequence[RunConfig], cores: int) -> Speed:
 def choose(runs: Sequence[RunConfig]) -> dict[str, RunConfig]:
     """Runs to time by shape: all shapes if they are few, else evenly spaced ones by FLOPs.
 
-    Of each shape the run with the lowest rate, which does not diverge. Shapes whose step is too
-    long are left out; if all are, the family's example stands for them.
+    The run with the lowest rate stands for its shape, since it does not diverge. Shapes whose step
+    is too long are left out; if all are, the family's example stands for them.
     """
     by_shape: dict[str, RunConfig] = {}
     for run in sorted(runs, key=lambda r: r.log2lr):
@@ -244,7 +244,7 @@ def choose(runs: Sequence[RunConfig]) -> dict[str, RunConfig]:
 
 
 def _time_shapes(runs: Mapping[str, RunConfig], cores: int) -> tuple[dict[str, Timed], float]:
-    """Times of each shape, the mean over processes that all time at once, and of their start."""
+    """Times of each shape and of a process's start: means over processes that time at once."""
     each = SECONDS / len(runs)
     with ProcessPoolExecutor(cores, mp_context=get_context("spawn")) as pool:
         futures = [pool.submit(_time_all, list(runs.values()), each) for _ in range(cores)]
@@ -275,8 +275,8 @@ class _EnoughError(Exception):
 def time_steps(run: RunConfig, machine: Machine, budget: float) -> tuple[float, float]:
     """Seconds of a step, and before the first, of a training that ends after `budget` seconds.
 
-    On a CPU they are of the process's own time, which is what one thread on an idle core takes
-    however busy the machine is now.
+    On a CPU both are the process's own time: what one thread takes on an idle core, however busy
+    the machine is now.
     """
     from experiments.train import engine
 

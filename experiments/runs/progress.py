@@ -1,4 +1,4 @@
-"""What a person sees while runs train: one line now and then, whichever process writes it."""
+"""Progress lines while runs train: one now and then, from whichever process is next."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ SECONDS_BETWEEN_LINES = 10.0
 class Progress:
     """Lines such as "fig1: 37 of 128 runs, about 4 min left; mup width 64 ...: loss 4.21".
 
-    Several processes train for one product; whoever finishes a run when the last line is old
-    enough writes the next one.
+    Several processes train for one product. The first one to finish a run after the last line is
+    old enough writes the next line.
 
     Args:
         name: of the figure or table.
-        runs: all of them, with their costs in arbitrary but equal units.
+        runs: all of them, each with its cost, in any one unit.
         store: where they are.
         jobs: how many processes train at once.
     """

@@ -88,7 +88,7 @@ class Recorder:
 
     Args:
         task: what is trained.
-        config, machine: as the training has them.
+        config, machine: as in the training.
         every: steps from one recording to the next.
 
     Attributes:

@@ -82,7 +82,7 @@ class Record:
         id, family, config: which run.
         final_loss: nats, NaN if it diverged.
         diverged, diverged_step: whether and when it did.
-        losses: nats, one a step.
+        losses: nats, one per step.
         metrics: what was measured at its end, by name.
     """
 
@@ -97,8 +97,8 @@ class Record:
     metrics: dict[str, float] = field(default_factory=dict)
 
 
-# What can be said of a stored run. "other code" and "other data": it can be read, but neither
-# belongs to this checkout or to the data that are there now.
+# The states of a run in the store. One of "other code" or "other data" can be read, but was not
+# made by this checkout's code or with the data that are there now.
 State = Literal[
     "missing", "done", "damaged", "newer schema", "older schema", "other code", "other data"
 ]
@@ -167,7 +167,7 @@ class Store:
         return record
 
     def look(self, run_id: str, data_now: Callable[[Record], str | None] | None = None) -> Stored:
-        """What is stored under an id, without an exception: the one place that classifies runs.
+        """What is stored under an id, without an exception: the only place that classifies runs.
 
         Args:
             run_id: of the run.
@@ -224,8 +224,8 @@ class Store:
     def claim(self, run_id: str, wait: bool = True) -> Iterator[bool]:
         """Hold a run while it is trained, so that two processes never train the same one.
 
-        The lock dies with its process. Its file is empty, and goes while the lock is held: who
-        waits for it sees that the file has no name any more, and makes a new one.
+        The lock dies with its process. Its empty file is removed while the lock is held; a process
+        that waits for it sees that the file no longer has a name, and makes a new one.
 
         Yields:
             Whether it is held; without `wait` it is not if another process holds it.
@@ -261,7 +261,7 @@ def _has_magic(path: Path) -> bool:
 
 
 def read_file(path: Path) -> Record:
-    """The run in a file, whatever the file's name; `Store.read` holds it against the name.
+    """The run in a file, whatever the file's name; `Store.read` compares the two.
 
     Raises:
         DamagedRunError, OtherSchemaError: as `Store.read`.
@@ -271,13 +271,13 @@ def read_file(path: Path) -> Record:
     schema = 1
     try:
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
-            # Not those of the table, which come from a second copy in the file.
+            # The metadata of the table would come from a second copy in the file.
             table, meta = file.read(), json.loads(file.metadata.metadata[METADATA])
         if not _has_magic(path):
             raise ValueError("its header is altered")
         schema = meta.pop("schema", 1)
         losses = tuple(table["loss"].to_pylist())
-        # Of what is stored, not of the record: a new field with a default keeps old files.
+        # A digest of what is stored, so that a new field with a default keeps old files.
         whole = meta.pop("digest") == _digest(meta, losses)
         provenance = Provenance(**meta.pop("provenance"))
         record = Record(**meta, losses=losses, provenance=provenance)
@@ -302,7 +302,7 @@ def _other_schema(path: Path, schema: Any) -> OtherSchemaError:
 def _digest(meta: dict[str, Any], losses: Iterable[float]) -> str:
     content = {**meta, "losses": [float(x).hex() for x in losses]}
     content["final_loss"] = float(meta["final_loss"]).hex()
-    if not meta.get("metrics"):  # as in files that are older than this key, and the next
+    if not meta.get("metrics"):  # older files have neither this key nor the next
         content.pop("metrics", None)
     if not meta["provenance"].get("derived_from"):
         provenance = meta["provenance"].items()

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from experiments.declare.config import RunConfig
 from experiments.messages import note
+from experiments.runs.grouping import beginning_of, cost
 from experiments.runs.store import DamagedRunError, Provenance, Record, Store
 from experiments.runs.versions import code_version, git_state
 
 if TYPE_CHECKING:
     from experiments.train.engine import RunResult
     from experiments.train.process import Machine
-from experiments.runs.grouping import beginning_of, cost
 
 
 def train_runs(
@@ -28,15 +28,15 @@ def train_runs(
 ) -> list[Record]:
     """Train what is not in the store, one after another; every run is stored before the next.
 
-    A run that another process is training is put off to the end and then waited for, not trained
-    twice. A damaged file is named on stderr and replaced. A run that is the beginning of a longer
-    one, of `runs` or `known`, reads its losses from it if that is stored; so longer runs are
-    trained first. A run that was interrupted goes on from its checkpoint.
+    A run that another process is training comes last: this process waits for it and does not train
+    it twice. A damaged file is named on stderr and replaced. Longer runs of `runs` or `known` come
+    first, so that a run that is the beginning of a stored one reads its losses from that. A run
+    that was interrupted goes on from its checkpoint.
 
     Args:
         runs: any runs.
         store: where they are or will be.
-        report: called with each record as it is there.
+        report: called with each record, as soon as it is there.
         on_step: called with the number of each step and its loss while a run is training.
         known: further runs that may be in the store.
 
@@ -64,19 +64,19 @@ def help_with(
     report: Callable[[Record], None],
     known: Iterable[RunConfig],
 ) -> None:
-    """Train those of other jobs' runs that nobody has begun, the longest first, until none is left.
+    """Train runs of other jobs that no process has begun, the costliest first, until none is left.
 
-    So the jobs of a product end together, however well its groups were packed. A run that can be
-    read from a longer one of `runs` is left until that is there; one of `known` alone may never
-    be trained, so nothing waits for it.
+    So the jobs of a product end together, however well its groups were packed. A run that is the
+    beginning of a longer one of `runs` waits until that is stored. No run waits for a longer one of
+    `known` alone, which may never be trained.
     """
     runs = list(runs)
     own = {run.id for run in runs}
     longer = _longer([*runs, *known])
     for run in sorted(runs, key=lambda r: (-cost(r), r.id)):
         if not store.looks_finished(run.id):
-            sources = [o for o in longer(run) if o.id in own or store.looks_finished(o.id)]
-            record = _finish(run, store, sources, None, wait=False)
+            others = [o for o in longer(run) if o.id in own or store.looks_finished(o.id)]
+            record = _finish(run, store, others, None, wait=False)
             if record is not None:
                 report(record)
 
@@ -102,10 +102,10 @@ def _finish(
     on_step: Callable[[int, float], None] | None,
     wait: bool,
 ) -> Record | None:
-    """The stored run, trained if it is not there.
+    """The stored run, which is trained if it is not there.
 
-    None where it would have to be waited for: another process is training it, or a longer run
-    that it can be read from has not been trained yet.
+    None if this process would have to wait: another one is training the run, or a longer run that
+    begins with it is not trained yet.
     """
     record = _stored(store, run)
     if record is not None:
@@ -170,13 +170,13 @@ def _train(
 def _beginning(
     run: RunConfig, store: Store, longer: Iterable[RunConfig], origin: dict[str, Any]
 ) -> Record | None:
-    """A run as the beginning of a stored one that the same code on a like machine has trained."""
+    """A run as the beginning of a stored one, if the same code trained that on an equal machine."""
     from experiments.train import engine
 
     for other in longer:
         whole = store.look(other.id).record
         if whole is None or whole.metrics or _differs(whole, origin):
-            continue  # what is measured at the end is not that of its beginning
+            continue  # metrics are of the end, not of the beginning
         result = engine.beginning(whole.losses, whole.diverged_step, run.steps)
         if result is not None:
             return _record(run, result, origin, 0.0, derived_from=other.id)
@@ -188,7 +188,7 @@ def _differs(record: Record, origin: dict[str, Any]) -> bool:
 
 
 def _origin(run: RunConfig, machine: Machine, fingerprint: str) -> dict[str, Any]:
-    """What a run's bits depend on beside its configuration, by its name in the provenance."""
+    """What a run's bits depend on beside its configuration, by field of the provenance."""
     import torch
 
     return {

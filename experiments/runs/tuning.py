@@ -50,7 +50,9 @@ def tune(
             key=lambda final: math.inf if final["score"] is None else final["score"],
         )
     if not finals or finals[0]["score"] is None:
-        raise UserError("every trial diverged; mend the space of the search in spec.py")
+        raise UserError(
+            f"{search.config.family}: every trial diverged; fix the search's space in its spec.py"
+        )
     return {
         "best": finals[0]["point"],
         "score": finals[0]["score"],

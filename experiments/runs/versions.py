@@ -1,6 +1,6 @@
-"""Which code made a number: a hash of the files that can change it, and the commit.
+"""The code that made a number: a hash of the files that can change it, and the commit.
 
-What counts follows from the imports, so a new module counts without being listed anywhere.
+The files follow from the imports, so a new module counts without being listed anywhere.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from experiments.declare.product import Computation, Product
 from experiments.declare.references import name_of
 from experiments.runs.places import ROOT
 
-DECLARATIONS = ("spec", "config")  # how the names of a family's modules begin that only declare
+DECLARATIONS = ("spec", "config")  # names of modules that only declare begin so
 
 
 @cache
@@ -33,9 +33,9 @@ def code_version(family: str) -> str:
 def training_code(task: str) -> set[Path]:
     """Files that can change the numbers of a training.
 
-    These are the core, the training loop, and what the task imports, wherever it is. Declarations
-    are left out, since the values that they declare are in the run's id, and so is the ground
-    (errors, files, messages), on which everything stands and which computes nothing.
+    These are the core, the training loop, and everything that the task imports. Declarations are
+    left out, since their values are in the run's id. So are errors, files and messages, which
+    compute nothing.
 
     Args:
         task: reference of the family's task.
@@ -53,7 +53,7 @@ def training_code(task: str) -> set[Path]:
 def computing_code(computation: Computation) -> list[Path]:
     """Files that can change a computation's table, in a fixed order.
 
-    These are the whole core, the training loop, what the function imports, and what it reads.
+    These are the whole core, the training loop, and all that the function imports or reads.
     """
     files = {*_core("**/*.py"), *imported([module_file(name_of(computation.function))])}
     for pattern in computation.reads:
@@ -69,8 +69,8 @@ def computing_version(computation: Computation) -> str:
 def drawing_code(product: Product) -> list[Path]:
     """Files whose change redraws a product and judges it again, in a fixed order.
 
-    These are all of `analysis`, its exhibit's declarations, what its functions import, and what
-    draws and judges.
+    These are all of `analysis`, its exhibit's declarations, and all that its functions and
+    `products.draw` import.
     """
     experiments = ROOT / "experiments"
     starts = [module_file(function) for function in product.functions]

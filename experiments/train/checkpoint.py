@@ -1,7 +1,7 @@
 """The state of an unfinished run on disk, so that an interruption costs a minute of it and no more.
 
-One safetensors file a run: parameters, buffers, the optimizer's tensors and the states of torch's
-generators; what is no tensor is JSON in its header. There is no pickle in it.
+There is one safetensors file per run. It holds parameters, buffers, the optimizer's tensors and the
+states of torch's generators; everything else is JSON in its header. It holds no pickle.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from experiments.files import atomic_path
 from experiments.messages import note
 
 SECONDS = 60.0  # of training from one checkpoint to the next
-SHARE = 0.05  # of the time at most that writing them takes
+SHARE = 0.05  # largest share of the time that writing them may take
 METADATA = "mupkit.checkpoint"
 
 
@@ -61,7 +61,7 @@ class Checkpoint:
     A run shorter than `SECONDS` never writes one.
 
     Args:
-        path: of its file; who trains the run holds the run's lock.
+        path: of its file; the process that trains the run holds its lock.
         origin: what the run's bits depend on: its id, the code, the machine. A file of another
             origin is not used.
     """
@@ -74,7 +74,7 @@ class Checkpoint:
     def keep(
         self, model: nn.Module, optimizer: Optimizer, losses: Sequence[float], seconds: float
     ) -> None:
-        """Write the state after a step if it is time; a disk that refuses does not end the run."""
+        """Write the state after a step if that is due; if the disk refuses, the run goes on."""
         start = time.monotonic()
         if start < self._due:
             return
@@ -113,7 +113,7 @@ class Checkpoint:
         return Resumed(meta["losses"], meta["seconds"], generators)
 
     def remove(self) -> None:
-        """Drop the file, and what a killed write may have left beside it."""
+        """Drop the file and its temporary files, which a killed write may have left."""
         self.path.unlink(missing_ok=True)
         for left in self.path.parent.glob(f".{self.path.name}.*"):
             left.unlink(missing_ok=True)
@@ -158,13 +158,13 @@ class Checkpoint:
 
 
 def _model_tensors(model: nn.Module) -> dict[str, Tensor]:
-    """Parameters and buffers, persistent or not; what is tied, once."""
+    """Parameters and buffers, persistent or not; tied ones once."""
     named = [*model.named_parameters(), *model.named_buffers()]
     return {f"model.{name}": tensor for name, tensor in named}
 
 
 def _optimizer_state(optimizer: Optimizer) -> tuple[dict[str, Tensor], dict[str, dict[str, Any]]]:
-    """Tensors of the state by "optimizer.<parameter>.<key>", and what is no tensor."""
+    """Tensors of the state by "optimizer.<parameter>.<key>", and its other values."""
     tensors: dict[str, Tensor] = {}
     scalars: dict[str, dict[str, Any]] = {}
     for index, state in optimizer.state_dict()["state"].items():
@@ -194,9 +194,9 @@ def _check_fit(
     if {n: (t.shape, t.dtype) for n, t in expected.items()} != {
         n: (t.shape, t.dtype) for n, t in found.items()
     }:
-        raise _ForeignError("its model is another one")
+        raise _ForeignError("its model is a different one")
     if rigid(meta["groups"]) != rigid(_groups(optimizer)):
-        raise _ForeignError("its optimizer is another one")
+        raise _ForeignError("its optimizer is a different one")
     if meta["step"] != len(meta["losses"]):
         raise _ForeignError("its losses are not those of its steps")
 
@@ -207,8 +207,8 @@ def _load_optimizer(optimizer: Optimizer, tensors: dict[str, Tensor], meta: dict
         if name.startswith("optimizer."):
             _, index, key = name.split(".", 2)
             state[int(index)][key] = tensor.clone()  # into memory that is torch's own
-    # The groups are the new optimizer's own, which the file's equal but for the rates of its last
-    # step. JSON would make lists of tuples.
+    # The groups are the new optimizer's own: the file's differ in the rates of the last step alone,
+    # but JSON makes lists of their tuples.
     groups = [
         {**own, "lr": saved["lr"]}
         for own, saved in zip(optimizer.state_dict()["param_groups"], meta["groups"], strict=True)

@@ -26,8 +26,8 @@ FINAL_FRACTION = 0.1
 class Task(Protocol):
     """What a family gives the training loop.
 
-    A run is resumed, and its beginning taken for a shorter run, so a task draws from torch's
-    generators alone, has no state that its batches and its model do not hold, and never looks at
+    A run may be resumed, and its beginning may stand for a shorter run. So a task draws from
+    torch's generators alone, keeps no state outside its batches and its model, and never looks at
     the number of steps.
     """
 
@@ -40,26 +40,26 @@ class Task(Protocol):
     def batches(self, device: str) -> Iterator[Any]:
         """Training batches in an order that depends on the seed alone.
 
-        A resumed run skips those it has seen, so a batch should cost index work alone.
+        A resumed run skips those that it has seen, so drawing a batch should be cheap.
         """
 
     def loss(self, model: nn.Module, batch: Any) -> Tensor:
         """The mean training loss of a batch, in nats."""
 
     def evaluate(self, model: nn.Module) -> dict[str, float]:
-        """What is measured of a model at the end, in evaluation mode, by name; may be nothing."""
+        """Metrics of the trained model, in evaluation mode, by name; there may be none."""
 
 
 @dataclass(frozen=True)
 class RunResult:
-    """What a training gave.
+    """The result of a training.
 
     Attributes:
         losses: training loss of each step that was done, in nats, before its update.
         diverged_step: the step at which the run diverged, or None.
         final_loss: mean of the last tenth of the losses; NaN if the run diverged.
-        seconds: of wall time, those before an interruption included.
-        metrics: what the task measured at the end; nothing of a run that diverged.
+        seconds: of wall time, including those before an interruption.
+        metrics: of the task at the end; none of a run that diverged.
     """
 
     losses: tuple[float, ...]
@@ -143,7 +143,7 @@ def _update(
 def _go_on(
     resumed: Resumed, batches: Iterator[Any], on_step: Callable[[int, float], None] | None
 ) -> list[float]:
-    """Bring data, generators and whoever watches to where the run was; its losses."""
+    """Bring data, generators and `on_step` to where the run was; return its losses."""
     for _ in islice(batches, len(resumed.losses)):
         pass
     resumed.restore_generators()
@@ -156,9 +156,9 @@ def _go_on(
 def diverged(losses: Sequence[float]) -> bool:
     """Whether a run has diverged at its newest step.
 
-    It has when the loss is not finite or exceeds ten times the first loss. An update that makes
-    parameters infinite or NaN shows in the next loss; after the last update there is none, and
-    `spoiled` looks at the parameters themselves.
+    It has if the loss is not finite or exceeds ten times the first loss. An update that makes
+    parameters infinite or NaN shows in the next loss; no loss follows the last update, so `spoiled`
+    looks at the parameters themselves.
     """
     return not math.isfinite(losses[-1]) or losses[-1] > DIVERGENCE_FACTOR * losses[0]
 
@@ -176,10 +176,14 @@ def final_loss(losses: Sequence[float]) -> float:
 
 
 def beginning(losses: Sequence[float], diverged_step: int | None, steps: int) -> RunResult | None:
-    """What a run of `steps` steps gives whose equal of more steps gave these losses.
+    """The result of a run of `steps` steps, read from a longer run that is equal otherwise.
 
-    The schedule has to be one of `schedules.OPEN_ENDED`. None if the longer run cannot say: it
-    diverged later, so the shorter one's parameters may be spoiled already, or not.
+    Args:
+        losses, diverged_step: of the longer run; its schedule is one of `schedules.OPEN_ENDED`.
+        steps: of the shorter run.
+
+    Returns:
+        None if the longer run diverged later: the shorter one's parameters may be spoiled already.
     """
     if diverged_step is None:
         return RunResult(tuple(losses[:steps]), None, final_loss(losses[:steps]), 0.0)
@@ -214,7 +218,7 @@ def make_optimizer(model: nn.Module, config: RunConfig) -> torch.optim.Optimizer
 
 
 def _by_factor(model: nn.Module, lr: float) -> nn.Module | list[dict[str, Any]]:
-    """The model's parameters in a group for each of its own factors; the model itself without."""
+    """The parameters, one group per factor of the model's own; the model itself if it has none."""
     factor: Callable[[str], float] = getattr(model, "adam_factor", lambda name: 1.0)
     groups: dict[float, list[tuple[str, nn.Parameter]]] = {}
     for name, p in model.named_parameters():

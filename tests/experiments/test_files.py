@@ -59,7 +59,7 @@ def test_other_hidden_files_are_no_temporaries(tmp_path) -> None:
 
 
 @pytest.mark.parametrize("call", ["write", "fsync", "mkstemp"])
-def test_a_full_disk_names_folder_and_mend_and_leaves_nothing(tmp_path, monkeypatch, call) -> None:
+def test_a_full_disk_names_folder_and_fix_and_leaves_nothing(tmp_path, monkeypatch, call) -> None:
     def full(*args, **kwargs):
         raise OSError(28, "No space left on device")
 

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
-PARTS = ("Snakefile", "workflow", "profiles", "mupkit", "experiments", "environment.yml")
+from benchmarks.kills import PARTS, ROOT
 
 
 @dataclass

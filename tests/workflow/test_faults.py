@@ -99,7 +99,7 @@ def test_a_read_only_folder_is_one_line(project, small_disk) -> None:
     small_disk("size=1m")
     folder = project.root / "results" / "smoke"
     subprocess.run(["mount", "-o", "remount,ro", str(folder)], check=True)
-    one_line(train(project), "Read-only file system", "mend the rights", str(folder))
+    one_line(train(project), "Read-only file system", "fix the permissions", str(folder))
     sick = project.experiments("doctor", "--scale", "smoke")
     assert sick.returncode == 1
     assert f"{folder}: read-only" in sick.stdout

@@ -1,4 +1,4 @@
-"""The workflow itself: it trains, draws, resumes, mends, and says what is wrong."""
+"""The workflow itself: it trains, draws, resumes, repairs, and says what is wrong."""
 
 import json
 import os
@@ -73,7 +73,7 @@ def test_smoke_trains_and_draws_real_text(project) -> None:
 
 
 @pytest.mark.slow
-def test_again_trains_nothing_and_damage_is_mended(project) -> None:
+def test_again_trains_nothing_and_damage_is_repaired(project) -> None:
     assert project.snakemake("fig1", *SMOKE).returncode == 0
     times = {p: p.stat().st_mtime_ns for p in stored(project)}
     whole = table(project, "runs")
@@ -86,9 +86,9 @@ def test_again_trains_nothing_and_damage_is_mended(project) -> None:
     lost.unlink()
     damaged = project.experiments("status", "fig1", "--scale", "smoke")
     assert broken.name in damaged.stderr
-    mended = project.snakemake("fig1", *SMOKE)
-    assert mended.returncode == 0, mended.stderr
-    assert broken.name in mended.stderr
+    repaired = project.snakemake("fig1", *SMOKE)
+    assert repaired.returncode == 0, repaired.stderr
+    assert broken.name in repaired.stderr
     changed = {p for p in stored(project) if p.stat().st_mtime_ns != times[p]}
     assert changed == {broken, lost}
     assert table(project, "runs") == whole

@@ -48,8 +48,8 @@ PRODUCTS = {
     name: "figure" if isinstance(product, Figure) else "table"
     for name, product in registry.products().items()
 }
-# What was asked for by name, so that a job whose runs several products need tells its progress and
-# helps with no other's. Nor are these params.
+# The products that were asked for by name: a job whose runs several products need reports on these
+# and helps with these alone. Not params either.
 ASKED = " ".join(f"--product {name}" for name in PRODUCTS if name in sys.argv)
 
 
@@ -109,7 +109,7 @@ def repairs(group):
 
 
 def needing(group):
-    """The products that need a group; all of them have their data from the same source."""
+    """The products that need a group; all of them use the same data source."""
     return [name for name, needed in NEEDED.items() if group in needed]
 
 

@@ -15,6 +15,7 @@ from experiments.analysis.instability import blow_ups
 from experiments.cli import main, train
 from experiments.declare import registry
 from experiments.declare.config import RunConfig
+from experiments.declare.family import Family
 from experiments.errors import UserError
 from experiments.families.transformer_wikitext2.task import LanguageModeling, build
 from experiments.runs import places, reverse
@@ -40,7 +41,10 @@ def sp(**changes):
     return tiny_run(parametrization="sp", **changes)
 
 
-@pytest.mark.parametrize("family", ["transformer_wikitext2", "mlp_cifar10", "resnet_cifar10"])
+FAMILIES = [name for name, one in registry.exhibits().items() if isinstance(one, Family)]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("parametrization", ["sp", "mup"])
 def test_only_width_and_what_it_is_measured_by_change(family, parametrization) -> None:
     chosen = registry.family(family)
@@ -111,7 +115,7 @@ def test_between_sp_and_mup_nothing_is_replayed() -> None:
         make(**{**values, "parametrization": "mup", "t": 0.5}).narrowed(8)
 
 
-def test_narrow_wider_than_wide_names_the_key_and_the_mend() -> None:
+def test_narrow_wider_than_wide_names_the_key_and_the_fix() -> None:
     with pytest.raises(UserError, match=r"narrow: 64 is wider .* 32; give --narrow 32 or less"):
         tiny_run().narrowed(64)
 

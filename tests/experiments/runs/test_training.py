@@ -11,6 +11,7 @@ import torch
 
 from experiments.declare import data_sources, registry
 from experiments.declare.scales import SCALES
+from experiments.declare.schedules import OPEN_ENDED, SCHEDULES
 from experiments.errors import UserError
 from experiments.runs import grouping, training
 from experiments.runs.store import Store
@@ -232,7 +233,7 @@ def test_a_longer_run_of_another_group_serves_if_it_is_known(tiny, tmp_path, mon
 
 @pytest.mark.parametrize(
     "changes",
-    [{"schedule": s} for s in ("linear", "cosine", "step_a", "step_b")]
+    [{"schedule": s} for s in SCHEDULES if s not in OPEN_ENDED]
     + [{"schedule": "inv_sqrt", "warmup": 1}, {"warmup": 2}, {"seed": 1}, {"log2lr": -6}],
 )
 def test_what_is_no_beginning_is_trained(tiny, tmp_path, monkeypatch, changes) -> None:

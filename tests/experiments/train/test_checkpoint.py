@@ -231,7 +231,7 @@ BAD = {
     "other code": (rewrite(origin={**ORIGIN, "code_version": "d"}), "code_version is d, not c"),
     "other run": (rewrite(origin={**ORIGIN, "id": "b"}), "id is b, not a"),
     "older origin": (rewrite(origin={"id": "a"}), "code_version is None"),
-    "other optimizer": (rewrite(groups=[]), "optimizer is another one"),
+    "other optimizer": (rewrite(groups=[]), "optimizer is a different one"),
     "other step": (rewrite(step=7), "losses"),
 }
 
@@ -266,7 +266,7 @@ def test_checkpoint_of_another_width_is_foreign(always, tmp_path, capsys) -> Non
     optimizer = torch.optim.Adam(small.parameters())
     before = small.weight.clone()
     assert Checkpoint(path, ORIGIN).restore(small, optimizer) is None
-    assert "its model is another one" in capsys.readouterr().err
+    assert "its model is a different one" in capsys.readouterr().err
     assert torch.equal(small.weight, before)
 
 
