@@ -10,6 +10,7 @@ import hashlib
 import subprocess
 from collections.abc import Callable, Iterable
 from functools import cache
+from itertools import chain
 from pathlib import Path
 
 from experiments.declare import registry
@@ -47,15 +48,17 @@ def training_code(task: str) -> set[Path]:
             ROOT / "experiments" / "declare",
         ) or file.name.startswith(DECLARATIONS)
 
-    return {*_core("*.py"), *imported([module_file(task)], skip=declares)}
+    core = (ROOT / "mupkit").glob("*.py"), (ROOT / "experiments" / "train").glob("*.py")
+    return {*chain(*core), *imported([module_file(task)], skip=declares)}
 
 
 def computing_code(computation: Computation) -> list[Path]:
     """Files that can change a computation's table, in a fixed order.
 
-    These are the whole core, the training loop, and all that the function imports or reads.
+    These are the whole core, and all that the function imports or reads.
     """
-    files = {*_core("**/*.py"), *imported([module_file(name_of(computation.function))])}
+    files = {*(ROOT / "mupkit").glob("**/*.py")}
+    files |= imported([module_file(name_of(computation.function))])
     for pattern in computation.reads:
         files.update(ROOT.glob(pattern))
     return sorted(files)
@@ -107,10 +110,6 @@ def imported(
 
 def _file(module: str) -> Path:
     return ROOT / f"{module.replace('.', '/')}.py"
-
-
-def _core(pattern: str) -> list[Path]:
-    return [*(ROOT / "mupkit").glob(pattern), *(ROOT / "experiments" / "train").glob("*.py")]
 
 
 def _modules(file: Path) -> Iterable[str]:
