@@ -104,7 +104,7 @@ def test_generated_part_shows_what_there_is(tmp_path, monkeypatch) -> None:
         collect.collect(registry.product(name), "smoke", "")
         reference.make_reference(registry.product(name), "smoke")
     summary = readme.summary()
-    assert "| table14 | How fast the entries of A v grow |  |  | 4 |" in summary
+    assert "| table14 | How fast the entries of A v grow |  |  |  | 4 |" in summary
     assert "###" not in summary
     text = readme.results()
     heads = [line.split(":")[0] for line in text.splitlines() if line.startswith("###")]
@@ -117,4 +117,4 @@ def test_generated_part_shows_what_there_is(tmp_path, monkeypatch) -> None:
     assert "![" not in table3 + table14
     assert "Here: 2 seeds · scale: smoke." in table14
     assert table14.count("**not judged**") == 4
-    assert text.endswith("|\n")
+    assert text.endswith(".\n")

@@ -5,7 +5,7 @@ Pure functions of the tidy table of runs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -127,20 +127,17 @@ def limits(scapes: Mapping[Any, transfer.Landscape]) -> tuple[float, float]:
     return low - margin, high + 2 * margin  # room for the marks of divergence
 
 
-def over_seeds(statistic: Callable[[np.ndarray], float], seeds: int, note: str = "") -> Measured:
-    """A statistic of seed indices for all seeds, with its bootstrap interval.
-
-    If it is infinite, as for a model that diverged, the end of the interval on that side is, too,
-    and so is the other end if the statistic is infinite for every single seed.
-    """
+def over_seeds(
+    statistic: Callable[[np.ndarray], float],
+    seeds: int,
+    note: str = "",
+    picks: Sequence[float] = (),
+) -> Measured:
+    """A statistic of seed indices for all seeds, with its bootstrap interval."""
     value = statistic(np.arange(seeds))
-    if np.isinf(value):
-        other = value if all(statistic(np.array([i])) == value for i in range(seeds)) else None
-        low, high = (other, value) if value > 0 else (value, other)
-        return Measured(value, low, high, note)
     low, high = transfer.bootstrap(statistic, seeds) or (None, None)
-    missing = "" if low is not None else "no interval: one seed, or a diverged run"
-    return Measured(value, low, high, "; ".join(filter(None, (note, missing))))
+    missing = "" if low is not None else "no interval: one seed, or a resample without a value"
+    return Measured(value, low, high, "; ".join(filter(None, (note, missing))), picks)
 
 
 def _best_rates(scape: transfer.Landscape) -> tuple[str, bool]:
@@ -174,7 +171,8 @@ def optimum_range(scape: transfer.Landscape) -> Measured:
     note, inside = _best_rates(scape)
     steps = float(best.max() - best.min())
     known = inside or (steps > 1 and not transfer.diverged_sizes(mean).any())
-    return Measured(steps if known else float("nan"), note=note)
+    picks = np.ptp(transfer.blind_optima(scape), axis=1).tolist()
+    return Measured(steps if known else float("nan"), note=note, picks=picks)
 
 
 def sp_optimum_drift(runs: pd.DataFrame) -> Measured:
@@ -186,6 +184,7 @@ def sp_optimum_drift(runs: pd.DataFrame) -> Measured:
         lambda index: transfer.drift_per_doubling(scape, scape.losses[index]),
         len(scape.losses),
         f"{_best_rates(scape)[0]}; octaves at each step to the next width {steps}",
+        np.polyfit(np.log2(scape.sizes), scape.grid[transfer.blind_optima(scape)].T, 1)[0].tolist(),
     )
 
 
@@ -223,4 +222,36 @@ def sp_regret(runs: pd.DataFrame) -> Measured:
 
 def _regret(runs: pd.DataFrame, parametrization: str) -> Measured:
     scape = transfer.landscape(runs, parametrization)
-    return over_seeds(lambda index: transfer.regret(scape, scape.losses[index]), len(scape.losses))
+    return over_seeds(
+        lambda index: transfer.regret(scape, scape.losses[index]),
+        len(scape.losses),
+        picks=transfer.pick_regrets(scape).tolist(),
+    )
+
+
+def mup_kept_gain(runs: pd.DataFrame) -> Measured:
+    """The share of the widest µP model's gain that the narrowest's best rate keeps."""
+    return _kept_gain(runs, "mup")
+
+
+def sp_kept_gain(runs: pd.DataFrame) -> Measured:
+    """The share of the widest SP model's gain that the narrowest's best rate keeps."""
+    return _kept_gain(runs, "sp")
+
+
+def _kept_gain(runs: pd.DataFrame, parametrization: str) -> Measured:
+    scape = transfer.landscape(runs, parametrization)
+    return over_seeds(
+        lambda index: transfer.kept_gain(scape, scape.losses[index]),
+        len(scape.losses),
+        by_seed(transfer.kept_gain, scape),
+        transfer.pick_kept_gains(scape).tolist(),
+    )
+
+
+def by_seed(
+    statistic: Callable[[transfer.Landscape, np.ndarray], float], scape: transfer.Landscape
+) -> str:
+    """A note with a statistic of each seed's losses alone."""
+    values = [statistic(scape, losses[None]) for losses in scape.losses]
+    return "by seed " + ", ".join(f"{value:.2f}" for value in values)

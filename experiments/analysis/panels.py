@@ -7,7 +7,7 @@ Pure functions of the tidy table of runs.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -118,16 +118,46 @@ def worst_regret(
         keys: hyperparameters of the row; all if empty.
     """
     scapes = {key: landscape(runs, layout, key, row) for key in keys or layout.keys}
-    return _regret(scapes)
+    note = "; ".join(
+        f"{key}: {_described(scape, AXES[key])}, regret {transfer.regret(scape):.3f}, "
+        f"rank correlation {transfer.rank_correlation(scape):.2f}"
+        for key, scape in scapes.items()
+    )
+    return _worst(np.max, scapes, transfer.regret, transfer.pick_regrets, note)
 
 
-def _regret(scapes: dict[str, transfer.Landscape]) -> Measured:
-    def largest(index: np.ndarray) -> float:
-        return float(np.max([transfer.regret(s, s.losses[index]) for s in scapes.values()]))
+def least_kept_gain(
+    runs: pd.DataFrame, layout: Layout, row: tuple[str, str], keys: Sequence[str] = ()
+) -> Measured:
+    """The least kept gain over a row's hyperparameters: the smallest model's best at the largest.
+
+    Args:
+        keys: hyperparameters of the row; all if empty.
+    """
+    scapes = {key: landscape(runs, layout, key, row) for key in keys or layout.keys}
+    note = "; ".join(
+        f"{key}: {_described(scape, AXES[key])}, kept {transfer.kept_gain(scape):.2f}, "
+        f"{landscapes.by_seed(transfer.kept_gain, scape)}"
+        for key, scape in scapes.items()
+    )
+    return _worst(np.min, scapes, transfer.kept_gain, transfer.pick_kept_gains, note)
+
+
+def _worst(
+    worst: Callable[..., Any],
+    scapes: Mapping[str, transfer.Landscape],
+    statistic: Callable[[transfer.Landscape, np.ndarray], float],
+    picks: Callable[[transfer.Landscape], np.ndarray],
+    note: str,
+) -> Measured:
+    """The worst statistic of some panels; a blind guess picks a value in each of them."""
+
+    def over(index: np.ndarray) -> float:
+        return float(worst([statistic(s, s.losses[index]) for s in scapes.values()]))
 
     seeds = len(next(iter(scapes.values())).losses)
-    note = "; ".join(f"{key}: {_described(scape, AXES[key])}" for key, scape in scapes.items())
-    return landscapes.over_seeds(largest, seeds, note)
+    guesses = np.meshgrid(*map(picks, scapes.values()))
+    return landscapes.over_seeds(over, seeds, note, worst(guesses, axis=0).ravel().tolist())
 
 
 def _described(scape: transfer.Landscape, axis: Axis) -> str:
@@ -139,7 +169,4 @@ def _described(scape: transfer.Landscape, axis: Axis) -> str:
         edge = " (edge)" if place in (0, len(scape.grid) - 1) else ""
         return f"{scape.grid[place]:.3g}{edge}"
 
-    return (
-        f"best at {name(best[0])} to {name(best[1])}, regret {transfer.regret(scape):.3f}, "
-        f"rank correlation {transfer.rank_correlation(scape):.2f}"
-    )
+    return f"best at {name(best[0])} to {name(best[1])}"

@@ -136,6 +136,49 @@ def regret(scape: Landscape, losses: np.ndarray | None = None) -> float:
     return float(mean[-1, np.argmin(mean[0])] - mean[-1].min())
 
 
+def pick_regrets(scape: Landscape) -> np.ndarray:
+    """The regret of each value of the grid (R,), as if it had been picked without the proxy."""
+    mean = scape.losses.mean(axis=0)[-1]
+    if np.isinf(mean).all():
+        return np.full(len(mean), np.nan)
+    return np.asarray(mean - mean.min())
+
+
+def kept_gain(scape: Landscape, losses: np.ndarray | None = None) -> float:
+    """The share of the largest model's gain that the smallest model's best value keeps.
+
+    (best of the smallest - the largest at the smallest's best value) / (best of the smallest - best
+    of the largest): 1 is perfect transfer; below 0 the largest model is worse than the smallest
+    one. Minus infinity if the largest model diverged at that value. NaN if the largest model is no
+    better than the smallest one, so that there is no gain to keep, and if either of them diverged
+    at every value.
+    """
+    mean = (scape.losses if losses is None else losses).mean(axis=0)
+    return float(_kept(mean, mean[-1, np.argmin(mean[0])]))
+
+
+def pick_kept_gains(scape: Landscape) -> np.ndarray:
+    """The kept gain of each value of the grid (R,), as if it had been picked without the proxy."""
+    mean = scape.losses.mean(axis=0)
+    return np.asarray(_kept(mean, mean[-1]))
+
+
+def _kept(mean: np.ndarray, at: Any) -> Any:
+    small, large = mean[0].min(), mean[-1].min()
+    if diverged_sizes(mean[[0, -1]]).any() or large >= small:
+        return np.full_like(at, np.nan)
+    return (small - at) / (small - large)
+
+
+BLIND = 4000  # guesses
+
+
+def blind_optima(scape: Landscape) -> np.ndarray:
+    """Indices of the grid (N, W) at which the optima of all sizes might lie, drawn at random."""
+    shape = BLIND, len(scape.sizes)
+    return np.random.default_rng(0).integers(len(scape.grid), size=shape)
+
+
 def rank_correlation(scape: Landscape, losses: np.ndarray | None = None) -> float:
     """Spearman's correlation of the smallest model's losses over the grid with the largest's.
 
@@ -170,8 +213,8 @@ def bootstrap(statistic: Callable[[np.ndarray], float], seeds: int) -> tuple[flo
         seeds: how many there are.
 
     Returns:
-        The two ends; None with fewer than two seeds, and if the statistic of a resample is not
-        finite.
+        The two ends; None with fewer than two seeds, and if a resample has no value (NaN). If one
+        is infinite, as where a run diverged, the range of all resamples.
     """
     if seeds < 2:
         return None
@@ -180,8 +223,10 @@ def bootstrap(statistic: Callable[[np.ndarray], float], seeds: int) -> tuple[flo
     else:
         resamples = np.random.default_rng(0).integers(seeds, size=(2000, seeds))
     values = np.array([statistic(index) for index in resamples])
-    if not np.all(np.isfinite(values)):
+    if np.isnan(values).any():
         return None
+    if np.isinf(values).any():
+        return float(values.min()), float(values.max())
     tail = 100 * (1 - CONFIDENCE) / 2
     low, high = np.percentile(values, [tail, 100 - tail])
     return float(low), float(high)

@@ -18,7 +18,7 @@ from experiments.errors import UserError
 from experiments.files import write_atomically
 
 JUDGED_AT: tuple[Scale, ...] = ("small", "paper")
-Decision = Literal["holds", "fails", "not judged"]
+Decision = Literal["holds", "fails", "undecided", "not judged"]
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,8 @@ class Verdict:
     threshold: float
     unit: str
     note: str
+    blind: float | None = None
+    """The probability that a blind guess meets the claim, as far as one can be made."""
 
 
 def judge(claim: Claim, runs: pd.DataFrame, scale: Scale) -> Verdict:
@@ -62,18 +64,35 @@ def judge(claim: Claim, runs: pd.DataFrame, scale: Scale) -> Verdict:
         threshold=claim.threshold,
         unit=claim.unit,
         note=note,
+        blind=_blind(claim, measured.picks),
     )
 
 
+def _blind(claim: Claim, picks: Sequence[float]) -> float | None:
+    """The share of blind guesses that meet a claim; None if there are none, or not of all."""
+    if not len(picks) or any(math.isnan(pick) for pick in picks):
+        return None
+    return sum(_meets(pick, claim) for pick in picks) / len(picks)
+
+
 def decide(claim: Claim, measured: Measured) -> Decision:
-    """`holds` or `fails`; `not judged` where the value could not be measured."""
-    number: float | None = measured.value
+    """Whether a claim holds or fails; `undecided` if its interval contains the threshold.
+
+    `not judged` where the value could not be measured, or has no interval that could decide.
+    """
+    ends = [measured.value]
     if claim.decided_by == "interval":
-        number = measured.high if claim.relation == "<=" else measured.low
-    if number is None or math.isnan(number):
+        if measured.low is None or measured.high is None:
+            return "not judged"
+        ends = [measured.low, measured.value, measured.high]
+    if any(math.isnan(end) for end in ends):
         return "not judged"
-    holds = number <= claim.threshold if claim.relation == "<=" else number >= claim.threshold
-    return "holds" if holds else "fails"
+    met = [_meets(end, claim) for end in ends]
+    return "holds" if all(met) else "undecided" if any(met) else "fails"
+
+
+def _meets(number: float, claim: Claim) -> bool:
+    return number <= claim.threshold if claim.relation == "<=" else number >= claim.threshold
 
 
 def _finite(x: float | None) -> float | None:
@@ -99,7 +118,7 @@ def read(path: Path) -> list[Verdict]:
 
 
 def measured_text(verdict: Verdict) -> str:
-    """The value with its interval, such as "-0.97 [-1.02, -0.91]"."""
+    """The value with its interval, such as "-0.97 [-1.02, -0.91]"; a note says why not."""
     if verdict.value is None:
         return "—"
     text = f"{verdict.value:.3g}"
@@ -108,17 +127,28 @@ def measured_text(verdict: Verdict) -> str:
     return text
 
 
+def blind_text(verdict: Verdict) -> str:
+    """The probability that a blind guess meets the claim, such as "0.13"; empty without one."""
+    return "" if verdict.blind is None else f"{verdict.blind:.2g}"
+
+
 def threshold_text(verdict: Verdict) -> str:
     """The threshold with its unit, such as "<= 1 grid steps"."""
     return f"{verdict.relation} {verdict.threshold:g} {verdict.unit}"
 
 
 def markdown(verdicts: Sequence[Verdict]) -> str:
-    """A Markdown table."""
-    rows = ["| claim | verdict | measured | threshold | paper |", "|---|---|---|---|---|"]
-    rows += [
-        f"| {v.statement} | **{v.verdict}** | {measured_text(v)} | {threshold_text(v)} "
-        f"| {v.source} |"
-        for v in verdicts
-    ]
-    return "\n".join(rows) + "\n"
+    """A Markdown table, and the notes below it; a column that would be empty is left out."""
+    columns = {
+        "claim": [v.statement for v in verdicts],
+        "verdict": [f"**{v.verdict}**" for v in verdicts],
+        "measured": [measured_text(v) for v in verdicts],
+        "threshold": [threshold_text(v) for v in verdicts],
+        "a blind guess passes": [blind_text(v) for v in verdicts],
+        "source": [v.source for v in verdicts],
+    }
+    shown = {head: cells for head, cells in columns.items() if any(cells)}
+    rows = [[*shown], ["---"] * len(shown), *zip(*shown.values(), strict=True)]
+    lines = ["| " + " | ".join(row) + " |" for row in rows]
+    notes = [f"- {v.statement}: {v.note}." for v in verdicts if v.note]
+    return "\n".join([*lines, *([""] if notes else []), *notes]) + "\n"

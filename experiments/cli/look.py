@@ -215,9 +215,9 @@ def claims(
 def _print_verdicts(verdicts: Sequence[Verdict]) -> None:
     from experiments.analysis.verdicts import measured_text, threshold_text
 
-    color = {"holds": "green", "fails": "red", "not judged": "yellow"}
+    color = {"holds": "green", "fails": "red"}
     for v in verdicts:
-        label = f"[bold {color[v.verdict]}]{v.verdict:<12}[/]"
+        label = f"[bold {color.get(v.verdict, 'yellow')}]{v.verdict:<12}[/]"
         details = f"measured {measured_text(v)}, threshold {threshold_text(v)} ({v.source})"
         console.print(f"{label}{v.statement}", soft_wrap=True)
         for line in filter(None, (details, v.note)):

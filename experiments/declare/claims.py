@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -17,12 +18,16 @@ class Measured:
         low, high: its bootstrap interval over seeds, nominally of 95 %, with two seeds hardly more
             than their range; None where a value has none (a count of grid steps).
         note: what a reader needs to know about it, or why it could not be measured.
+        picks: the values that blind guesses would have given, each as likely as the others, such
+            as every value of the grid instead of the one that the proxy found best; empty where
+            that has no meaning.
     """
 
     value: float
     low: float | None = None
     high: float | None = None
     note: str = ""
+    picks: Sequence[float] = ()
 
 
 @dataclass(frozen=True)
@@ -36,8 +41,9 @@ class Claim:
         measure: "module:function" of the tidy table of runs to `Measured`.
         relation, threshold: the claim holds if the value stands in this relation to it.
         unit: of the value.
-        decided_by: which number is held against the threshold: the value itself, or the end of
-            its interval that is less favourable.
+        decided_by: what is compared with the threshold. The interval: the claim is undecided if
+            the threshold lies inside it, and not judged without one. Or the value itself, for what
+            has no interval, such as a count of grid steps.
     """
 
     id: str
@@ -47,4 +53,4 @@ class Claim:
     relation: Literal["<=", ">="]
     threshold: float
     unit: str
-    decided_by: Literal["value", "interval"] = "value"
+    decided_by: Literal["interval", "value"] = "interval"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from experiments.declare.claims import Claim
 from experiments.declare.references import Call
-from experiments.declare.statements import transfers
+from experiments.declare.statements import keeps_gain, transfers
 
 PANELS = "experiments.analysis.panels"
 
@@ -37,3 +37,13 @@ class Layout:
     ) -> Claim:
         """The claim that the smallest model's best value costs the largest next to nothing."""
         return transfers(source, what, id=id, measure=self.regret(row, keys))
+
+    def kept_gain(self, row: tuple[str, str], keys: Sequence[str] = ()) -> Call:
+        """The least kept gain of a row's hyperparameters, or of those that `keys` names."""
+        return Call(f"{PANELS}:least_kept_gain", {"layout": self, "row": row, "keys": keys})
+
+    def keeps_gain(
+        self, source: str, what: str, *, id: str, row: tuple[str, str], keys: Sequence[str] = ()
+    ) -> Claim:
+        """The claim that the smallest model's best value keeps most of the largest one's gain."""
+        return keeps_gain(source, what, id=id, measure=self.kept_gain(row, keys))

@@ -13,6 +13,7 @@ from experiments.declare.references import Reference
 
 LANDSCAPES = "experiments.analysis.landscapes"
 MOST = 0.05  # nats that a transfer may cost
+LEAST = 0.8  # of the largest model's gain that a transfer keeps
 OCTAVES = {0.33: "a third of an octave", 0.5: "half an octave", 1.0: "one octave"}
 
 
@@ -28,7 +29,7 @@ def stays(
     """The best value of a hyperparameter moves by at most `steps` grid steps."""
     most = "one grid step" if steps == 1 else f"{steps} grid steps"
     statement = f"The best {what} moves by at most {most}{where}"
-    return Claim(id, statement, source, measure, "<=", float(steps), "grid steps")
+    return Claim(id, statement, source, measure, "<=", float(steps), "grid steps", "value")
 
 
 def falls(source: str, octaves: float, remark: str = "") -> Claim:
@@ -57,7 +58,7 @@ def wider_is_better(
     """Up to the narrowest model's best rate no widening costs more than seed noise explains."""
     statement = f"At every learning rate up to the optimum, {words}"
     unit = "of what seed noise allows"
-    return Claim("mup-wider-is-better", statement, source, measure, "<=", 1.0, unit)
+    return Claim("mup-wider-is-better", statement, source, measure, "<=", 1.0, unit, "value")
 
 
 def beats_sp(
@@ -68,11 +69,10 @@ def beats_sp(
     statement: str = "The widest µP model at its best is not worse than the widest SP model",
     unit: str = "nats",
     higher_is_better: bool = False,
-    decided_by: Literal["value", "interval"] = "value",
 ) -> Claim:
     """The wide µP model is not worse than the wide SP model."""
     relation: Literal["<=", ">="] = ">=" if higher_is_better else "<="
-    return Claim(id, statement, source, measure, relation, 0.0, unit, decided_by)
+    return Claim(id, statement, source, measure, relation, 0.0, unit)
 
 
 def searched_beats_sp(source: str) -> Claim:
@@ -84,7 +84,6 @@ def searched_beats_sp(source: str) -> Claim:
         statement="The wide µP model is not worse than the wide SP model",
         unit="percentage points",
         higher_is_better=True,
-        decided_by="interval",
     )
 
 
@@ -103,7 +102,7 @@ def transfers(
         else "The narrowest model's best learning rate costs the widest µP model"
     )
     statement = f"{words} at most {most:g} nats"
-    return Claim(id, statement, source, measure, "<=", most, "nats", "interval")
+    return Claim(id, statement, source, measure, "<=", most, "nats")
 
 
 def does_not_transfer(
@@ -116,4 +115,35 @@ def does_not_transfer(
 ) -> Claim:
     """In SP the smallest model's best value costs the largest model more than `least` nats."""
     statement = f"{words} more than {least:g} nats"
-    return Claim(id, statement, source, measure, ">=", least, "nats", "interval")
+    return Claim(id, statement, source, measure, ">=", least, "nats")
+
+
+def keeps_gain(
+    source: str,
+    what: str = "",
+    *,
+    id: str = "mup-keeps-gain",
+    measure: Reference = f"{LANDSCAPES}:mup_kept_gain",
+    least: float = LEAST,
+) -> Claim:
+    """The smallest model's best value keeps at least a share of what the largest model gains."""
+    words = (
+        f"{what}, the best value of the smallest model keeps"
+        if what
+        else "The narrowest model's best learning rate keeps"
+    )
+    statement = f"{words} at least {100 * least:g} % of what the largest model gains on it"
+    return Claim(id, statement, source, measure, ">=", least, "of the gain")
+
+
+def loses_gain(
+    source: str,
+    words: str = "The narrowest SP model's best learning rate keeps",
+    *,
+    id: str = "sp-loses-gain",
+    measure: Reference = f"{LANDSCAPES}:sp_kept_gain",
+    most: float = LEAST,
+) -> Claim:
+    """In SP, as a control, the smallest model's best value keeps at most that share."""
+    statement = f"{words} at most {100 * most:g} % of what the largest model gains on it"
+    return Claim(id, statement, source, measure, "<=", most, "of the gain")

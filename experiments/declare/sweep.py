@@ -19,7 +19,7 @@ class Override:
     base: Mapping[str, Any] = field(default_factory=dict)
     grid: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     points: Sequence[Mapping[str, Any]] | None = None
-    seeds: int | None = None
+    seeds: int | Sequence[int] | None = None
 
 
 def draw_points(space: Mapping[str, Sequence[Any]], count: int, seed: int) -> list[dict[str, Any]]:
@@ -37,7 +37,8 @@ class Sweep:
         config: class of the run configuration.
         base: values of the base run.
         grid: values by key; the sweep is their product.
-        seeds: number of seeds, 0 to seeds - 1.
+        seeds: number of seeds, 0 to seeds - 1, or the seeds themselves: a claim that some runs
+            suggested is judged by others.
         scales: overrides by scale.
         points: values that go together, such as those of a random search; the whole grid is run at
             each.
@@ -47,7 +48,7 @@ class Sweep:
     config: type[RunConfig]
     base: Mapping[str, Any]
     grid: Mapping[str, Sequence[Any]]
-    seeds: int
+    seeds: int | Sequence[int]
     scales: Mapping[Scale, Override] = field(default_factory=dict)
     points: Sequence[Mapping[str, Any]] = ({},)
 
@@ -79,7 +80,7 @@ class Sweep:
         override = self.scales.get(scale, Override())
         grid = {**self.grid, **override.grid}
         seeds = self.seeds if override.seeds is None else override.seeds
-        return {**grid, "seed": range(seeds)}
+        return {**grid, "seed": range(seeds) if isinstance(seeds, int) else seeds}
 
     def runs(self, scale: Scale, data: str) -> tuple[RunConfig, ...]:
         """Every run of the sweep at a scale, on the data source `data`."""

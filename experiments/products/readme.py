@@ -51,7 +51,8 @@ def count() -> str:
 
 
 def _spoken(verdict: Decision) -> str:
-    return {"holds": "hold", "fails": "fail", "not judged": "are not judged"}[verdict]
+    spoken: dict[Decision, str] = {"holds": "hold", "fails": "fail"}
+    return spoken.get(verdict, f"are {verdict}")
 
 
 def summary() -> str:

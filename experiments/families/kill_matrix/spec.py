@@ -38,6 +38,7 @@ KILL_MATRIX = Table(
             relation="<=",
             threshold=0.0,
             unit="bugs",
+            decided_by="value",
         ),
         Claim(
             id="no-right-model-is-accused",
@@ -47,6 +48,7 @@ KILL_MATRIX = Table(
             relation="<=",
             threshold=0.0,
             unit="models",
+            decided_by="value",
         ),
     ),
 )

@@ -163,7 +163,7 @@ def _over_t(
             return statistic(scape, scape.losses[index])
 
         band = transfer.bootstrap(resampled, len(scape.losses))
-        if band is not None:
+        if band is not None and np.isfinite(band).all():
             ax.plot([t, t], band, color="#444444", lw=4, alpha=0.25, solid_capstyle="butt")
     ax.axhline(0, color="#999999", lw=0.8)
     for t, name in ANCHORS.items():
@@ -204,6 +204,12 @@ def still_at(runs: pd.DataFrame) -> Measured:
 
 def regret_above_least(runs: pd.DataFrame) -> Measured:
     """Regret of µP minus the least regret of any t."""
-    regrets = {t: transfer.regret(scape) for t, scape in by_t(runs).items()}
+    scapes = by_t(runs)
+
+    def above_least(index: np.ndarray) -> float:
+        regrets = {t: transfer.regret(s, s.losses[index]) for t, s in scapes.items()}
+        return regrets[1.0] - min(regrets.values())
+
+    regrets = {t: transfer.regret(scape) for t, scape in scapes.items()}
     note = "regret by t " + ", ".join(f"{t:g}: {value:.3f}" for t, value in regrets.items())
-    return Measured(regrets[1.0] - min(regrets.values()), note=note)
+    return landscapes.over_seeds(above_least, len(scapes[1.0].losses), note)

@@ -237,7 +237,6 @@ POST_INTERPOLATION = Figure(
             relation="<=",
             threshold=0.25,
             unit="distance from t = 1",
-            decided_by="interval",
         ),
         Claim(
             id="regret-least-at-mup",

@@ -96,7 +96,6 @@ def exponent_claim(kind: str, what: str, theory: str) -> Claim:
         relation="<=",
         threshold=0.1,
         unit="between the exponents",
-        decided_by="interval",
     )
 
 

@@ -145,7 +145,6 @@ FIG5 = Figure(
             relation=">=",
             threshold=FLAT,
             unit="power of width",
-            decided_by="interval",
         ),
         Claim(
             id="sp-attention-logits-blow-up",
@@ -158,7 +157,6 @@ FIG5 = Figure(
             relation=">=",
             threshold=FLAT,
             unit="power of width",
-            decided_by="interval",
         ),
         Claim(
             id="sp-embeddings-do-not",
@@ -171,7 +169,6 @@ FIG5 = Figure(
             relation="<=",
             threshold=FLAT,
             unit="power of width",
-            decided_by="interval",
         ),
         Claim(
             id="mup-none-does",
@@ -181,7 +178,6 @@ FIG5 = Figure(
             relation="<=",
             threshold=FLAT,
             unit="power of width",
-            decided_by="interval",
         ),
     ),
 )

@@ -63,7 +63,6 @@ FIG7 = Figure(
             relation="<=",
             threshold=SELDOM,
             unit="of the steps",
-            decided_by="interval",
         ),
         Claim(
             id="sp-fails-at-a-low-rate",
@@ -76,7 +75,6 @@ FIG7 = Figure(
             relation=">=",
             threshold=SELDOM,
             unit="of the steps",
-            decided_by="interval",
         ),
         Claim(
             id="sp-fails-at-a-high-rate",
@@ -86,7 +84,6 @@ FIG7 = Figure(
             relation=">=",
             threshold=0.5,
             unit="of the steps",
-            decided_by="interval",
         ),
     ),
 )
@@ -145,6 +142,7 @@ FIG21 = Figure(
             relation="<=",
             threshold=1.0,
             unit="grid steps",
+            decided_by="value",
         ),
     ),
 )

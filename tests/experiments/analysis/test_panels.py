@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from experiments.analysis import panels
+from experiments.analysis import panels, transfer
 from experiments.declare.layout import Layout
 from experiments.declare.schedules import SCHEDULES
 
@@ -78,6 +78,25 @@ def test_regret_is_the_worst_of_the_row() -> None:
     assert (depth.value, depth.low, depth.high) == pytest.approx((0.3, 0.3, 0.3))
     assert "schedule: best at constant to linear, regret 0.300" in depth.note
     assert panels.worst_regret(runs, LAYOUT, DEPTH, keys=("log2lr",)).value == pytest.approx(0)
+
+
+def test_kept_gain_is_the_least_of_the_row_and_blind_guesses_pick_in_every_panel() -> None:
+    def falling(point) -> float:  # depth 4 is better by 0.5, and linear by 0.2 more
+        deep = point["n_layer"] == 4
+        return smooth(point) - deep * (0.5 + 0.6 * (point["schedule"] == "linear"))
+
+    runs = table(falling)
+    found = panels.least_kept_gain(runs, LAYOUT, DEPTH)
+    panel = panels.landscape(runs, LAYOUT, "schedule", DEPTH)
+    assert found.value == pytest.approx(transfer.kept_gain(panel)) and found.value < 1
+    assert "schedule: best at constant to linear, kept" in found.note and "by seed" in found.note
+    sizes = [len(panels.landscape(runs, LAYOUT, key, DEPTH).grid) for key in LAYOUT.keys]
+    assert len(found.picks) == np.prod(sizes)
+    picks = [
+        transfer.pick_kept_gains(panels.landscape(runs, LAYOUT, key, DEPTH)) for key in LAYOUT.keys
+    ]
+    expected = [min(a, b) for a in picks[0] for b in picks[1]]
+    assert sorted(found.picks) == pytest.approx(sorted(expected))
 
 
 def test_an_optimum_at_the_edge_is_called_so() -> None:

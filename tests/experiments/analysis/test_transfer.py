@@ -202,6 +202,46 @@ def test_regret_with_diverged_runs(losses, regret) -> None:
     assert transfer.regret(landscape_of([losses])) == pytest.approx(regret, nan_ok=True)
 
 
+@pytest.mark.parametrize(
+    ("losses", "kept", "picks"),
+    [
+        ([[3, 2, 2.5], [2, 1, 1.5]], 1, [0, 1, 0.5]),
+        ([[3, 2, 2.5], [1, 1.5, 2]], 0.5, [1, 0.5, 0]),
+        ([[3, 2, 2.5], [1, 3, 2]], -1, [1, -1, 0]),  # worse than the small model
+        ([[3, 2, 2.5], [1, INF, 2]], -INF, [1, -INF, 0]),
+        ([[3, 2, 2.5], [3, 2, 2.5]], NAN, [NAN] * 3),  # no gain to keep
+        ([[3, 2, 2.5], [INF, INF, INF]], NAN, [NAN] * 3),
+        ([[INF, INF, INF], [3, 2, 2.5]], NAN, [NAN] * 3),
+    ],
+)
+def test_kept_gain(losses, kept, picks) -> None:
+    scape = landscape_of([losses, losses])
+    assert transfer.kept_gain(scape) == pytest.approx(kept, nan_ok=True)
+    assert transfer.kept_gain(scape, scape.losses[[1]]) == pytest.approx(kept, nan_ok=True)
+    assert transfer.pick_kept_gains(scape) == pytest.approx(picks, nan_ok=True)
+
+
+@given(starts, slopes, curvatures, noise_seeds)
+@quick
+def test_picks_hold_what_the_proxy_picks(start, slope, curvature, number) -> None:
+    scape = bowls(start, slope, curvature, 0.1, shared_noise(number, seeds=2))
+    at = int(np.argmin(scape.losses.mean(axis=0)[0]))
+    assert transfer.pick_regrets(scape)[at] == pytest.approx(transfer.regret(scape))
+    assert transfer.pick_regrets(scape).min() == 0
+    kept, picks = transfer.kept_gain(scape), transfer.pick_kept_gains(scape)
+    assert picks[at] == pytest.approx(kept, nan_ok=True)
+    assert np.isnan(kept) or picks.max() == pytest.approx(1)
+
+
+def test_blind_optima_are_uniform_and_repeatable() -> None:
+    scape = bowls(-6, 0, 0.1)
+    found = transfer.blind_optima(scape)
+    assert found.shape == (transfer.BLIND, len(scape.sizes))
+    shares = np.bincount(found.ravel(), minlength=len(RATES)) / found.size
+    assert np.abs(shares * len(RATES) - 1).max() < 0.1
+    assert (found == transfer.blind_optima(scape)).all()
+
+
 @given(starts, starts, curvatures, noise_seeds)
 @quick
 def test_best_difference_is_that_of_the_widest_models(left, right, curvature, number) -> None:
@@ -267,7 +307,7 @@ def test_bootstrap_without_an_interval() -> None:
     assert transfer.bootstrap(lambda index: 1.0, 0) is None
     assert transfer.bootstrap(lambda index: 1.0, 1) is None
     assert transfer.bootstrap(lambda index: 0.7, 3) == (0.7, 0.7)  # equal seeds
-    assert transfer.bootstrap(lambda index: losses[index].mean(), 3) is None
+    assert transfer.bootstrap(lambda index: losses[index].mean(), 3) == (1.0, INF)  # the range
     assert transfer.bootstrap(lambda index: NAN if index[0] else 1.0, 2) is None
 
 

@@ -73,15 +73,22 @@ def judged(monkeypatch):
         (">=", "value", NAN, 0.6, 0.7, "not judged"),
         ("<=", "interval", 0.3, 0.2, 0.4, "holds"),
         ("<=", "interval", 0.4, 0.3, 0.5, "holds"),
-        ("<=", "interval", 0.4, 0.3, 0.6, "fails"),
+        ("<=", "interval", 0.4, 0.3, 0.6, "undecided"),
+        ("<=", "interval", 0.6, 0.4, 0.7, "undecided"),
+        ("<=", "interval", 0.6, 0.5, 0.7, "undecided"),
         ("<=", "interval", 0.6, 0.55, 0.7, "fails"),
-        ("<=", "interval", INF, None, INF, "fails"),
+        ("<=", "interval", INF, INF, INF, "fails"),
+        ("<=", "interval", INF, 0.1, INF, "undecided"),
+        ("<=", "interval", INF, 0.6, INF, "fails"),
+        ("<=", "interval", INF, None, INF, "not judged"),
         ("<=", "interval", 0.4, 0.3, None, "not judged"),
         ("<=", "interval", 0.4, 0.3, NAN, "not judged"),
         (">=", "interval", 0.7, 0.6, 0.8, "holds"),
         (">=", "interval", 0.6, 0.5, 0.7, "holds"),
-        (">=", "interval", 0.6, 0.4, 0.7, "fails"),
-        (">=", "interval", 0.4, 0.3, 0.6, "fails"),
+        (">=", "interval", 0.6, 0.4, 0.7, "undecided"),
+        (">=", "interval", 0.4, 0.3, 0.6, "undecided"),
+        (">=", "interval", 0.4, 0.3, 0.45, "fails"),
+        (">=", "interval", 0.0, -0.1, 0.0, "fails"),
         (">=", "interval", INF, INF, INF, "holds"),
         (">=", "interval", 0.6, None, 0.7, "not judged"),
         (">=", "interval", 0.6, NAN, 0.7, "not judged"),
@@ -161,9 +168,28 @@ def test_measured_text(changes, text) -> None:
 
 def test_markdown() -> None:
     other = verdict(verdict="fails", value=None, relation=">=", threshold=1.0, unit="grid steps")
-    assert verdicts.markdown([verdict(), other]) == (
-        "| claim | verdict | measured | threshold | paper |\n"
-        "|---|---|---|---|---|\n"
+    plain = verdicts.markdown([verdict(), other])
+    assert plain == (
+        "| claim | verdict | measured | threshold | source |\n"
+        "| --- | --- | --- | --- | --- |\n"
         "| The rate transfers | **holds** | 0.25 [0.125, 0.375] | <= 0.5 nats | Section 4 |\n"
         "| The rate transfers | **fails** | — | >= 1 grid steps | Section 4 |\n"
     )
+    found = verdicts.markdown([verdict(blind=0.128, note="an edge"), other])
+    assert "threshold | a blind guess passes | source |" in found
+    assert "<= 0.5 nats | 0.13 | Section 4 |" in found and ">= 1 grid steps |  | Section" in found
+    assert found.endswith("Section 4 |\n\n- The rate transfers: an edge.\n")
+
+
+@pytest.mark.parametrize(
+    ("picks", "relation", "blind"),
+    [
+        ((), "<=", None),
+        ((0.1, 0.5, 0.6, INF), "<=", 0.5),
+        ((0.1, 0.5, 0.6, INF), ">=", 0.75),
+        ((0.1, NAN), "<=", None),
+    ],
+)
+def test_the_share_of_blind_guesses_that_pass(judged, picks, relation, blind) -> None:
+    found = judged(Measured(0.25, 0.2, 0.3, picks=picks), "small", relation=relation)
+    assert found.blind == blind
