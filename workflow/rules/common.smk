@@ -41,6 +41,9 @@ RESULTS = f"results/{SCALE}"
 FIGURES = f"figures/{SCALE}"
 LOGS = f"logs/{SCALE}"
 STORE = Store(Path(workflow.basedir) / RESULTS)
+for folder in (STORE.folder.parent, STORE.folder):
+    if folder.exists() and not folder.is_dir():  # Snakemake itself would end with a traceback
+        stop(f"cannot write {folder}: it is no folder; move it away")
 # Not params: another interpreter or number of cores is no reason to run a job again.
 EXPERIMENTS = f"{shlex.quote(sys.executable)} -m experiments"
 JOBS = workflow.cores or 1
