@@ -166,7 +166,7 @@ FIG3 = Figure(
 
 FIG9 = Figure(
     name="fig9",
-    title="Squashing activations reduce the quality of transfer",
+    title="Learning rate across width of an MLP with tanh: standard parametrization against µP",
     caption=(
         "As Figure 3 with tanh instead of ReLU: cross-entropy on the left, squared error on the "
         "right, SP beside µP."
@@ -220,7 +220,7 @@ POST_ANIMATION = Animation(
 )
 POST_INTERPOLATION = Figure(
     name="post_interpolation",
-    title="Where between SP and µP the optimum stands still",
+    title="Drift and regret of the best learning rate between SP and µP",
     caption=(
         "Left: octaves by which the best learning rate moves per doubling of the width, against "
         "the interpolation t from SP (0) to µP (1) and beyond. Right: what the narrowest model's "

@@ -41,7 +41,7 @@ HYPERPARAMETERS = Computation(
 )
 TABLE1 = Table(
     name="table1",
-    title="What transfers, what does not, and across what",
+    title="Kinds of hyperparameters, and what tests their transfer",
     caption=(
         "Every kind of hyperparameter: what the paper says of it, what the rules of this "
         "repository do with it as the width grows, and which of its figures puts it to the test."
@@ -52,7 +52,7 @@ TABLE1 = Table(
 )
 TABLE2 = Table(
     name="table2",
-    title="Hyperparameters that transfer",
+    title="Hyperparameters that the paper transfers, and what tests them",
     caption=(
         "The hyperparameters that the paper transfers, one by one, and where this repository tests "
         "them. Exponents are those of Table 8 and, for rates and epsilon, of Adam."

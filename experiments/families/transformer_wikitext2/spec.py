@@ -125,7 +125,7 @@ FIG5_CODE = f"{__package__}.fig5"
 FLAT = 0.25  # as in mupkit.coord_check: mistakes are half powers of width, this is the middle
 FIG5 = Figure(
     name="fig5",
-    title="Coordinate check of a Transformer: what blows up with width",
+    title="Coordinate check of a Transformer in SP and µP",
     caption=(
         "Root mean square of x_t - x_0 over the coordinates of the logits, the attention logits "
         "(of the first block) and the word embeddings after t steps of Adam on one batch, against "

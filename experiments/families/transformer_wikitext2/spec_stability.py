@@ -1,4 +1,4 @@
-"""Figs. 7 and 21: wider is better at every step; a wide model's instability in a narrow one."""
+"""Figs. 7 and 21: loss over training across widths; instability at actual and simulated widths."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def widening(name: str, parametrization: str, log2lr: int) -> Sweep:
 
 FIG7 = Figure(
     name="fig7",
-    title="Wider is better throughout training in µP, and not in SP",
+    title="Loss over training across widths: µP and SP",
     caption=(
         "Training loss over the steps of post-layernorm Transformers of several widths: µP at the "
         "narrowest model's best learning rate, SP at a quarter of it, and SP at the same. Mean "
@@ -123,7 +123,7 @@ def replay(name: str, parametrization: str) -> Sweep:
 
 FIG21 = Figure(
     name="fig21",
-    title="A wide model's training instability, replayed in a narrow one",
+    title="Training instability at actual widths and at simulated ones",
     caption=(
         "Training loss against learning rate of post-layernorm Transformers (d_ffn = d_model): on "
         "the left SP models of several widths, on the right one narrow µP model whose base width "
