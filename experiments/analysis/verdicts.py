@@ -36,6 +36,7 @@ class Verdict:
     threshold: float
     unit: str
     note: str
+    paper: str = ""
 
 
 def judge(claim: Claim, runs: pd.DataFrame, scale: Scale) -> Verdict:
@@ -62,6 +63,7 @@ def judge(claim: Claim, runs: pd.DataFrame, scale: Scale) -> Verdict:
         threshold=claim.threshold,
         unit=claim.unit,
         note=note,
+        paper=claim.paper,
     )
 
 
@@ -114,11 +116,16 @@ def threshold_text(verdict: Verdict) -> str:
 
 
 def markdown(verdicts: Sequence[Verdict]) -> str:
-    """A Markdown table."""
-    rows = ["| claim | verdict | measured | threshold | paper |", "|---|---|---|---|---|"]
-    rows += [
-        f"| {v.statement} | **{v.verdict}** | {measured_text(v)} | {threshold_text(v)} "
-        f"| {v.source} |"
-        for v in verdicts
-    ]
+    """A Markdown table; a column that would be empty is left out."""
+    columns = {
+        "claim": [v.statement for v in verdicts],
+        "verdict": [f"**{v.verdict}**" for v in verdicts],
+        "measured": [measured_text(v) for v in verdicts],
+        "paper's number": [v.paper for v in verdicts],
+        "threshold": [threshold_text(v) for v in verdicts],
+        "paper": [v.source for v in verdicts],
+    }
+    shown = {head: cells for head, cells in columns.items() if any(cells)}
+    rows = [f"| {' | '.join(shown)} |", "|" + "---|" * len(shown)]
+    rows += [f"| {' | '.join(cells)} |" for cells in zip(*shown.values(), strict=True)]
     return "\n".join(rows) + "\n"

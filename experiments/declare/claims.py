@@ -38,6 +38,8 @@ class Claim:
         unit: of the value.
         decided_by: which number is held against the threshold: the value itself, or the end of
             its interval that is less favourable.
+        paper: the paper's own value, as text with its unit and where it was read; empty if the
+            paper gives none.
     """
 
     id: str
@@ -48,3 +50,4 @@ class Claim:
     threshold: float
     unit: str
     decided_by: Literal["value", "interval"] = "value"
+    paper: str = ""

@@ -220,7 +220,12 @@ TABLE12 = Table(
     sweeps=(GRID,),
     follow_up=f"{FIGURES}:carry",
     render=f"{FIGURES}:render_table12",
-    claims=(searched_beats_sp("Appendix G.1.1, Table 12"),),
+    claims=(
+        searched_beats_sp(
+            "Appendix G.1.1, Table 12",
+            paper="0.43 percentage points: 95.29 % in µP, 94.86 % in SP (Table 12)",
+        ),
+    ),
 )
 
 SEARCH = Search(

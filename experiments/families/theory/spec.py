@@ -86,12 +86,13 @@ TABLE8 = rule_table("8", "µP with an output multiplier, as implemented here")
 TABLE9 = rule_table("9", "µP in the style of Tensor Programs IV")
 
 
-def exponent_claim(kind: str, what: str, theory: str) -> Claim:
+def exponent_claim(kind: str, what: str, theory: str, exponent: str = "1") -> Claim:
     """The exponent of one kind of matrix is what the theory says."""
     return Claim(
         id=f"{kind}-exponent",
         statement=f"Entries of {what} times a correlated vector grow as {theory}",
         source="Table 14 and Appendix J.1",
+        paper=f"exponent {exponent} (Table 14)",
         measure=Call(f"{CODE}.tables:deviation", {"kind": kind}),
         relation="<=",
         threshold=0.1,
@@ -119,7 +120,7 @@ TABLE14 = Table(
     ),
     render=f"{CODE}.tables:render_table14",
     claims=(
-        exponent_claim("gaussian", "a standard Gaussian matrix", "√n"),
+        exponent_claim("gaussian", "a standard Gaussian matrix", "√n", "1/2"),
         exponent_claim("linear", "a sum of outer products, as SGD's updates,", "n"),
         exponent_claim("nonlinear", "a quotient of such sums, as Adam's updates,", "n"),
         exponent_claim("vector", "a row vector", "n"),

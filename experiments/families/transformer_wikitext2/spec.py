@@ -139,6 +139,7 @@ FIG5 = Figure(
             id="sp-logits-blow-up",
             statement="In SP the change of the logits grows with width",
             source="Section 5, Fig. 5 top left",
+            paper="1, in theory: with Adam at a fixed rate preactivations grow as n (Appendix J.3)",
             measure=Call(
                 f"{FIG5_CODE}:change_exponent", {"parametrization": "sp", "quantity": "logits"}
             ),
@@ -164,6 +165,7 @@ FIG5 = Figure(
             id="sp-embeddings-do-not",
             statement="In SP the change of the word embeddings does not depend on width",
             source="Section 5, Fig. 5 top right",
+            paper="0: an update does not depend on width (Section 5)",
             measure=Call(
                 f"{FIG5_CODE}:farthest_exponent",
                 {"parametrization": "sp", "quantities": ("word embeddings",)},
@@ -177,6 +179,7 @@ FIG5 = Figure(
             id="mup-none-does",
             statement="In µP none of the three depends on width",
             source="Section 5, Fig. 5 bottom",
+            paper="0, in theory: changes of size 1 at any width (Appendix J.2)",
             measure=Call(f"{FIG5_CODE}:farthest_exponent", {"parametrization": "mup"}),
             relation="<=",
             threshold=FLAT,

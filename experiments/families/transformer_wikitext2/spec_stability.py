@@ -59,6 +59,7 @@ FIG7 = Figure(
                 f"{100 * SELDOM:g} % of the steps"
             ),
             source="Section 8, Fig. 7 left",
+            paper="0 of the steps, up to noise (Section 8)",
             measure=Call(f"{FIGURES}:violated", {"name": "mup"}),
             relation="<=",
             threshold=SELDOM,
@@ -72,6 +73,7 @@ FIG7 = Figure(
                 "of the steps"
             ),
             source="Section 8, Fig. 7 middle",
+            paper="no share; the order fails at width 2048 (caption of Fig. 7)",
             measure=Call(f"{FIGURES}:violated", {"name": "sp_low"}),
             relation=">=",
             threshold=SELDOM,
@@ -141,6 +143,7 @@ FIG21 = Figure(
                 "in the narrow model to within one grid step"
             ),
             source="Appendix I, Fig. 21",
+            paper="0 grid steps: unstable in one exactly if in the other (caption of Fig. 21)",
             measure=f"{FIGURES}:fig21_onset_difference",
             relation="<=",
             threshold=1.0,
