@@ -44,6 +44,10 @@ SIGNS = {
     "ᵃ": r"\textsuperscript{a}",
     "ᵇ": r"\textsuperscript{b}",
     "ᶜ": r"\textsuperscript{c}",
+    "ᵈ": r"\textsuperscript{d}",
+    "ᵉ": r"\textsuperscript{e}",
+    "ᶠ": r"\textsuperscript{f}",
+    "ᵍ": r"\textsuperscript{g}",
 }
 LONGEST = 36  # characters of a cell that a column of LaTeX need not wrap
 

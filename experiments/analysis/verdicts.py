@@ -38,6 +38,8 @@ class Verdict:
     note: str
     blind: float | None = None
     """The probability that a blind guess meets the claim, as far as one can be made."""
+    paper: str = ""
+    """The paper's own number, if it has one."""
 
 
 def judge(claim: Claim, runs: pd.DataFrame, scale: Scale) -> Verdict:
@@ -65,6 +67,7 @@ def judge(claim: Claim, runs: pd.DataFrame, scale: Scale) -> Verdict:
         unit=claim.unit,
         note=note,
         blind=_blind(claim, measured.picks),
+        paper=claim.paper,
     )
 
 
@@ -143,6 +146,7 @@ def markdown(verdicts: Sequence[Verdict]) -> str:
         "claim": [v.statement for v in verdicts],
         "verdict": [f"**{v.verdict}**" for v in verdicts],
         "measured": [measured_text(v) for v in verdicts],
+        "paper's number": [v.paper for v in verdicts],
         "threshold": [threshold_text(v) for v in verdicts],
         "a blind guess passes": [blind_text(v) for v in verdicts],
         "source": [v.source for v in verdicts],

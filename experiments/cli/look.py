@@ -103,10 +103,13 @@ def _show_product(product: Product, scale: Scale) -> None:
     else:
         console.print("drawn by code alone\n")
     if product.claims:
-        claims = RichTable("claim", "statement", "threshold", box=None, pad_edge=False)
+        papers = ("paper's number",) if any(claim.paper for claim in product.claims) else ()
+        columns = ("claim", "statement", "threshold", *papers)
+        claims = RichTable(*columns, box=None, pad_edge=False)
         for claim in product.claims:
             threshold = f"{claim.relation} {claim.threshold:g} {claim.unit}"
-            claims.add_row(claim.id, claim.statement, threshold)
+            cells = (claim.id, claim.statement, threshold, claim.paper)
+            claims.add_row(*cells[: len(columns)])
         console.print(claims)
 
 
@@ -220,7 +223,8 @@ def _print_verdicts(verdicts: Sequence[Verdict]) -> None:
         label = f"[bold {color.get(v.verdict, 'yellow')}]{v.verdict:<12}[/]"
         details = f"measured {measured_text(v)}, threshold {threshold_text(v)} ({v.source})"
         console.print(f"{label}{v.statement}", soft_wrap=True)
-        for line in filter(None, (details, v.note)):
+        paper = f"the paper's number: {v.paper}" if v.paper else ""
+        for line in filter(None, (details, paper, v.note)):
             console.print(f"[dim]{'':12}{line}[/]", soft_wrap=True)
 
 

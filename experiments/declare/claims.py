@@ -44,6 +44,8 @@ class Claim:
         decided_by: what is compared with the threshold. The interval: the claim is undecided if
             the threshold lies inside it, and not judged without one. Or the value itself, for what
             has no interval, such as a count of grid steps.
+        paper: the paper's own value, as text with its unit and where it was read; empty if the
+            paper gives none.
     """
 
     id: str
@@ -54,3 +56,4 @@ class Claim:
     threshold: float
     unit: str
     decided_by: Literal["interval", "value"] = "interval"
+    paper: str = ""

@@ -2,6 +2,7 @@
 
 Each statement is made from its threshold, so that the two cannot part. `measure` is by default a
 function of `experiments.analysis.landscapes`; CONTRIBUTING.md lists all that a claim can use.
+`paper` is the paper's own value (`Claim.paper`).
 """
 
 from __future__ import annotations
@@ -25,14 +26,15 @@ def stays(
     measure: Reference = f"{LANDSCAPES}:mup_optimum_range",
     where: str = " over all widths",
     steps: int = 1,
+    paper: str = "",
 ) -> Claim:
     """The best value of a hyperparameter moves by at most `steps` grid steps."""
     most = "one grid step" if steps == 1 else f"{steps} grid steps"
     statement = f"The best {what} moves by at most {most}{where}"
-    return Claim(id, statement, source, measure, "<=", float(steps), "grid steps", "value")
+    return Claim(id, statement, source, measure, "<=", float(steps), "grid steps", "value", paper)
 
 
-def falls(source: str, octaves: float, remark: str = "") -> Claim:
+def falls(source: str, octaves: float, remark: str = "", *, paper: str = "") -> Claim:
     """SP's best learning rate falls by at least `octaves` per doubling of the width."""
     least = OCTAVES.get(octaves, f"{octaves:g} octaves")
     return Claim(
@@ -46,6 +48,7 @@ def falls(source: str, octaves: float, remark: str = "") -> Claim:
         relation="<=",
         threshold=-octaves,
         unit="octaves per doubling",
+        paper=paper,
     )
 
 
@@ -54,11 +57,12 @@ def wider_is_better(
     *,
     measure: Reference = f"{LANDSCAPES}:mup_worst_widening",
     words: str = "wider is not worse in µP beyond seed noise",
+    paper: str = "",
 ) -> Claim:
     """Up to the narrowest model's best rate no widening costs more than seed noise explains."""
     statement = f"At every learning rate up to the optimum, {words}"
     unit = "of what seed noise allows"
-    return Claim("mup-wider-is-better", statement, source, measure, "<=", 1.0, unit, "value")
+    return Claim("mup-wider-is-better", statement, source, measure, "<=", 1.0, unit, "value", paper)
 
 
 def beats_sp(
@@ -69,13 +73,14 @@ def beats_sp(
     statement: str = "The widest µP model at its best is not worse than the widest SP model",
     unit: str = "nats",
     higher_is_better: bool = False,
+    paper: str = "",
 ) -> Claim:
     """The wide µP model is not worse than the wide SP model."""
     relation: Literal["<=", ">="] = ">=" if higher_is_better else "<="
-    return Claim(id, statement, source, measure, relation, 0.0, unit)
+    return Claim(id, statement, source, measure, relation, 0.0, unit, paper=paper)
 
 
-def searched_beats_sp(source: str) -> Claim:
+def searched_beats_sp(source: str, *, paper: str = "") -> Claim:
     """µP is not worse than SP at the wide model to which a search's winner is carried."""
     return beats_sp(
         source,
@@ -84,6 +89,7 @@ def searched_beats_sp(source: str) -> Claim:
         statement="The wide µP model is not worse than the wide SP model",
         unit="percentage points",
         higher_is_better=True,
+        paper=paper,
     )
 
 
@@ -94,6 +100,7 @@ def transfers(
     id: str = "mup-transfers",
     measure: Reference = f"{LANDSCAPES}:mup_regret",
     most: float = MOST,
+    paper: str = "",
 ) -> Claim:
     """The smallest model's best value costs the largest model at most `most` nats."""
     words = (
@@ -102,7 +109,7 @@ def transfers(
         else "The narrowest model's best learning rate costs the widest µP model"
     )
     statement = f"{words} at most {most:g} nats"
-    return Claim(id, statement, source, measure, "<=", most, "nats")
+    return Claim(id, statement, source, measure, "<=", most, "nats", paper=paper)
 
 
 def does_not_transfer(
@@ -112,10 +119,11 @@ def does_not_transfer(
     id: str = "sp-does-not-transfer",
     measure: Reference = f"{LANDSCAPES}:sp_regret",
     least: float = MOST,
+    paper: str = "",
 ) -> Claim:
     """In SP the smallest model's best value costs the largest model more than `least` nats."""
     statement = f"{words} more than {least:g} nats"
-    return Claim(id, statement, source, measure, ">=", least, "nats")
+    return Claim(id, statement, source, measure, ">=", least, "nats", paper=paper)
 
 
 def keeps_gain(

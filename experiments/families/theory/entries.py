@@ -60,7 +60,7 @@ def hyperparameters(settings: Mapping[str, Any], data: str) -> pd.DataFrame:
         data: not used.
 
     Returns:
-        A row a hyperparameter and product; one without product if none tests it. Exponents are
+        A row per hyperparameter and product; one without product if none tests it. Exponents are
         those of Table 8 for Adam, missing where the rules say nothing.
     """
     rows = []
@@ -92,6 +92,7 @@ def _tests(one: Hyperparameter, scale: Scale) -> Iterator[dict[str, Any]]:
     """Products that sweep it: a hyperparameter over a dimension of scale, or the other way."""
     for product in registry.products().values():
         texts = [text for sweep in product.sweeps for text in _transfers(one, sweep, scale)]
+        texts += _carries(one, product, scale)
         if texts:
             yield {"product": product.name, "test": _with_claims(product, dict.fromkeys(texts))}
 
@@ -116,6 +117,23 @@ def _transfers(one: Hyperparameter, sweep: Sweep, scale: Scale) -> Iterator[str]
         key = next(key for key in dimension.keys if key in axes)
         across = f"{dimension.name} {_range(axes[key])}"
         yield f"{other.name}, over {across}" if one is dimension else f"across {across}"
+
+
+def _carries(one: Hyperparameter, product: Product, scale: Scale) -> Iterator[str]:
+    """What a product searches in a narrow model and carries to a wider one."""
+    if not product.follow_up:
+        return
+    runs = product.runs(scale, next(iter(registry.exhibit(product.exhibit).data_sources), ""))
+    values = pd.DataFrame([run.canonical() for run in runs])
+    searched = [
+        other
+        for other in HYPERPARAMETERS
+        if any(key in values and values[key].nunique() > 1 for key in other.keys)
+    ]
+    if "width" in one.keys:
+        yield from (f"{other.name}, carried to a wider model" for other in searched)
+    elif one in searched:
+        yield "carried to a wider model"
 
 
 def _range(values: Sequence[Any]) -> str:

@@ -32,6 +32,7 @@ class Hyperparameter:
 THEORY = "transfers across width, by theory"
 TESTED = f"{THEORY} and experiment, and across the other dimensions by experiment"
 REGULARIZES = "does not transfer: how much is needed depends on the data's size too"
+CARRIED = "carried from a narrow model to a wide one in Table 13"
 EMPIRICAL = "transferred across, by experiments on Transformers"
 
 HYPERPARAMETERS = (
@@ -41,10 +42,30 @@ HYPERPARAMETERS = (
     Hyperparameter(
         "schedule of the rate", "optimizer", ("schedule",), TESTED, "Table 2, Figs. 4 and 19"
     ),
-    Hyperparameter("momentum", "optimizer", ("momentum",), THEORY, "Table 2"),
-    Hyperparameter("Adam's β1 and β2", "optimizer", ("beta1", "beta2"), THEORY, "Table 2"),
     Hyperparameter(
-        "Adam's ε", "optimizer", ("eps",), "scales as the gradient does", "Appendix B.3", "eps"
+        "momentum",
+        "optimizer",
+        ("momentum",),
+        f"{THEORY}, and {CARRIED}",
+        "Table 2, Appendix B.3, Table 13",
+    ),
+    Hyperparameter("Adam's β1", "optimizer", ("beta1",), THEORY, "Table 2"),
+    Hyperparameter(
+        "Adam's β2",
+        "optimizer",
+        ("beta2",),
+        f"{THEORY} and experiment, and across batch size, sequence length and training time by "
+        "experiment",
+        "Table 2, Fig. 17",
+    ),
+    Hyperparameter(
+        "Adam's ε",
+        "optimizer",
+        ("eps",),
+        "if not negligible, scales as 1/fan_in for all parameters, added after the square root, "
+        "or as 1/fan_in² before it",
+        "Appendix B.3",
+        "eps",
     ),
     Hyperparameter(
         "variance of the initialization, by layer",
@@ -64,7 +85,11 @@ HYPERPARAMETERS = (
     ),
     Hyperparameter("dropout", "regularization", ("dropout",), REGULARIZES, "Appendix E.1"),
     Hyperparameter(
-        "weight decay", "regularization", ("weight_decay",), REGULARIZES, "Appendix E.1"
+        "weight decay",
+        "regularization",
+        ("weight_decay",),
+        f"{REGULARIZES}; yet constant in width in SGD and AdamW, and {CARRIED}",
+        "Appendices B.3 and E.1, Table 13",
     ),
     Hyperparameter(
         "width",

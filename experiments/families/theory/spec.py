@@ -41,7 +41,7 @@ HYPERPARAMETERS = Computation(
 )
 TABLE1 = Table(
     name="table1",
-    title="What transfers, what does not, and across what",
+    title="Kinds of hyperparameters, and what tests their transfer",
     caption=(
         "Every kind of hyperparameter: what the paper says of it, what the rules of this "
         "repository do with it as the width grows, and which of its figures puts it to the test."
@@ -52,7 +52,7 @@ TABLE1 = Table(
 )
 TABLE2 = Table(
     name="table2",
-    title="Hyperparameters that transfer",
+    title="Hyperparameters that the paper transfers, and what tests them",
     caption=(
         "The hyperparameters that the paper transfers, one by one, and where this repository tests "
         "them. Exponents are those of Table 8 and, for rates and epsilon, of Adam."
@@ -86,12 +86,13 @@ TABLE8 = rule_table("8", "µP with an output multiplier, as implemented here")
 TABLE9 = rule_table("9", "µP in the style of Tensor Programs IV")
 
 
-def exponent_claim(kind: str, what: str, theory: str) -> Claim:
+def exponent_claim(kind: str, what: str, theory: str, exponent: str = "1") -> Claim:
     """The exponent of one kind of matrix is what the theory says."""
     return Claim(
         id=f"{kind}-exponent",
         statement=f"Entries of {what} times a correlated vector grow as {theory}",
         source="Table 14 and Appendix J.1",
+        paper=f"exponent {exponent} (Table 14)",
         measure=Call(f"{CODE}.tables:deviation", {"kind": kind}),
         relation="<=",
         threshold=0.1,
@@ -118,7 +119,7 @@ TABLE14 = Table(
     ),
     render=f"{CODE}.tables:render_table14",
     claims=(
-        exponent_claim("gaussian", "a standard Gaussian matrix", "√n"),
+        exponent_claim("gaussian", "a standard Gaussian matrix", "√n", "1/2"),
         exponent_claim("linear", "a sum of outer products, as SGD's updates,", "n"),
         exponent_claim("nonlinear", "a quotient of such sums, as Adam's updates,", "n"),
         exponent_claim("vector", "a row vector", "n"),

@@ -16,27 +16,57 @@ COLUMNS = {
     "input": "Input weights & all biases",
     "output": "Output weights",
     "hidden": "Hidden weights",
-    "scalar": "Scalars †",
+    "scalar": "Scalars",
 }
 ROWS = {
     "init_var": "Init. var.",
     "multiplier": "Multiplier",
     "lr_sgd": "SGD LR",
     "lr_adam": "Adam LR",
-    "eps": "Adam ε †",
-    "lr_lion": "Lion LR †",
-    "lr_frobenius": "Frobenius-normalized LR †",
-    "lr_muon": "Muon LR †",
+    "eps": "Adam ε",
+    "lr_lion": "Lion LR",
+    "lr_frobenius": "Frobenius-normalized LR",
+    "lr_muon": "Muon LR",
+}
+# By row or column that the paper's tables lack: its mark, and what in it is not the paper's.
+OURS = {
+    "scalar": (
+        "ᶜ",
+        "Appendix B has initialization, multiplier, SGD's and Adam's rates constant in width; the "
+        "others are ours.",
+    ),
+    "eps": (
+        "ᵈ",
+        "Added after the square root. Appendix B.3 has 1/fan_in for all parameters; ours scales as "
+        "the gradient does, 1/fan_out times the multiplier, so that Tables 3, 8 and 9 stay one "
+        "parametrization (Lemma J.1).",
+    ),
+    "lr_lion": (
+        "ᵉ",
+        "Not in the paper: Lion's updates are signs (Chen et al. 2023, arXiv:2302.06675, Algorithm "
+        "2), as large as Adam's, so its rates are Adam's.",
+    ),
+    "lr_frobenius": (
+        "ᶠ",
+        "Appendix B.3 has 1/√fan_in for hidden weights, and in Table 3 for output weights, too. "
+        "There ours is 1: an update relative to its weight does not change under Lemma J.1, so "
+        "its rates are equal in Tables 3, 8 and 9.",
+    ),
+    "lr_muon": (
+        "ᵍ",
+        "Not in the paper: an update times the multiplier has the spectral norm √fan_out/√fan_in "
+        "(Yang, Simon, Bernstein 2023, arXiv:2310.17813, Condition 1). Vectors are not for Muon.",
+    ),
 }
 FINITE = (
     "ᵃ 1/fan_in in the paper, which comes to the same: the fan_in of an input weight does not grow "
     "with the width."
 )
 RATIO = (
-    "ᵇ 1 in the paper, where fan_in and fan_out grow alike; this is the general case, of "
-    "Appendix J.2.1."
+    "ᵇ 1 in the paper, where fan_in and fan_out grow alike. Where they do not, the ratio is ours, "
+    "and the mup package's: 1/fan_in, the size of an update's entries in Appendix J.2.1, over "
+    "1/fan_out, that of the gradient's."
 )
-MATRICES_ONLY = "Muon LR: of matrices; vectors are not for Muon."
 VERDICTS = "Verdicts on a figure's claims: `python -m experiments claims FIGURE`."
 THEORY = {"gaussian": 0.5, "linear": 1.0, "nonlinear": 1.0, "vector": 1.0}
 MATRICES = {
@@ -68,11 +98,18 @@ def render_rules(entries: pd.DataFrame) -> TextTable:
     shown = always | set(entries.loc[moved, "quantity"])
     cells = {(e.quantity, e.role): _cell(e) for e in entries.itertuples()}
     rows = [
-        [f"**{label}**", *(cells[quantity, role] for role in COLUMNS)]
+        [f"**{_marked(quantity, label)}**", *(cells[quantity, role] for role in COLUMNS)]
         for quantity, label in ROWS.items()
         if quantity in shown
     ]
-    return TextTable(["", *COLUMNS.values()], rows, (FINITE, RATIO, MATRICES_ONLY))
+    head = ["", *(_marked(role, label) for role, label in COLUMNS.items())]
+    ours = (f"{mark} {text}" for mark, text in OURS.values())
+    return TextTable(head, rows, (FINITE, RATIO, *ours))
+
+
+def _marked(key: str, label: str) -> str:
+    """A label, with † and the mark of its note if the paper's tables lack the row or column."""
+    return f"{label} †{OURS[key][0]}" if key in OURS else label
 
 
 def _cell(entry: object) -> str:
@@ -137,7 +174,8 @@ def render_table2(found: pd.DataFrame) -> TextTable:
                 _tested(part),
             ]
         )
-    return TextTable(["", "Kind", "In the paper", "In Table 8", "Tested here"], rows, (VERDICTS,))
+    notes = (f"Adam's ε in Table 8: {OURS['eps'][1]}", VERDICTS)
+    return TextTable(["", "Kind", "In the paper", "In Table 8", "Tested here"], rows, notes)
 
 
 def _exponents(row: pd.Series) -> str:

@@ -125,7 +125,7 @@ FIG5_CODE = f"{__package__}.fig5"
 FLAT = 0.25  # as in mupkit.coord_check: mistakes are half powers of width, this is the middle
 FIG5 = Figure(
     name="fig5",
-    title="Coordinate check of a Transformer: what blows up with width",
+    title="Coordinate check of a Transformer in SP and µP",
     caption=(
         "Root mean square of x_t - x_0 over the coordinates of the logits, the attention logits "
         "(of the first block) and the word embeddings after t steps of Adam on one batch, against "
@@ -139,6 +139,7 @@ FIG5 = Figure(
             id="sp-logits-blow-up",
             statement="In SP the change of the logits grows with width",
             source="Section 5, Fig. 5 top left",
+            paper="1, in theory: with Adam at a fixed rate preactivations grow as n (Appendix J.3)",
             measure=Call(
                 f"{FIG5_CODE}:change_exponent", {"parametrization": "sp", "quantity": "logits"}
             ),
@@ -162,6 +163,7 @@ FIG5 = Figure(
             id="sp-embeddings-do-not",
             statement="In SP the change of the word embeddings does not depend on width",
             source="Section 5, Fig. 5 top right",
+            paper="0: an update does not depend on width (Section 5)",
             measure=Call(
                 f"{FIG5_CODE}:farthest_exponent",
                 {"parametrization": "sp", "quantities": ("word embeddings",)},
@@ -174,6 +176,7 @@ FIG5 = Figure(
             id="mup-none-does",
             statement="In µP none of the three depends on width",
             source="Section 5, Fig. 5 bottom",
+            paper="0, in theory: changes of size 1 at any width (Appendix J.2)",
             measure=Call(f"{FIG5_CODE}:farthest_exponent", {"parametrization": "mup"}),
             relation="<=",
             threshold=FLAT,

@@ -145,8 +145,8 @@ DEPTH_MUP = Figure(
         "initialization across depth: as in Figure 4, and with depth-µP, where residual branches "
         f"and Adam's rates inside them fall as one over the root of the depth. {MARKS}"
     ),
-    source="the row of Figure 4 that does not transfer, mended by Tensor Programs VI "
-    "(arXiv:2310.02244), Table 1",
+    source="the depth row of Figure 4, with depth-µP of Tensor Programs VI (arXiv:2310.02244), "
+    "Table 1",
     work="",
     sweeps=(
         *Panels(DEPTH_KEYS, (MUP_DEPTH,), "fig4", PRE).sweeps,

@@ -1,4 +1,4 @@
-"""Figs. 7 and 21: wider is better at every step; a wide model's instability in a narrow one."""
+"""Figs. 7 and 21: loss over training across widths; instability at actual and simulated widths."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def widening(name: str, parametrization: str, log2lr: int) -> Sweep:
 
 FIG7 = Figure(
     name="fig7",
-    title="Wider is better throughout training in µP, and not in SP",
+    title="Loss over training across widths: µP and SP",
     caption=(
         "Training loss over the steps of post-layernorm Transformers of several widths: µP at the "
         "narrowest model's best learning rate, SP at a quarter of it, and SP at the same. Mean "
@@ -59,6 +59,7 @@ FIG7 = Figure(
                 f"{100 * SELDOM:g} % of the steps"
             ),
             source="Section 8, Fig. 7 left",
+            paper="0 of the steps, up to noise (Section 8)",
             measure=Call(f"{FIGURES}:violated", {"name": "mup"}),
             relation="<=",
             threshold=SELDOM,
@@ -71,6 +72,7 @@ FIG7 = Figure(
                 "of the steps"
             ),
             source="Section 8, Fig. 7 middle",
+            paper="no share; the order fails at width 2048 (caption of Fig. 7)",
             measure=Call(f"{FIGURES}:violated", {"name": "sp_low"}),
             relation=">=",
             threshold=SELDOM,
@@ -120,7 +122,7 @@ def replay(name: str, parametrization: str) -> Sweep:
 
 FIG21 = Figure(
     name="fig21",
-    title="A wide model's training instability, replayed in a narrow one",
+    title="Training instability at actual widths and at simulated ones",
     caption=(
         "Training loss against learning rate of post-layernorm Transformers (d_ffn = d_model): on "
         "the left SP models of several widths, on the right one narrow µP model whose base width "
@@ -138,6 +140,7 @@ FIG21 = Figure(
                 "in the narrow model to within one grid step"
             ),
             source="Appendix I, Fig. 21",
+            paper="0 grid steps: unstable in one exactly if in the other (caption of Fig. 21)",
             measure=f"{FIGURES}:fig21_onset_difference",
             relation="<=",
             threshold=1.0,

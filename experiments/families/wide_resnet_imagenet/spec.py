@@ -107,7 +107,12 @@ TABLE13 = Table(
     sweeps=(PROXY,),
     follow_up=f"{FIGURES}:carry",
     render=f"{FIGURES}:render_table13",
-    claims=(searched_beats_sp("Appendix G.1.2, Table 13"),),
+    claims=(
+        searched_beats_sp(
+            "Appendix G.1.2, Table 13",
+            paper="0.41 percentage points: 77.16 % in µP, 76.75 % in SP (Table 13)",
+        ),
+    ),
 )
 
 FAMILY = Family(

@@ -15,7 +15,7 @@ from experiments.errors import UserError
 INF, NAN = math.inf, math.nan
 
 
-def claim(relation="<=", decided_by="value", threshold=0.5) -> Claim:
+def claim(relation="<=", decided_by="value", threshold=0.5, paper="") -> Claim:
     return Claim(
         id="it-transfers",
         statement="The rate transfers",
@@ -25,6 +25,7 @@ def claim(relation="<=", decided_by="value", threshold=0.5) -> Claim:
         threshold=threshold,
         unit="nats",
         decided_by=decided_by,
+        paper=paper,
     )
 
 
@@ -146,6 +147,15 @@ def test_verdicts_survive_a_file(judged, tmp_path) -> None:
     json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse)
 
 
+def test_verdicts_without_the_papers_number_are_read(tmp_path) -> None:
+    path = tmp_path / "fig1" / "claims.json"
+    verdicts.save(path, [verdict(note="old")])
+    stored = json.loads(path.read_text(encoding="utf-8"))
+    assert stored[0].pop("paper") == ""
+    path.write_text(json.dumps(stored), encoding="utf-8")
+    assert verdicts.read(path) == [verdict(note="old")]
+
+
 def test_missing_verdicts_name_the_fix(tmp_path) -> None:
     with pytest.raises(UserError, match="snakemake fig7"):
         verdicts.read(tmp_path / "fig7" / "claims.json")
@@ -193,3 +203,14 @@ def test_markdown() -> None:
 def test_the_share_of_blind_guesses_that_pass(judged, picks, relation, blind) -> None:
     found = judged(Measured(0.25, 0.2, 0.3, picks=picks), "small", relation=relation)
     assert found.blind == blind
+
+
+def test_the_papers_number_stands_beside_the_measured(judged) -> None:
+    found = judged(Measured(0.25), "small", paper="0.2 nats (Table 2)")
+    assert found.paper == "0.2 nats (Table 2)"
+    assert verdicts.markdown([found, verdict()]) == (
+        "| claim | verdict | measured | paper's number | threshold | source |\n"
+        "| --- | --- | --- | --- | --- | --- |\n"
+        "| The rate transfers | **holds** | 0.25 | 0.2 nats (Table 2) | <= 0.5 nats | Section 4 |\n"
+        "| The rate transfers | **holds** | 0.25 [0.125, 0.375] |  | <= 0.5 nats | Section 4 |\n"
+    )

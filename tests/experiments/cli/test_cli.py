@@ -109,9 +109,18 @@ def test_every_product_is_listed_and_shown_at_every_scale(invoke, scale) -> None
     for name, product in registry.products().items():
         assert product.title in listed[name]
         shown = invoke("show", name, "--scale", scale)
-        for text in (product.title, product.caption, *(c.statement for c in product.claims)):
+        stated = [text for claim in product.claims for text in (claim.statement, claim.paper)]
+        for text in (product.title, product.caption, *stated):
             assert text in shown, name
+        assert ("paper's number" in shown) == any(claim.paper for claim in product.claims), name
         assert (f"runs at the scale {scale}" in shown) == bool(product.sweeps), name
+
+
+def test_verdicts_are_told_with_the_papers_numbers(invoke) -> None:
+    assert "the paper's number: 0.43 percentage points" in invoke(
+        "claims", "table12", "--reference"
+    )
+    assert "the paper's number" not in invoke("claims", "fig1", "--reference")
 
 
 def test_every_family_is_shown_with_its_data_sources(invoke) -> None:

@@ -104,17 +104,29 @@ RENDERED = {
 def test_rendered_entries(number) -> None:
     made = tables.render_rules(entries.rule_entries({"table": number}, ""))
     rows = {row[0].strip("*"): tuple(row[1:]) for row in made.rows}
+    assert made.columns[1:3] == ["Input weights & all biases", "Output weights"]
+    assert made.columns[4] == "Scalars †ᶜ"
     papers = {label: row[:3] for label, row in rows.items() if "†" not in label}
     assert papers == RENDERED[number]
     assert {row[3] for label, row in rows.items() if "†" not in label} == {"1"}
     assert [label for label in rows if "†" in label] == [
-        "Adam ε †",
-        "Lion LR †",
-        "Frobenius-normalized LR †",
-        "Muon LR †",
+        "Adam ε †ᵈ",
+        "Lion LR †ᵉ",
+        "Frobenius-normalized LR †ᶠ",
+        "Muon LR †ᵍ",
     ]
-    assert rows["Lion LR †"] == rows["Adam LR"]
-    assert rows["Muon LR †"][2] == "√fan_out/√fan_in (1)"
+    assert rows["Lion LR †ᵉ"] == rows["Adam LR"]
+    assert rows["Muon LR †ᵍ"][2] == "√fan_out/√fan_in (1)"
+
+
+@pytest.mark.parametrize("number", RENDERED)
+def test_every_mark_has_its_note(number) -> None:
+    made = tables.render_rules(entries.rule_entries({"table": number}, ""))
+    shown = " ".join([*made.columns, *(cell for row in made.rows for cell in row)])
+    assert {*re.findall("[ᵃᵇᶜᵈᵉᶠᵍ]", shown)} == {note[0] for note in made.notes}
+    assert len({note[0] for note in made.notes}) == len(made.notes)
+    epsilon = next(note for note in made.notes if note.startswith("ᵈ"))
+    assert "Appendix B.3 has 1/fan_in for all parameters" in epsilon
 
 
 @pytest.mark.parametrize(
@@ -170,12 +182,19 @@ def test_tables_1_and_2() -> None:
     assert len(first) == 4 + 5
     optimizer = next(row for name, row in first.items() if name.startswith("**optimizer**"))
     assert "by exponents: learning rate, Adam's ε" in optimizer[1]
-    assert "Adam's ε: scales as the gradient does" in optimizer[0]
+    assert "Adam's ε: if not negligible, scales as 1/fan_in for all parameters" in optimizer[0]
     assert "fig1: learning rate across width" in optimizer[2]
     assert first["**depth**"][1] == "none: the same at any value"
     second = {row[0]: row[1:] for row in tables.render_table2(found).rows}
     assert second["**learning rate**"][2] == "input 1, hidden 1/fan_in, output 1"
-    assert second["**momentum**"][2:] == ["constant in width", "not yet"]
+    carried = "table13: carried to a wider model (1 claim)"
+    assert second["**momentum**"][2:] == ["constant in width", carried]
+    assert second["**Adam's β1**"][2:] == ["constant in width", "not yet"]
+    assert second["**Adam's β2**"][3].startswith("fig17: across width 32 to 128; ")
+    regularization = next(row for name, row in first.items() if "dropout" in name)
+    assert regularization[2] == f"table13: weight decay {carried.partition(': ')[2]}"
+    assert "momentum, carried to a wider model" in first["**width**"][2]
+    assert "carried" not in first["**depth**"][2]
     assert second["**multipliers of weights and logits**"][2].endswith("output 1/fan_in")
     assert not any("decay" in name or "width" in name for name in second)
 

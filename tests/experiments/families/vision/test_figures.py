@@ -21,6 +21,15 @@ FAMILIES = ("mlp_cifar10", "resnet_cifar10", "wide_resnet_imagenet")
 NAMES = [p.name for f in FAMILIES for p in registry.exhibit(f).products]
 
 
+@pytest.mark.parametrize(("name", "code"), [("table12", resnet), ("table13", wide)])
+def test_the_papers_difference_is_that_of_its_accuracies(name, code) -> None:
+    sp, mup = (code.PAPER[parametrization][-1] for parametrization in ("sp", "mup"))
+    difference = float(mup.rstrip(" %")) - float(sp.rstrip(" %"))
+    (claim,) = registry.product(name).claims
+    said = f"{difference:.2f} percentage points: {mup} in µP, {sp} in SP ("
+    assert claim.paper.startswith(said)
+
+
 @pytest.fixture(autouse=True)
 def _close_figures():
     yield
