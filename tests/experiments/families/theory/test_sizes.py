@@ -85,7 +85,7 @@ def test_claims_follow_the_exponents(kind) -> None:
     assert verdict(theory + 0.09) == verdict(theory - 0.09) == "holds"
     assert verdict(theory + 0.11) == verdict(theory - 0.11) == "fails"
     assert verdict(1.5 - theory) == "fails"  # the other law, of large numbers or central limit
-    assert verdict(theory, noise=0.5) == "fails"  # too vague to say
+    assert verdict(theory, noise=0.5) == "undecided"  # too vague to say
     assert verdict(theory, seeds=1) == "not judged"
     assert verdict(theory, scale="smoke") == "not judged"
     others = [c for c in TABLE14.claims if c is not claim]
