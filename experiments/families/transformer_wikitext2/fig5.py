@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -70,30 +70,56 @@ def _finish(fig: Figure, bottom: np.ndarray, labelled: Axes) -> None:
     fig.legend(handles, labels, title="Adam steps", loc="outside right center", fontsize=8)
 
 
-def change_exponent(table: pd.DataFrame, parametrization: str, quantity: str) -> Measured:
-    """The power of width with which the change after the last step grows.
+def change_exponents(
+    table: pd.DataFrame, parametrization: str, quantities: Sequence[str] = QUANTITIES
+) -> dict[str, Measured]:
+    """The power of width with which each quantity's change grows, after each step.
 
-    NaN if a model did not move or blew up.
+    NaN, without an interval, where a model did not move or blew up.
     """
-    part = _part(table, parametrization, quantity)
-    last = part[part["step"] == part["step"].max()]
-    sizes = last.pivot(index="width", columns="seed", values="change")
-    if not (np.isfinite(sizes) & (sizes > 0)).all(axis=None):
-        return Measured(float("nan"), note="a change is zero or not finite")
-    return exponent(sizes)
+    found = {}
+    for quantity in quantities:
+        for step, rows in _part(table, parametrization, quantity).groupby("step"):
+            sizes = rows.pivot(index="width", columns="seed", values="change")
+            moved = (np.isfinite(sizes) & (sizes > 0)).all(axis=None)
+            one = exponent(sizes) if moved else Measured(float("nan"))
+            found[f"{quantity}, step {step}"] = one
+    return found
+
+
+def least_exponent(table: pd.DataFrame, parametrization: str, quantity: str) -> Measured:
+    """The least power of width with which a quantity's change grows after any of the steps."""
+    return _first(
+        change_exponents(table, parametrization, (quantity,)),
+        lambda value, low, high: (value, low, high),
+        lambda value, low, high: low,
+    )
 
 
 def farthest_exponent(
     table: pd.DataFrame, parametrization: str, quantities: Sequence[str] = QUANTITIES
 ) -> Measured:
-    """Distance from 0 of that exponent of some quantities that is farthest from 0."""
-    found = {q: change_exponent(table, parametrization, q) for q in quantities}
-    note = ", ".join(f"{q} {m.value:+.3f}" for q, m in found.items())
-    ends: list[tuple[float, float, float, float]] = []  # value, low, high; first the farthest end
+    """Distance from 0 of the power that is farthest from it, of any quantity after any step."""
+
+    def distance(value: float, low: float, high: float) -> tuple[float, float, float]:
+        nearer, farther = sorted((abs(low), abs(high)))
+        return abs(value), (0.0 if low <= 0 <= high else nearer), farther
+
+    found = change_exponents(table, parametrization, quantities)
+    return _first(found, distance, lambda value, low, high: -high)
+
+
+def _first(
+    found: dict[str, Measured],
+    measure: Callable[[float, float, float], tuple[float, float, float]],
+    order: Callable[[float, float, float], float],
+) -> Measured:
+    """The measure of all exponents that comes first by an order; NaN if one has no interval."""
+    note = ", ".join(f"{name}: {m.value:+.3f}" for name, m in found.items())
+    measured = []
     for m in found.values():
         if m.low is None or m.high is None:
-            return Measured(float("nan"), note=f"{note}; no interval")
-        ends.append((max(abs(m.low), abs(m.high)), abs(m.value), m.low, m.high))
-    farthest, value, low, high = max(ends, key=lambda end: end[0])
-    crosses = low <= 0 <= high
-    return Measured(value, 0.0 if crosses else min(abs(low), abs(high)), farthest, note)
+            return Measured(float("nan"), note=f"{note}; one has no interval")
+        measured.append(measure(m.value, m.low, m.high))
+    value, low, high = min(measured, key=lambda ends: order(*ends))
+    return Measured(value, low, high, note)

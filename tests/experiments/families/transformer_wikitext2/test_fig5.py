@@ -40,8 +40,8 @@ def table(**powers: float) -> pd.DataFrame:
 
 def test_exponents_are_found():
     blown = table(sp_logits=1.0, sp_attention_logits=2.0)
-    assert fig5.change_exponent(blown, "sp", "logits").value == pytest.approx(1, abs=0.05)
-    assert fig5.change_exponent(blown, "sp", "attention logits").value == pytest.approx(2, abs=0.05)
+    assert fig5.least_exponent(blown, "sp", "logits").value == pytest.approx(1, abs=0.05)
+    assert fig5.least_exponent(blown, "sp", "attention logits").value == pytest.approx(2, abs=0.05)
     assert fig5.farthest_exponent(blown, "sp", ["word embeddings"]).value == pytest.approx(
         0, abs=0.05
     )
@@ -57,10 +57,25 @@ def test_one_quantity_that_scales_in_mup_decides(quantity, power):
     assert fig5.farthest_exponent(table(), "mup").high < 0.1
 
 
+def test_one_step_decides():
+    """A bug that shows after one step and not after the last one."""
+    for quantity in fig5.QUANTITIES:
+        runs = table(sp_logits=1.0)
+        at = (runs["step"] == 1) & (runs["quantity"] == quantity)
+        late = runs["change"].where(~at, runs["change"] * runs["width"] ** -0.5)
+        found = fig5.farthest_exponent(runs.assign(change=late), "mup")
+        assert found.value == pytest.approx(0.5, abs=0.05)
+        steps = fig5.change_exponents(runs.assign(change=late), "mup", (quantity,))
+        assert [*steps] == [f"{quantity}, step 1", f"{quantity}, step 2"]
+        assert [m.value for m in steps.values()] == pytest.approx([-0.5, 0], abs=0.05)
+        sp = fig5.least_exponent(runs.assign(change=late), "sp", "logits").value
+        assert sp == pytest.approx(0.5 if quantity == "logits" else 1.0, abs=0.05)
+
+
 def test_what_does_not_move_or_is_not_finite_is_not_judged():
     still = table()
     still.loc[still["width"] == 16, "change"] = 0.0
-    assert np.isnan(fig5.change_exponent(still, "sp", "logits").value)
+    assert np.isnan(fig5.least_exponent(still, "sp", "logits").value)
     blown = table()
     blown.loc[blown["width"] == 128, "change"] = np.inf
     assert np.isnan(fig5.farthest_exponent(blown, "mup").value)
