@@ -140,7 +140,7 @@ def keeps_gain(
         if what
         else "The narrowest model's best learning rate keeps"
     )
-    statement = f"{words} at least {100 * least:g} % of what the largest model gains on it"
+    statement = f"{words} at least {100 * least:g} % of the largest model's gain over the smallest"
     return Claim(id, statement, source, measure, ">=", least, "of the gain")
 
 
@@ -153,5 +153,5 @@ def loses_gain(
     most: float = LEAST,
 ) -> Claim:
     """In SP, as a control, the smallest model's best value keeps at most that share."""
-    statement = f"{words} at most {100 * most:g} % of what the largest model gains on it"
+    statement = f"{words} at most {100 * most:g} % of the largest model's gain over the smallest"
     return Claim(id, statement, source, measure, "<=", most, "of the gain")
