@@ -45,7 +45,7 @@ def task_of(model: str, width: int):
     config = family.config.make(
         **{**family.example, "width": width, "data": family.resolve_data(), "log2lr": -6.0}
     )
-    return config, load(config.task)(config)
+    return config, load(config.task, config.family)(config)
 
 
 def ours(model: str, width: int, compiled: bool = False) -> Callable[[], object]:

@@ -121,7 +121,7 @@ def test_rules_hold_no_science() -> None:
         (
             "import experiments.declare.registry as r, experiments.products.draw; "
             "from experiments.declare.references import load; "
-            "[load(f) for p in r.products().values() for f in p.functions]",
+            "[load(f, p.name) for p in r.products().values() for f in p.functions]",
             {"torch"},
         ),
         ("import experiments.runs.store", {"torch", "pandas"}),

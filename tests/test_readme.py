@@ -52,7 +52,7 @@ def test_the_first_lines_of_code_run() -> None:
 
 def test_measures_can_be_named_in_a_claim() -> None:
     listed = [line.split("`")[1] for line in readme.measures().splitlines()[2:]]
-    assert len(listed) > 5 and all(callable(load(reference)) for reference in listed)
+    assert len(listed) > 5 and all(callable(load(reference, "a test")) for reference in listed)
     used = {name_of(c.measure) for p in registry.products().values() for c in p.claims}
     assert {m for m in used if m.startswith("experiments.analysis")} <= {*listed}
 

@@ -48,7 +48,7 @@ def judge(claim: Claim, runs: pd.DataFrame, scale: Scale) -> Verdict:
     At `smoke` a claim is measured, so that the code runs, but not judged. An infinite value is
     judged, but a verdict has no number for it, so its note says so.
     """
-    measured: Measured = load(claim.measure)(runs)
+    measured: Measured = load(claim.measure, f"the claim {claim.id}")(runs)
     decision, note = decide(claim, measured), measured.note
     if math.isinf(measured.value):
         note = f"the value is infinite; {note}" if note else "the value is infinite"

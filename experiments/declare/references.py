@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+from experiments.errors import UserError, unknown
+
 
 @dataclass(frozen=True)
 class Call:
@@ -30,8 +32,25 @@ def name_of(reference: Reference) -> str:
     return reference if isinstance(reference, str) else reference.function
 
 
-def load(reference: Reference) -> Callable[..., Any]:
-    """The function of a reference with its arguments, imported when it is needed."""
-    module, _, name = name_of(reference).partition(":")
-    function: Callable[..., Any] = getattr(importlib.import_module(module), name)
+def load(reference: Reference, by: str) -> Callable[..., Any]:
+    """The function of a reference with its arguments, imported when it is needed.
+
+    Args:
+        reference: of the function.
+        by: who names it, for the error.
+
+    Raises:
+        UserError: if there is no such module or function.
+    """
+    module_name, _, name = name_of(reference).partition(":")
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
+            raise  # the module is there, and what it imports is not
+        raise UserError(f"{by} names {name_of(reference)}; no module {error.name}") from None
+    if not hasattr(module, name):
+        there = [n for n, x in vars(module).items() if callable(x) and not n.startswith("_")]
+        raise unknown(f"function of {module_name}, named by {by}:", name, there)
+    function: Callable[..., Any] = getattr(module, name)
     return function if isinstance(reference, str) else partial(function, **reference.arguments)

@@ -21,7 +21,7 @@ def exhibits() -> dict[str, Exhibit]:
     Each is given its folder's name, and so are its figures and tables.
 
     Raises:
-        ValueError: if a folder declares nothing, a run configuration belongs to another family, or
+        UserError: if a folder declares nothing, a run configuration belongs to another family, or
             two folders declare the same figure or table.
     """
     found: dict[str, Exhibit] = {}
@@ -30,7 +30,7 @@ def exhibits() -> dict[str, Exhibit]:
         exhibit = _named(spec)
         for product in exhibit.products:
             if product.name in declared:
-                raise ValueError(f"{spec}: {product.name} is declared in {declared[product.name]}")
+                raise UserError(f"{spec}: {product.name} is declared in {declared[product.name]}")
             declared[product.name] = spec
         found[exhibit.name] = exhibit
     return found
@@ -42,9 +42,14 @@ def _named(spec: Path) -> Exhibit:
     module = importlib.import_module(f"experiments.families.{folder}.spec")
     exhibit: Exhibit | None = getattr(module, "FAMILY", None) or getattr(module, "EXHIBIT", None)
     if exhibit is None:
-        raise ValueError(f"{spec}: declares neither FAMILY nor EXHIBIT")
+        raise UserError(f"{spec}: declares neither FAMILY nor EXHIBIT")
     if isinstance(exhibit, Family) and exhibit.config.family != folder:
-        raise ValueError(f"{spec}: {exhibit.config.__name__}.family is {exhibit.config.family!r}")
+        raise UserError(f"{spec}: {exhibit.config.__name__}.family is {exhibit.config.family!r}")
+    if isinstance(exhibit, Family) and not hasattr(exhibit.config, "task"):
+        raise UserError(
+            f"{spec}: {exhibit.config.__name__}.task is missing; it names the function of a "
+            'configuration to its task, such as f"{__package__}.task:Task"'
+        )
     return replace(
         exhibit,
         name=folder,

@@ -41,7 +41,7 @@ def _collect_runs(product: Product, scale: Scale, data: str, folder: Path, jobs:
     runs = product.runs(scale, data)
     records = train_runs(runs, store)
     if product.follow_up:
-        chosen = load(product.follow_up)(runs, tidy_runs(records), scale)
+        chosen = load(product.follow_up, product.name)(runs, tidy_runs(records), scale)
         note(f"{product.name}: {len(chosen)} runs follow from the {len(records)} done")
         records += train_together(chosen, store, jobs)
     if others := parted(records):

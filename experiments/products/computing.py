@@ -39,7 +39,7 @@ def compute(product: Product, scale: Scale, data: str, folder: Path) -> None:
     if product.computation is not None:
         settings = product.computation.at(scale)
         code = computing_version(product.computation)
-        frame = load(product.computation.function)(settings, data)
+        frame = load(product.computation.function, product.name)(settings, data)
     said = {key: frame.attrs.get(key) for key in ("device", "data_fingerprint")}
     frame.attrs = {}
     commit, dirty = git_state()

@@ -61,13 +61,13 @@ def _draw_figure(figure: Figure, runs: pd.DataFrame, foot: str, folder: Path) ->
 
     from experiments.analysis import style
 
-    picture = load(figure.draw)(runs)
+    picture = load(figure.draw, figure.name)(runs)
     if foot:
         style.footer(picture, foot)
     for kind in Figure.kinds:
         style.save(picture, folder / f"{figure.name}.{kind}")
     if isinstance(figure, Animation):
-        animation = load(figure.animate)(runs)
+        animation = load(figure.animate, figure.name)(runs)
         style.footer(plt.gcf(), foot)
         caption = f"{figure.caption} {figure.cited}"
         style.save_animation(animation, figure.title, caption, folder / figure.name)
@@ -75,7 +75,7 @@ def _draw_figure(figure: Figure, runs: pd.DataFrame, foot: str, folder: Path) ->
 
 
 def _write_table(table: Table, runs: pd.DataFrame, foot: str, folder: Path) -> None:
-    made: text_table.TextTable = load(table.render)(runs)
+    made: text_table.TextTable = load(table.render, table.name)(runs)
     if foot:
         made = replace(made, notes=(*made.notes, f"Here: {foot}."))
     texts = {

@@ -116,7 +116,7 @@ def _part(product: Product, root: str) -> str:
     parts.append(f"{product.caption} {product.cited}")
     if isinstance(product, Table):
         runs, _ = tidy_tables.read_runs(product, tidy_tables.REFERENCE)
-        parts.append(text_table.markdown(load(product.render)(runs)).rstrip())
+        parts.append(text_table.markdown(load(product.render, product.name)(runs)).rstrip())
     if product.scaled:
         parts.append(_setting(product))
     return "\n\n".join([*parts, *_claims(product)]) + "\n"

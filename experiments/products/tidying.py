@@ -7,8 +7,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from experiments.declare.product import Product
 from experiments.files import atomic_path
+from experiments.products.tidy_tables import Results, folder_of
 from experiments.runs.store import Record
+from experiments.runs.versions import code_version
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -65,3 +68,19 @@ def write_frame(path: Path, frame: pd.DataFrame) -> None:
     """A pandas DataFrame as Parquet; the same frame gives the same bytes."""
     with atomic_path(path) as temporary:
         frame.to_parquet(temporary, compression="zstd", index=False)
+
+
+def made_by_other_code(product: Product, results: Results) -> int:
+    """How many runs in a product's tables other code made than the checkout's; 0 without tables."""
+    path = folder_of(product, results) / "provenance.parquet"
+    if not product.sweeps or not path.exists():
+        return 0
+    import pyarrow
+    import pyarrow.parquet as pq
+
+    try:
+        versions = pq.read_table(path, columns=["code_version"])["code_version"].to_pylist()
+    except (OSError, ValueError, KeyError, pyarrow.ArrowException):
+        return 0  # whoever draws from a damaged table names it
+    now = code_version(product.sweeps[0].config.family)
+    return sum(version != now for version in versions)

@@ -281,7 +281,7 @@ def time_steps(run: RunConfig, machine: Machine, budget: float) -> tuple[float, 
     from experiments.train import engine
 
     clock = time.process_time if machine.device == "cpu" else time.perf_counter
-    make: Callable[[RunConfig], engine.Task] = load(run.task)
+    make: Callable[[RunConfig], engine.Task] = load(run.task, run.family)
     make(run)  # what is prepared once is not timed
     begin, end = clock(), time.perf_counter() + budget
     task = make(run)

@@ -56,7 +56,7 @@ def replay(
         on_step: called with the number of each step and its loss.
     """
     machine = process.set_up()
-    task = load(config.task)(config)
+    task = load(config.task, config.family)(config)
     return record(config, task, machine, every, on_step)
 
 

@@ -155,7 +155,7 @@ def _train(
     from experiments.train.checkpoint import Checkpoint
 
     machine = process.set_up()
-    task: engine.Task = load(run.task)(run)
+    task: engine.Task = load(run.task, run.family)(run)
     origin = _origin(run, machine, task.fingerprint)
     checkpoint = Checkpoint(store.checkpoint(run.id), {"id": run.id, **origin})
     record = _beginning(run, store, longer, origin)

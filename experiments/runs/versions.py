@@ -99,7 +99,7 @@ def imported(
         skip: which files are left out, with what they alone import.
     """
     found: set[Path] = set()
-    todo = {file for file in starts if file.is_relative_to(ROOT)}
+    todo = {file for file in starts if file.is_relative_to(ROOT) and file.exists()}
     while todo:
         file = todo.pop()
         found.add(file)

@@ -97,6 +97,9 @@ def test_again_trains_nothing_and_damage_is_repaired(project) -> None:
     assert project.experiments(*forget, "--stale").stdout == "0 runs of fig1 dropped\n"
     core = project.root / "mupkit" / "rules.py"
     core.write_text(core.read_text(encoding="utf-8") + "# changed\n", encoding="utf-8")
+    changed = project.snakemake("fig1", *SMOKE)
+    assert "fig1: other code than this checkout's made 24 of its runs" in changed.stderr
+    assert "--scale smoke --stale" in changed.stderr
     assert project.experiments(*forget, "--stale").stdout == "24 runs of fig1 dropped\n"
     assert stored(project) == []
 

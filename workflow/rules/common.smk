@@ -14,6 +14,8 @@ from experiments.declare.product import Figure
 from experiments.declare.scales import check_scale
 from experiments.errors import UserError
 from experiments.files import wait_for_lock
+from experiments.messages import note
+from experiments.products.tidying import made_by_other_code
 from experiments.runs.grouping import groups
 from experiments.runs.places import ROOT
 from experiments.runs.store import Store
@@ -54,6 +56,15 @@ PRODUCTS = {
 # The products that were asked for by name: a job whose runs several products need reports on these
 # and helps with these alone. Not params either.
 ASKED = " ".join(f"--product {name}" for name in PRODUCTS if name in sys.argv)
+
+
+# Other code is no reason to train again, but a reason to say so, also where nothing is to be done.
+for name, product in registry.products().items():
+    if name in sys.argv and (count := made_by_other_code(product, SCALE)):
+        note(
+            f"{name}: other code than this checkout's made {count} of its runs; "
+            f"`python -m experiments forget {name} --scale {SCALE} --stale` drops them"
+        )
 
 
 def rules_outputs(*kinds):

@@ -47,7 +47,7 @@ class DataNow:
             return stored
         try:
             config = registry.family(record.family).config.make(**record.config)
-            now: str = load(config.task)(config).fingerprint
+            now: str = load(config.task, config.family)(config).fingerprint
         except UserError:
             return None
         self.known.setdefault(data_source, set()).add(now)

@@ -1,9 +1,15 @@
 """Run configurations, sweeps and ids."""
 
+import sys
+from types import SimpleNamespace
+
 import pytest
 
 from experiments.declare import registry
+from experiments.declare.config import RunConfig
+from experiments.declare.family import Family
 from experiments.declare.product import Computation, Figure
+from experiments.declare.references import load
 from experiments.declare.scales import SCALES
 from experiments.declare.sweep import Override, Sweep
 from experiments.errors import UserError
@@ -133,7 +139,7 @@ def test_claims_have_unique_ids_and_existing_functions() -> None:
         ids = [claim.id for claim in product.claims]
         assert len(set(ids)) == len(ids)
         for claim in product.claims:
-            assert callable(load(claim.measure))
+            assert callable(load(claim.measure, "a test"))
 
 
 def test_every_product_is_drawn_by_a_function_that_exists() -> None:
@@ -145,7 +151,7 @@ def test_every_product_is_drawn_by_a_function_that_exists() -> None:
             references.append(product.computation.function)
         assert references
         for reference in references:
-            assert callable(load(reference))
+            assert callable(load(reference, "a test"))
 
 
 def test_a_product_has_one_origin_of_its_numbers() -> None:
@@ -188,3 +194,45 @@ def test_unknown_names_list_what_there_is() -> None:
 def test_a_products_name_is_a_plain_name_and_no_folder_of_the_store(name) -> None:
     with pytest.raises(ValueError, match="a name is letters"):
         Figure(name=name, title="", caption="", source="", draw="a:b")
+
+
+@pytest.mark.parametrize(
+    ("reference", "error"),
+    [
+        (
+            "experiments.analysis.landscapes:mup_regrt",
+            r"unknown function of experiments\.analysis\.landscapes, named by the claim x: "
+            r"'mup_regrt'; did you mean 'mup_regret'",
+        ),
+        (
+            "experiments.analysis.landscape:mup_regret",
+            r"the claim x names experiments\.analysis\.landscape:mup_regret; no module "
+            r"experiments\.analysis\.landscape$",
+        ),
+        ("nowhere.at_all:f", "no module nowhere$"),
+    ],
+)
+def test_a_function_that_is_not_there_is_named_with_who_names_it(reference, error) -> None:
+    with pytest.raises(UserError, match=error):
+        load(reference, "the claim x")
+
+
+def test_a_module_whose_own_import_fails_is_not_hidden(tmp_path, monkeypatch) -> None:
+    (tmp_path / "broken_family.py").write_text("import not_installed_at_all")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(ModuleNotFoundError, match="not_installed_at_all"):
+        load("broken_family:f", "the claim x")
+
+
+def test_a_family_without_a_task_is_named(tmp_path, monkeypatch) -> None:
+    class Lacking(RunConfig):
+        family = "lacking"
+
+    folder = tmp_path / "lacking"
+    folder.mkdir()
+    (folder / "spec.py").write_text("")
+    module = SimpleNamespace(FAMILY=Family(title="", config=Lacking, example={}))
+    monkeypatch.setitem(sys.modules, "experiments.families.lacking.spec", module)
+    monkeypatch.setitem(sys.modules, "experiments.families.lacking", SimpleNamespace(spec=module))
+    with pytest.raises(UserError, match=r"lacking/spec\.py: Lacking\.task is missing"):
+        registry._named(folder / "spec.py")

@@ -18,7 +18,7 @@ from experiments.declare import registry
 from experiments.declare.config import RunConfig
 from experiments.declare.family import Family
 from experiments.declare.product import Product
-from experiments.declare.references import load
+from experiments.declare.references import load, name_of
 from experiments.errors import UserError
 from experiments.runs.grouping import cost
 from experiments.runs.places import ROOT
@@ -69,12 +69,12 @@ def smoke(name: str) -> RunConfig:
 
 
 def losses(run: RunConfig) -> tuple[float, ...]:
-    return engine.train(run.replace(steps=3), load(run.task)(run), MACHINE).losses
+    return engine.train(run.replace(steps=3), load(run.task, run.family)(run), MACHINE).losses
 
 
 def batches(run: RunConfig) -> list[torch.Tensor]:
     """The tensors of the first two batches."""
-    return [*_tensors([*itertools.islice(load(run.task)(run).batches("cpu"), 2)])]
+    return [*_tensors([*itertools.islice(load(run.task, run.family)(run).batches("cpu"), 2)])]
 
 
 def _tensors(part: object) -> Iterator[torch.Tensor]:
@@ -114,12 +114,12 @@ def checked(run: RunConfig) -> Report:
     run = run.replace(log2lr=run.log2lr + FASTER)
     if "zero_readout" in type(run).model_fields:
         run = run.replace(zero_readout=False)  # so that the first step moves everything
-    task = load(run.task)(run)
+    task = load(run.task, run.family)(run)
     batch = next(task.batches("cpu"))
 
     def build(width: int) -> torch.nn.Module:
         wide = run.replace(width=width)
-        return load(wide.task)(wide).build()
+        return load(wide.task, wide.family)(wide).build()
 
     return coord_check(
         build,
@@ -146,11 +146,29 @@ def test_flops_are_about_those_that_torch_counts(name) -> None:
     if type(run).flops is RunConfig.flops:
         pytest.skip("it counts none of its own")
     run = run.replace(width=8 * run.base_width)
-    task = load(run.task)(run)
+    task = load(run.task, run.family)(run)
     model, batch = task.build(), next(task.batches("cpu"))
     with FlopCounterMode(display=False) as counter:
         task.loss(model, batch).backward()
     assert run.flops() / run.steps == pytest.approx(counter.get_total_flops(), rel=0.25)
+
+
+@pytest.mark.parametrize("name", EXHIBITS)
+def test_every_function_that_is_named_is_there(name) -> None:
+    exhibit = registry.exhibit(name)
+    named = [function for product in exhibit.products for function in product.functions]
+    named += [name_of(p.computation.function) for p in exhibit.products if p.computation]
+    if isinstance(exhibit, Family):
+        named.append(exhibit.config.task)
+    assert named and all(callable(load(function, name)) for function in named)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_every_sweep_has_its_own_values_at_small_and_smoke(name) -> None:
+    for product in trained(registry.family(name)):
+        for sweep in product.sweeps:
+            lacking = {"small", "smoke"} - sweep.scales.keys()
+            assert not lacking, f"{sweep.name}: at {lacking} it would train the scale paper"
 
 
 @pytest.mark.parametrize("name", FAMILIES)

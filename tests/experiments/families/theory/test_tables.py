@@ -203,8 +203,8 @@ def test_tables_1_and_2() -> None:
 def test_every_table_renders_in_three_languages(table) -> None:
     from experiments.declare.references import load
 
-    frame = load(table.computation.function)(table.computation.at("smoke"), "")
-    made = load(table.render)(pd.DataFrame(frame))
+    frame = load(table.computation.function, table.name)(table.computation.at("smoke"), "")
+    made = load(table.render, "a test")(pd.DataFrame(frame))
     for text in (
         text_table.markdown(made),
         text_table.latex(made, table.title, table.caption),

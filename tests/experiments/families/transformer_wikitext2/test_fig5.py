@@ -98,7 +98,7 @@ def test_the_measurement_is_repeatable_and_starts_at_zero():
 
 @pytest.mark.parametrize("figure", [FIG5, POST_FIG1], ids=lambda figure: figure.name)
 def test_the_figures_draw(figure, tmp_path):
-    picture = load(figure.draw)(table(sp_logits=1.0))
+    picture = load(figure.draw, "a test")(table(sp_logits=1.0))
     style.save(picture, tmp_path / "picture.svg")
     assert all(ax.has_data() for ax in picture.axes)
     plt.close(picture)

@@ -16,7 +16,7 @@ from experiments.families.transformer_wikitext2.config import TransformerConfig
 from experiments.families.transformer_wikitext2.spec import FIG1
 from experiments.products import draw
 
-draw_fig1 = load(FIG1.draw)
+draw_fig1 = load(FIG1.draw, "a test")
 
 WIDTHS, RATES, SEEDS = (32, 64, 128), (-9.0, -8.0, -7.0, -6.0, -5.0), 2
 START, CURVATURE = -6.0, 0.1  # best log2 rate of the narrowest model; nats an octave squared
@@ -333,7 +333,7 @@ def test_every_figure_draws_from_its_smoke_runs(name, tmp_path) -> None:
     if figure.over_steps:
         falling = pd.DataFrame({"step": range(6), "loss": [6.0, 5, 4, 4, 4, 4]})
         runs = runs.merge(falling, how="cross")
-    picture = load(figure.draw)(runs)
+    picture = load(figure.draw, "a test")(runs)
     style.footer(picture, foot)
     style.save(picture, tmp_path / "picture.svg")
     assert any(ax.has_data() for ax in picture.axes)

@@ -70,7 +70,7 @@ def with_targets(name: str, runs: pd.DataFrame, accuracy) -> pd.DataFrame:
             "diverged": False,
             "valid_accuracy": accuracy(run),
         }
-        for run in load(product.follow_up)(declared, runs, "smoke")
+        for run in load(product.follow_up, name)(declared, runs, "smoke")
     ]
     return pd.concat([runs, pd.DataFrame(rows)], ignore_index=True)
 
@@ -126,7 +126,7 @@ def test_accuracy_is_drawn_and_judged_by_error() -> None:
 
     runs = table("fig16", lambda run: 1.0, accuracy)
     runs.loc[(runs["parametrization"] == "mup") & runs["output_mult"].eq(16), "diverged"] = True
-    found = {c.id: load(c.measure)(runs) for c in registry.product("fig16").claims}
+    found = {c.id: load(c.measure, "a test")(runs) for c in registry.product("fig16").claims}
     assert found["mup-rate-stays"].value == found["mup-multiplier-stays"].value == 0
     assert found["sp-widest-underperforms"].value == pytest.approx(-2)
     assert found["mup-beats-sp"].value == pytest.approx(12)

@@ -30,7 +30,7 @@ FAMILIES = {"mlp_cifar10": MLP, "resnet_cifar10": RESNET}
 
 @pytest.mark.parametrize("run", FAMILIES.values(), ids=FAMILIES)
 def test_a_few_steps_on_digits(run) -> None:
-    task = load(run.task)(run)
+    task = load(run.task, run.family)(run)
     result = engine.train(run, task, MACHINE)
     assert result.losses[0] == pytest.approx(math.log(10), rel=1e-5)  # the readout is zero
     assert result.losses[-1] != result.losses[0]
