@@ -40,6 +40,7 @@ def made_files(project) -> dict[Path, tuple[bytes, int]]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # everything at smoke, one minute and a half on two idle cores
 def test_smoke_trains_and_draws_real_text(project) -> None:
     # Neither data folder nor network: the text that a dependency ships.
     env = {k: v for k, v in project.env.items() if k != "MUPKIT_DATA"}
