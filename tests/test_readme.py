@@ -76,7 +76,7 @@ def test_reference_verdicts_follow_from_reference_runs() -> None:
     for product in REFERENCE:
         runs, scale = tidy_tables.read_runs(product, tidy_tables.REFERENCE)
         table = draw.seen(product, runs, tidy_tables.REFERENCE)
-        found = [verdicts.judge(c, table, scale) for c in product.claims]
+        found = draw.judge(product, runs, table, scale)
         stored = verdicts.read(tidy_tables.claims_file(product, tidy_tables.REFERENCE))
         assert [rounded(v) for v in found] == [rounded(v) for v in stored]
         assert all(v.verdict != "not judged" or v.note for v in found)

@@ -43,9 +43,36 @@ def draw(product: Product, results: Results) -> list[Verdict]:
     if not product.schematic:
         with atomic_path(folder / f"{product.name}.csv") as temporary:
             runs.to_csv(temporary, index=False)
-    found = [verdicts.judge(claim, table, scale) for claim in product.claims]
+    found = judge(product, runs, table, scale)
     verdicts.save(claims_file(product, results), found)
     return found
+
+
+def judge(product: Product, runs: pd.DataFrame, table: pd.DataFrame, scale: Scale) -> list[Verdict]:
+    """Judge a product's claims, if its runs are those that are declared now.
+
+    Claims and their seeds may be declared anew before the runs that judge them are there; the
+    older ones may not judge them.
+
+    Args:
+        product: a figure or table.
+        runs: its tidy table of runs.
+        table: what its claims are measured on (`seen`).
+        scale: of the runs.
+    """
+    found = [verdicts.judge(claim, table, scale) for claim in product.claims]
+    if _as_declared(product, runs, scale):
+        return found
+    note = f"its runs are not those that are declared now, which `snakemake {product.name}` trains"
+    return [replace(verdict, verdict="not judged", note=note) for verdict in found]
+
+
+def _as_declared(product: Product, runs: pd.DataFrame, scale: Scale) -> bool:
+    if not product.sweeps:
+        return True
+    ids = {*runs["id"]}
+    declared = {run.id for run in product.runs(scale, runs["data"].iloc[0])}
+    return declared <= ids if product.follow_up else declared == ids
 
 
 def seen(product: Product, runs: pd.DataFrame, results: Results) -> pd.DataFrame:

@@ -95,6 +95,17 @@ def test_reference_is_a_copy_that_says_its_scale(project) -> None:
     assert draw.draw(TABLE, tidy_tables.REFERENCE)[0].verdict == "not judged"
 
 
+def test_runs_of_an_older_declaration_judge_nothing(project) -> None:
+    collect.collect(TABLE, "small", "wikitext2")
+    assert draw.draw(TABLE, "small")[0].verdict == "holds"
+    (sweep,) = TABLE.sweeps
+    for changes in ({"seeds": (2,)}, {"grid": {"log2lr": (-8,)}}, {"seeds": 2}):
+        newer = dataclasses.replace(TABLE, sweeps=(dataclasses.replace(sweep, **changes),))
+        (verdict,) = draw.draw(newer, "small")
+        assert verdict.verdict == "not judged"
+        assert "not those that are declared now, which `snakemake table0`" in verdict.note
+
+
 def test_missing_and_damaged_tables_are_named(project) -> None:
     with pytest.raises(UserError, match=r"no runs of table0 at .*runs\.parquet; run `snakemake"):
         draw.draw(TABLE, "small")
