@@ -41,6 +41,7 @@ TABLE = Table(
             relation=">=",
             threshold=2,
             unit="runs",
+            decided_by="value",
         ),
     ),
 )
