@@ -114,7 +114,7 @@ def repairs(group):
     its job, which is a parameter of the rule, so a lost run changes the parameter, and Snakemake
     runs the job again, with what follows. Nothing is touched: a dry run only looks.
     """
-    path = Path(marker(group))
+    path = Path(workflow.basedir) / marker(group)
     if not path.exists():
         return 0
     *_, last = path.read_text(encoding="utf-8", errors="replace").split() or ["0"]
