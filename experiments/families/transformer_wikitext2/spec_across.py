@@ -102,7 +102,7 @@ PRE: dict[str, Any] = {"norm": "pre"}
 PRE_KEYS = ("log2lr", "output_mult", "init_std", "schedule")
 FOUR = "learning rate, output multiplier, std of initialization and learning-rate schedule"
 
-PANELS4 = Panels(PRE_KEYS, (MUP_WIDTH, MUP_DEPTH), "fig4", PRE, UNSEEN)
+PANELS4 = Panels(PRE_KEYS, (MUP_WIDTH, MUP_DEPTH), "fig4", PRE)
 FIG4 = Figure(
     name="fig4",
     title="Four hyperparameters across width and depth, in µP",
@@ -125,19 +125,6 @@ FIG4 = Figure(
             "Section 6.1, Fig. 4 bottom",
             "Across depth, for learning rate, output multiplier and schedule",
             id="transfers-across-depth",
-            row=MUP_DEPTH,
-            keys=("log2lr", "output_mult", "schedule"),
-        ),
-        PANELS4.keeps_gain(
-            "Section 6.1, Fig. 4 top",
-            "Across width, for each of the four hyperparameters",
-            id="keeps-gain-across-width",
-            row=MUP_WIDTH,
-        ),
-        PANELS4.keeps_gain(
-            "Section 6.1, Fig. 4 bottom",
-            "Across depth, for learning rate, output multiplier and schedule",
-            id="keeps-gain-across-depth",
             row=MUP_DEPTH,
             keys=("log2lr", "output_mult", "schedule"),
         ),
