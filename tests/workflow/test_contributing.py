@@ -38,4 +38,5 @@ def test_the_example_of_a_family_works_as_it_stands(project) -> None:
     command = [sys.executable, "-m", "pytest", "-q", "-k", "toy", contract]
     checked = project.run(command)
     assert checked.returncode == 0, checked.stdout
-    assert "failed" not in checked.stdout and "4 passed" in checked.stdout
+    assert "failed" not in checked.stdout
+    assert int(re.search(r"(\d+) passed", checked.stdout).group(1)) >= 4

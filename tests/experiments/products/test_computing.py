@@ -34,7 +34,7 @@ def test_provenance_is_one_row_that_says_how(tmp_path) -> None:
 def test_what_a_function_says_of_device_and_data_is_kept(tmp_path, monkeypatch) -> None:
     frame = pd.DataFrame({"x": [1]})
     frame.attrs = {"device": "cuda", "data_fingerprint": "abc"}
-    monkeypatch.setattr(computing, "load", lambda function: lambda settings, data: frame)
+    monkeypatch.setattr(computing, "load", lambda function, name: lambda settings, data: frame)
     computing.compute(registry.product("table14"), "smoke", "wikitext2", tmp_path)
     (row,) = pd.read_parquet(tmp_path / "provenance.parquet").to_dict("records")
     assert (row["device"], row["data_fingerprint"], row["data"]) == ("cuda", "abc", "wikitext2")
