@@ -43,16 +43,20 @@ def count() -> str:
     figures = sum(isinstance(product, Figure) for product in there)
     tables = len(there) - figures
     found = Counter(verdict.verdict for product in there for verdict in _verdicts(product))
-    came_out = ", ".join(f"{found[v]} {_spoken(v)}" for v in VERDICTS if found[v])
+    came_out = ", ".join(f"{found[v]} {_spoken(v, found[v])}" for v in VERDICTS if found[v])
     return (
         f"So far there are {figures} figures and {tables} tables of the paper, of its announcement "
         f"post and of our own, with {found.total()} claims: {came_out}.\n"
     )
 
 
-def _spoken(verdict: Decision) -> str:
-    spoken: dict[Decision, str] = {"holds": "hold", "fails": "fail"}
-    return spoken.get(verdict, f"are {verdict}")
+def _spoken(verdict: Decision, count: int) -> str:
+    one = count == 1
+    spoken: dict[Decision, str] = {
+        "holds": "holds" if one else "hold",
+        "fails": "fails" if one else "fail",
+    }
+    return spoken.get(verdict, f"{'is' if one else 'are'} {verdict}")
 
 
 def summary() -> str:
