@@ -227,31 +227,3 @@ def _regret(runs: pd.DataFrame, parametrization: str) -> Measured:
         len(scape.losses),
         picks=transfer.pick_regrets(scape).tolist(),
     )
-
-
-def mup_kept_gain(runs: pd.DataFrame) -> Measured:
-    """The share of the widest µP model's gain that the narrowest's best rate keeps."""
-    return _kept_gain(runs, "mup")
-
-
-def sp_kept_gain(runs: pd.DataFrame) -> Measured:
-    """The share of the widest SP model's gain that the narrowest's best rate keeps."""
-    return _kept_gain(runs, "sp")
-
-
-def _kept_gain(runs: pd.DataFrame, parametrization: str) -> Measured:
-    scape = transfer.landscape(runs, parametrization)
-    return over_seeds(
-        lambda index: transfer.kept_gain(scape, scape.losses[index]),
-        len(scape.losses),
-        by_seed(transfer.kept_gain, scape),
-        transfer.pick_kept_gains(scape).tolist(),
-    )
-
-
-def by_seed(
-    statistic: Callable[[transfer.Landscape, np.ndarray], float], scape: transfer.Landscape
-) -> str:
-    """A note with a statistic of each seed's losses alone."""
-    values = [statistic(scape, losses[None]) for losses in scape.losses]
-    return "by seed " + ", ".join(f"{value:.2f}" for value in values)

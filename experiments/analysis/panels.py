@@ -117,13 +117,16 @@ def worst_regret(
     Args:
         keys: hyperparameters of the row; all if empty.
     """
-    scapes = {key: landscape(runs, layout, key, row) for key in keys or layout.keys}
-    note = "; ".join(
-        f"{key}: {_described(scape, AXES[key])}, regret {transfer.regret(scape):.3f}, "
-        f"rank correlation {transfer.rank_correlation(scape):.2f}"
-        for key, scape in scapes.items()
+    return _worst(
+        {key: landscape(runs, layout, key, row) for key in keys or layout.keys},
+        np.max,
+        transfer.regret,
+        transfer.pick_regrets,
+        lambda scape: (
+            f"regret {transfer.regret(scape):.3f}, "
+            f"rank correlation {transfer.rank_correlation(scape):.2f}"
+        ),
     )
-    return _worst(np.max, scapes, transfer.regret, transfer.pick_regrets, note)
 
 
 def least_kept_gain(
@@ -134,27 +137,38 @@ def least_kept_gain(
     Args:
         keys: hyperparameters of the row; all if empty.
     """
-    scapes = {key: landscape(runs, layout, key, row) for key in keys or layout.keys}
-    note = "; ".join(
-        f"{key}: {_described(scape, AXES[key])}, kept {transfer.kept_gain(scape):.2f}, "
-        f"{landscapes.by_seed(transfer.kept_gain, scape)}"
-        for key, scape in scapes.items()
+    return _worst(
+        {key: landscape(runs, layout, key, row) for key in keys or layout.keys},
+        np.min,
+        transfer.kept_gain,
+        transfer.pick_kept_gains,
+        lambda scape: f"kept {transfer.kept_gain(scape):.2f}, {_kept_by_seed(scape)}",
     )
-    return _worst(np.min, scapes, transfer.kept_gain, transfer.pick_kept_gains, note)
+
+
+def _kept_by_seed(scape: transfer.Landscape) -> str:
+    values = [transfer.kept_gain(scape, losses[None]) for losses in scape.losses]
+    return "by seed " + ", ".join(f"{value:.2f}" for value in values)
 
 
 def _worst(
-    worst: Callable[..., Any],
     scapes: Mapping[str, transfer.Landscape],
+    worst: Callable[..., Any],
     statistic: Callable[[transfer.Landscape, np.ndarray], float],
     picks: Callable[[transfer.Landscape], np.ndarray],
-    note: str,
+    told: Callable[[transfer.Landscape], str],
 ) -> Measured:
-    """The worst statistic of some panels; a blind guess picks a value in each of them."""
+    """The worst statistic of some panels; a blind guess picks a value in each of them.
+
+    `told` says in the note what each panel has.
+    """
 
     def over(index: np.ndarray) -> float:
         return float(worst([statistic(s, s.losses[index]) for s in scapes.values()]))
 
+    note = "; ".join(
+        f"{key}: {_described(scape, AXES[key])}, {told(scape)}" for key, scape in scapes.items()
+    )
     seeds = len(next(iter(scapes.values())).losses)
     guesses = np.meshgrid(*map(picks, scapes.values()))
     return landscapes.over_seeds(over, seeds, note, worst(guesses, axis=0).ravel().tolist())

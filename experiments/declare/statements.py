@@ -127,31 +127,23 @@ def does_not_transfer(
 
 
 def keeps_gain(
-    source: str,
-    what: str = "",
-    *,
-    id: str = "mup-keeps-gain",
-    measure: Reference = f"{LANDSCAPES}:mup_kept_gain",
-    least: float = LEAST,
+    source: str, what: str, *, id: str, measure: Reference, least: float = LEAST
 ) -> Claim:
     """The smallest model's best value keeps at least a share of what the largest model gains."""
-    words = (
-        f"{what}, the best value of the smallest model keeps"
-        if what
-        else "The narrowest model's best learning rate keeps"
-    )
-    statement = f"{words} at least {100 * least:g} % of the largest model's gain over the smallest"
+    statement = f"{what}, {_kept('least', least)}"
     return Claim(id, statement, source, measure, ">=", least, "of the gain")
 
 
 def loses_gain(
-    source: str,
-    words: str = "The narrowest SP model's best learning rate keeps",
-    *,
-    id: str = "sp-loses-gain",
-    measure: Reference = f"{LANDSCAPES}:sp_kept_gain",
-    most: float = LEAST,
+    source: str, what: str, *, id: str, measure: Reference, most: float = LEAST
 ) -> Claim:
-    """In SP, as a control, the smallest model's best value keeps at most that share."""
-    statement = f"{words} at most {100 * most:g} % of the largest model's gain over the smallest"
+    """As a control, the smallest model's best value keeps at most that share."""
+    statement = f"{what}, {_kept('most', most)}"
     return Claim(id, statement, source, measure, "<=", most, "of the gain")
+
+
+def _kept(bound: str, share: float) -> str:
+    return (
+        f"the best value of the smallest model keeps at {bound} {100 * share:g} % of the largest "
+        "model's gain over the smallest"
+    )

@@ -260,8 +260,8 @@ FIG18 = Figure(
         ),
         loses_gain(
             "Appendix G.2.3, Figs. 18 and 20",
-            "In SP, across width, for one of the four hyperparameters, the best value of the "
-            "smallest model keeps",
+            "In SP, across width, for one of the four hyperparameters",
+            id="sp-loses-gain",
             measure=PANELS18.kept_gain(("sp", "width")),
         ),
     ),
