@@ -140,15 +140,15 @@ def over_seeds(
     return Measured(value, low, high, "; ".join(filter(None, (note, missing))), picks)
 
 
-def _best_rates(scape: transfer.Landscape) -> tuple[str, bool]:
-    """A note with each width's best grid point, and whether all of them are inside the grid."""
+def _best_rates(scape: transfer.Landscape, size: str = "width") -> tuple[str, bool]:
+    """A note with each size's best grid point, and whether all of them are inside the grid."""
     mean = scape.losses.mean(axis=0)
     best, lost = transfer.grid_optimum(mean), transfer.diverged_sizes(mean)
     rates = [
         f"{width}: {'diverged' if gone else format(rate, 'g')}"
         for width, rate, gone in zip(scape.sizes, scape.grid[best], lost, strict=True)
     ]
-    note = "best log2 value by width " + ", ".join(rates)
+    note = f"best log2 value by {size} " + ", ".join(rates)
     edge = np.isin(best, (0, len(scape.grid) - 1)) & ~lost
     if edge.any():
         note += "; an optimum is at the edge of the grid"
@@ -177,13 +177,17 @@ def optimum_range(scape: transfer.Landscape) -> Measured:
 
 def sp_optimum_drift(runs: pd.DataFrame) -> Measured:
     """Octaves by which the fitted optimum of SP moves for each doubling of the width."""
-    scape = transfer.landscape(runs, "sp")
+    return optimum_drift(transfer.landscape(runs, "sp"))
+
+
+def optimum_drift(scape: transfer.Landscape, size: str = "width") -> Measured:
+    """Octaves by which the fitted optimum moves for each doubling of the size, called `size`."""
     fitted = [transfer.fitted_optimum(scape.grid, row) for row in scape.losses.mean(axis=0)]
     steps = ", ".join(f"{step:.2f}" for step in np.diff(fitted))
     return over_seeds(
         lambda index: transfer.drift_per_doubling(scape, scape.losses[index]),
         len(scape.losses),
-        f"{_best_rates(scape)[0]}; octaves at each step to the next width {steps}",
+        f"{_best_rates(scape, size)[0]}; octaves at each step to the next {size} {steps}",
         np.polyfit(np.log2(scape.sizes), scape.grid[transfer.blind_optima(scape)].T, 1)[0].tolist(),
     )
 
@@ -212,18 +216,44 @@ def mup_minus_sp(runs: pd.DataFrame) -> Measured:
 
 def mup_regret(runs: pd.DataFrame) -> Measured:
     """What the narrowest µP model's best rate costs the widest."""
-    return _regret(runs, "mup")
+    return regret(transfer.landscape(runs, "mup"))
 
 
 def sp_regret(runs: pd.DataFrame) -> Measured:
     """What the narrowest SP model's best rate costs the widest."""
-    return _regret(runs, "sp")
+    return regret(transfer.landscape(runs, "sp"))
 
 
-def _regret(runs: pd.DataFrame, parametrization: str) -> Measured:
-    scape = transfer.landscape(runs, parametrization)
+def regret(scape: transfer.Landscape, factor: float = 1.0) -> Measured:
+    """What the smallest model's best value costs the largest, times `factor` (a unit's)."""
     return over_seeds(
-        lambda index: transfer.regret(scape, scape.losses[index]),
+        lambda index: factor * transfer.regret(scape, scape.losses[index]),
         len(scape.losses),
-        picks=transfer.pick_regrets(scape).tolist(),
+        picks=(factor * transfer.pick_regrets(scape)).tolist(),
     )
+
+
+def mup_kept_gain(runs: pd.DataFrame) -> Measured:
+    """The share of the widest µP model's gain that the narrowest one's best rate keeps."""
+    return kept_gain(transfer.landscape(runs, "mup"))
+
+
+def sp_kept_gain(runs: pd.DataFrame) -> Measured:
+    """The share of the widest SP model's gain that the narrowest one's best rate keeps."""
+    return kept_gain(transfer.landscape(runs, "sp"))
+
+
+def kept_gain(scape: transfer.Landscape) -> Measured:
+    """The share of the largest model's gain that the smallest one's best value keeps."""
+    return over_seeds(
+        lambda index: transfer.kept_gain(scape, scape.losses[index]),
+        len(scape.losses),
+        kept_by_seed(scape),
+        transfer.pick_kept_gains(scape).tolist(),
+    )
+
+
+def kept_by_seed(scape: transfer.Landscape) -> str:
+    """A note with the kept gain of each seed by itself."""
+    values = [transfer.kept_gain(scape, losses[None]) for losses in scape.losses]
+    return "by seed " + ", ".join(f"{value:.2f}" for value in values)

@@ -142,13 +142,14 @@ def least_kept_gain(
         np.min,
         transfer.kept_gain,
         transfer.pick_kept_gains,
-        lambda scape: f"kept {transfer.kept_gain(scape):.2f}, {_kept_by_seed(scape)}",
+        lambda scape: f"kept {transfer.kept_gain(scape):.2f}, {landscapes.kept_by_seed(scape)}",
     )
 
 
-def _kept_by_seed(scape: transfer.Landscape) -> str:
-    values = [transfer.kept_gain(scape, losses[None]) for losses in scape.losses]
-    return "by seed " + ", ".join(f"{value:.2f}" for value in values)
+def optimum_drift(runs: pd.DataFrame, layout: Layout, row: tuple[str, str], key: str) -> Measured:
+    """Octaves by which a hyperparameter's fitted optimum moves for each doubling of the size."""
+    size = DIMENSIONS[row[1]].replace("\n", " ")
+    return landscapes.optimum_drift(landscape(runs, layout, key, row), size)
 
 
 def _worst(

@@ -42,6 +42,10 @@ class Layout:
         """The least kept gain of a row's hyperparameters, or of those that `keys` names."""
         return Call(f"{PANELS}:least_kept_gain", {"layout": self, "row": row, "keys": keys})
 
+    def drift(self, row: tuple[str, str], key: str) -> Call:
+        """How far the best value of a hyperparameter moves per doubling of a row's size."""
+        return Call(f"{PANELS}:optimum_drift", {"layout": self, "row": row, "key": key})
+
     def keeps_gain(
         self, source: str, what: str, *, id: str, row: tuple[str, str], keys: Sequence[str] = ()
     ) -> Claim:

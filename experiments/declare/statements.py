@@ -100,16 +100,17 @@ def transfers(
     id: str = "mup-transfers",
     measure: Reference = f"{LANDSCAPES}:mup_regret",
     most: float = MOST,
+    unit: str = "nats",
     paper: str = "",
 ) -> Claim:
-    """The smallest model's best value costs the largest model at most `most` nats."""
+    """The smallest model's best value costs the largest model at most `most` of the unit."""
     words = (
         f"{what}, the best value of the smallest model costs the largest"
         if what
         else "The narrowest model's best learning rate costs the widest µP model"
     )
-    statement = f"{words} at most {most:g} nats"
-    return Claim(id, statement, source, measure, "<=", most, "nats", paper=paper)
+    statement = f"{words} at most {_amount(most, unit)}"
+    return Claim(id, statement, source, measure, "<=", most, unit, paper=paper)
 
 
 def does_not_transfer(
@@ -119,15 +120,26 @@ def does_not_transfer(
     id: str = "sp-does-not-transfer",
     measure: Reference = f"{LANDSCAPES}:sp_regret",
     least: float = MOST,
+    unit: str = "nats",
     paper: str = "",
 ) -> Claim:
-    """In SP the smallest model's best value costs the largest model more than `least` nats."""
-    statement = f"{words} more than {least:g} nats"
-    return Claim(id, statement, source, measure, ">=", least, "nats", paper=paper)
+    """The smallest model's best value costs the largest model more than `least` of the unit."""
+    statement = f"{words} more than {_amount(least, unit)}"
+    return Claim(id, statement, source, measure, ">=", least, unit, paper=paper)
+
+
+def _amount(number: float, unit: str) -> str:
+    """A number with its unit: "0.05 nats", "1 percentage point"."""
+    return f"{number:g} {unit.removesuffix('s') if number == 1 else unit}"
 
 
 def keeps_gain(
-    source: str, what: str, *, id: str, measure: Reference, least: float = LEAST
+    source: str,
+    what: str = "In µP, across width",
+    *,
+    id: str = "mup-keeps-gain",
+    measure: Reference = f"{LANDSCAPES}:mup_kept_gain",
+    least: float = LEAST,
 ) -> Claim:
     """The smallest model's best value keeps at least a share of what the largest model gains."""
     statement = f"{what}, {_kept('least', least)}"
@@ -135,7 +147,12 @@ def keeps_gain(
 
 
 def loses_gain(
-    source: str, what: str, *, id: str, measure: Reference, most: float = LEAST
+    source: str,
+    what: str = "In SP, across width",
+    *,
+    id: str = "sp-loses-gain",
+    measure: Reference = f"{LANDSCAPES}:sp_kept_gain",
+    most: float = LEAST,
 ) -> Claim:
     """As a control, the smallest model's best value keeps at most that share."""
     statement = f"{what}, {_kept('most', most)}"

@@ -202,6 +202,36 @@ def still_at(runs: pd.DataFrame) -> Measured:
     return Measured(abs(every - 1), low, high, f"it is at {every:.2f}; drift by t {drifts}")
 
 
+def widest_above_least(runs: pd.DataFrame) -> Measured:
+    """Best loss of the widest model in µP minus the least one of any other t."""
+    scapes = by_t(runs)
+
+    def best(t: float, index: np.ndarray) -> float:
+        return float(scapes[t].losses[index].mean(axis=0)[-1].min())
+
+    def above_least(index: np.ndarray) -> float:
+        return best(1.0, index) - min(best(t, index) for t in scapes if t != 1)
+
+    seeds = len(scapes[1.0].losses)
+    bests = ", ".join(f"{t:g}: {best(t, np.arange(seeds)):.3f}" for t in scapes)
+    return landscapes.over_seeds(above_least, seeds, f"best loss of the widest by t {bests}")
+
+
+def crossing(runs: pd.DataFrame) -> Measured:
+    """The largest loss increase of µP to the next width, where the narrowest model trains.
+
+    Infinite if a wider one diverges there.
+    """
+
+    def largest(scape: transfer.Landscape) -> float:
+        trained = np.flatnonzero(np.isfinite(scape.losses[:, 0]).all(axis=0))
+        return transfer.worst_widening(scape, int(trained[-1])) if len(trained) else float("nan")
+
+    every = {t: largest(scape) for t, scape in by_t(runs).items()}
+    note = "by t " + ", ".join(f"{t:g}: {value:.2f}" for t, value in every.items())
+    return Measured(every[1.0], note=note)
+
+
 def regret_above_least(runs: pd.DataFrame) -> Measured:
     """Regret of µP minus the least regret of any t."""
     scapes = by_t(runs)

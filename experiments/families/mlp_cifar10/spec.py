@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field
@@ -19,6 +20,8 @@ from experiments.declare.statements import (
     beats_sp,
     does_not_transfer,
     falls,
+    keeps_gain,
+    loses_gain,
     stays,
     transfers,
     wider_is_better,
@@ -94,17 +97,25 @@ WIDTHS: dict[Scale, tuple[int, ...]] = {
     "small": (64, 256, 1024),
     "smoke": (8, 16),
 }
-SEEDS: dict[Scale, int] = {"paper": 5, "small": 2, "smoke": 2}
+# The seeds 0 and 1 suggested some claims, so that others judge them.
+FIRST: Sequence[int] = (0, 1)
+UNSEEN: Sequence[int] = (2, 3)
 Rates = dict[Scale, tuple[int, ...]]
 
 
 def sweep(
-    name: str, options: dict[str, Any], rates: Rates, epochs: int = 1, **grid: Sequence[Any]
+    name: str,
+    options: dict[str, Any],
+    rates: Rates,
+    epochs: int = 1,
+    seeds: Sequence[int] = UNSEEN,
+    **grid: Sequence[Any],
 ) -> Sweep:
     """Learning rates over widths, with options of the model, at all scales.
 
-    `epochs` are those at the scale `small`.
+    `epochs` and `seeds` are those at the scale `small`.
     """
+    at_scale: dict[Scale, int | Sequence[int]] = {"paper": 5, "small": seeds, "smoke": 2}
     base: dict[Scale, dict[str, Any]] = {
         "paper": {**PAPER, **options},
         "small": {**SMALL, "steps": epochs * EPOCH},
@@ -113,7 +124,7 @@ def sweep(
 
     def at(scale: Scale) -> Override:
         axes = {**grid, "width": WIDTHS[scale], "log2lr": rates[scale]}
-        return Override(base[scale], axes, seeds=SEEDS[scale])
+        return Override(base[scale], axes, seeds=at_scale[scale])
 
     return Sweep.by_scale(name, MlpConfig, at)
 
@@ -137,8 +148,11 @@ RELU_RATES, TANH_RATES, TANH_MSE_RATES = rates(-2), rates(-5, octaves=12), rates
 WIDTH_LR = sweep("mlp_width_lr", RELU, rates(-2, octaves=12), epochs=2, parametrization=BOTH)
 # At `small` one epoch of the same runs, read from those of two.
 WIDTH_LR_SHORT = sweep("mlp_width_lr_short", RELU, rates(-2, octaves=12), parametrization=BOTH)
-TANH_XENT = sweep("mlp_tanh_xent", TANH, TANH_RATES, parametrization=BOTH)
-TANH_SQUARED = sweep("mlp_tanh_mse", TANH_MSE, TANH_MSE_RATES, parametrization=BOTH)
+TANH_XENT = sweep("mlp_tanh_xent", TANH, TANH_RATES, seeds=FIRST, parametrization=BOTH)
+TANH_SQUARED = sweep("mlp_tanh_mse", TANH_MSE, TANH_MSE_RATES, seeds=FIRST, parametrization=BOTH)
+RELU_FIRST = sweep(
+    "mlp_width_lr_first", RELU, rates(-2, octaves=12), seeds=FIRST, parametrization=BOTH
+)
 BETWEEN = (0.25, 0.5, 0.75, 1.25, 1.5)
 INTERPOLATION = sweep("mlp_interpolation", RELU, RELU_RATES, t=BETWEEN)
 
@@ -173,6 +187,8 @@ FIG3 = Figure(
             paper="0 nats: the best rate is the same from width 128 to 8192 (Section 4)",
         ),
         does_not_transfer("Section 3, Fig. 3 left"),
+        keeps_gain("Section 4, Fig. 3 right"),
+        loses_gain("Section 3, Fig. 3 left"),
     ),
 )
 
@@ -184,7 +200,7 @@ FIG9 = Figure(
         "right, SP beside µP."
     ),
     source="Figure 9; Appendix D.3",
-    sweeps=(TANH_XENT, TANH_SQUARED, WIDTH_LR_SHORT),
+    sweeps=(TANH_XENT, TANH_SQUARED, RELU_FIRST),
     draw=f"{FIGURES}:draw_fig9",
     claims=(
         beats_sp(
@@ -230,6 +246,33 @@ POST_ANIMATION = Animation(
     work="the announcement post",
     sweeps=BETWEEN_SP_AND_MUP,
 )
+# What the post says of the animation beside where the best rate stays.
+OF_THE_POST = (
+    Claim(
+        id="widest-is-best-at-mup",
+        statement="The widest model at its best is not worse with µP than at any other t",
+        source="the post, animation",
+        paper="0 nats: µP is best for the model of width 8192 (the post, on its animation)",
+        measure=f"{FIGURES}:widest_above_least",
+        relation="<=",
+        threshold=0.0,
+        unit="nats",
+    ),
+    Claim(
+        id="curves-do-not-cross-at-mup",
+        statement=(
+            "With µP, at every learning rate with which the narrowest model trains, wider is not "
+            "worse beyond seed noise"
+        ),
+        source="the post, animation",
+        paper="none: the curves do not intersect (the post, on its animation)",
+        measure=f"{FIGURES}:crossing",
+        relation="<=",
+        threshold=1.0,
+        unit="of what seed noise allows",
+        decided_by="value",
+    ),
+)
 POST_INTERPOLATION = Figure(
     name="post_interpolation",
     title="Drift and regret of the best learning rate between SP and µP",
@@ -261,10 +304,24 @@ POST_INTERPOLATION = Figure(
             threshold=LITTLE,
             unit="nats",
         ),
+        *OF_THE_POST,
     ),
     source="the animation",
     work="the announcement post",
     sweeps=BETWEEN_SP_AND_MUP,
+)
+EPOCHS = 5
+POST_INTERPOLATION_LONG = replace(
+    POST_INTERPOLATION,
+    name="post_interpolation_long",
+    title=f"Drift and regret of the best learning rate from µP on, after {EPOCHS} epochs",
+    caption=(
+        f"As `post_interpolation`, from µP (t = 1) on and after {EPOCHS} epochs at the scale small."
+    ),
+    claims=OF_THE_POST,
+    sweeps=(
+        sweep("mlp_interpolation_long", RELU, RELU_RATES, epochs=EPOCHS, t=(1.0, *BETWEEN[-2:])),
+    ),
 )
 
 FAMILY = Family(
@@ -273,5 +330,5 @@ FAMILY = Family(
     example={**PAPER, **SMALL, **RELU, "steps": EPOCH, "width": 256, "log2lr": -5.0},
     data_sources=CIFAR10_SOURCES,
     choose_data=choose_cifar10,
-    figures=(FIG3, FIG9, POST_ANIMATION, POST_INTERPOLATION),
+    figures=(FIG3, FIG9, POST_ANIMATION, POST_INTERPOLATION, POST_INTERPOLATION_LONG),
 )

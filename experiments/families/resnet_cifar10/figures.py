@@ -103,6 +103,16 @@ def mup_above_sp(runs: pd.DataFrame) -> Measured:
     return landscapes.over_seeds(difference, len(found["sp"].losses))
 
 
+def regret(runs: pd.DataFrame, name: str) -> Measured:
+    """What the narrowest model's best rate costs the widest, in percentage points of accuracy."""
+    return landscapes.regret(scapes(runs)[name], 100)
+
+
+def kept_gain(runs: pd.DataFrame, name: str) -> Measured:
+    """The share of the widest model's gain in accuracy that the narrowest's best rate keeps."""
+    return landscapes.kept_gain(scapes(runs)[name])
+
+
 # Table 12
 
 

@@ -26,7 +26,8 @@ def measure(settings: Mapping[str, Any], data: str) -> pd.DataFrame:
     """One row per (parametrization, width, seed, step, quantity).
 
     Args:
-        settings: `base` (values of the run configuration), `widths`, `steps`, `seeds`.
+        settings: `base` (values of the run configuration), `widths`, `steps` (their number) and
+            `seeds`.
         data: source of the one batch that all models are trained on.
 
     Returns:
@@ -65,7 +66,7 @@ def _measure(config: TransformerConfig, settings: Mapping[str, Any], device: str
         make_optimizer=lambda model: engine.make_optimizer(model, config),
         loss=lambda model: task.loss(model, batch),
         steps=settings["steps"],
-        seeds=range(settings["seeds"]),
+        seeds=settings["seeds"],
         dtype=None,
     )
     wanted = pd.DataFrame(

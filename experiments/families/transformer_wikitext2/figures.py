@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -20,7 +21,7 @@ from experiments.families.transformer_wikitext2.spec_across import (
 
 # One hyperparameter at a time: what Figs. 4 and depth_mup need beside `analysis.panels`
 
-LAYOUT_DEPTH = Layout(DEPTH_KEYS, (MUP_DEPTH, ("depth_mup", "n_layer")))
+DEPTH_ROWS = {name: (name, "n_layer") for name in ("mup", "depth_mup")}
 
 
 def fig4_std_depth_against_width(runs: pd.DataFrame) -> Measured:
@@ -35,21 +36,34 @@ def depth_named(runs: pd.DataFrame) -> pd.DataFrame:
     return runs.assign(parametrization=name)
 
 
-def draw_depth_mup(runs: pd.DataFrame) -> Figure:
+def _depth_layout(keys: Sequence[str]) -> Layout:
+    return Layout(tuple(keys), tuple(DEPTH_ROWS.values()))
+
+
+def draw_depth_mup(runs: pd.DataFrame, keys: Sequence[str] = DEPTH_KEYS) -> Figure:
     """µP above, depth-µP below."""
-    return panels.draw(depth_named(runs), LAYOUT_DEPTH, ("µP", "depth-µP"))
+    return panels.draw(depth_named(runs), _depth_layout(keys), ("µP", "depth-µP"))
 
 
-def depth_mup_regret(runs: pd.DataFrame) -> Measured:
-    """The largest regret across depth with depth-µP."""
-    return panels.worst_regret(depth_named(runs), LAYOUT_DEPTH, LAYOUT_DEPTH.rows[1])
+def depth_mup_regret(
+    runs: pd.DataFrame, keys: Sequence[str] = DEPTH_KEYS, parametrization: str = "depth_mup"
+) -> Measured:
+    """The largest regret across depth, by default with depth-µP."""
+    row = DEPTH_ROWS[parametrization]
+    return panels.worst_regret(depth_named(runs), _depth_layout(keys), row)
 
 
-def depth_mup_gain(runs: pd.DataFrame) -> Measured:
+def depth_mup_kept_gain(runs: pd.DataFrame, keys: Sequence[str] = DEPTH_KEYS) -> Measured:
+    """The least kept gain across depth with depth-µP."""
+    row = DEPTH_ROWS["depth_mup"]
+    return panels.least_kept_gain(depth_named(runs), _depth_layout(keys), row)
+
+
+def depth_mup_gain(runs: pd.DataFrame, keys: Sequence[str] = DEPTH_KEYS) -> Measured:
     """Regret of the best std of initialization across depth in µP minus that in depth-µP."""
-    named = depth_named(runs)
+    layout, named = _depth_layout(keys), depth_named(runs)
     return _regret_difference(
-        *(panels.landscape(named, LAYOUT_DEPTH, "init_std", row) for row in LAYOUT_DEPTH.rows)
+        *(panels.landscape(named, layout, "init_std", row) for row in layout.rows)
     )
 
 
