@@ -35,11 +35,13 @@ def compute(product: Product, scale: Scale, data: str, folder: Path) -> None:
     import pandas as pd
 
     start = time.perf_counter()
-    frame, settings, code = pd.DataFrame(), {}, ""
+    frame, settings, code = pd.DataFrame(), "{}", ""
     if product.computation is not None:
-        settings = product.computation.at(scale)
+        settings = json.dumps(product.computation.at(scale))  # before hours are spent on it
         code = computing_version(product.computation)
-        frame = load(product.computation.function, product.name)(settings, data)
+        frame = load(product.computation.function, product.name)(
+            product.computation.at(scale), data
+        )
     said = {key: frame.attrs.get(key) for key in ("device", "data_fingerprint")}
     frame.attrs = {}
     commit, dirty = git_state()
@@ -48,7 +50,7 @@ def compute(product: Product, scale: Scale, data: str, folder: Path) -> None:
         "code_version": code,
         "git_commit": commit,
         "git_dirty": dirty,
-        "settings": json.dumps(settings),
+        "settings": settings,
         "data": data,
         "data_fingerprint": said["data_fingerprint"] or "",
         "torch_version": version("torch"),

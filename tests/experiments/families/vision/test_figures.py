@@ -100,6 +100,28 @@ def test_what_stands_still_elsewhere_is_found_there() -> None:
     assert found.value == pytest.approx(0.5, abs=0.1)
 
 
+def test_what_the_post_says_of_the_curves_is_found() -> None:
+    runs = table("post_interpolation", lambda run: bowl(run) + 0.05 * abs(run.t - 1))
+    best, crossing = mlp.widest_above_least(runs), mlp.crossing(runs)
+    assert best.value < 0 and best.note.startswith("best loss of the widest by t 0: ")
+    assert crossing.value < 1 and "by t 0: " in crossing.note
+
+
+@pytest.mark.parametrize("of", ["a late t", "a divergence", "a crossing"])
+def test_what_the_post_says_can_fail(of) -> None:
+    def loss(run) -> float | None:
+        mup = run.parametrization == "mup" and run.t == 1
+        if mup and run.width == 16 and run.log2lr == max(rates):
+            return {"a late t": bowl(run), "a divergence": None, "a crossing": bowl(run) + 1}[of]
+        return bowl(run) - (of == "a late t" and run.parametrization == "mup" and run.t == 1.5)
+
+    rates = {run.log2lr for run in registry.product("post_interpolation").runs("smoke", "digits")}
+    runs = table("post_interpolation", loss)
+    assert (mlp.widest_above_least(runs).value > 0.5) == (of == "a late t")
+    assert (mlp.crossing(runs).value > 1) == (of != "a late t")
+    assert math.isinf(mlp.crossing(runs).value) == (of == "a divergence")
+
+
 def test_tanh_is_judged_beside_relu() -> None:
     def loss(run) -> float:  # ReLU's curves change no more after the first widening
         widening = {8: 0.0, 16: 1.0, 32: 1.5 if run.activation == "tanh" else 1.1}[run.width]
@@ -130,6 +152,9 @@ def test_accuracy_is_drawn_and_judged_by_error() -> None:
     assert found["mup-rate-stays"].value == found["mup-multiplier-stays"].value == 0
     assert found["sp-widest-underperforms"].value == pytest.approx(-2)
     assert found["mup-beats-sp"].value == pytest.approx(12)
+    assert found["mup-transfers"].value == found["sp-does-not-transfer"].value == 0
+    assert found["mup-keeps-gain"].value == 1
+    assert math.isnan(found["sp-loses-gain"].value)  # the widest is worse than the narrowest
     assert found["mup-wider-is-better"].value < 0
     axes = resnet.draw_fig16(runs).axes
     drawn = axes[1].lines[0].get_ydata()
