@@ -80,12 +80,17 @@ def beats_sp(
     return Claim(id, statement, source, measure, relation, 0.0, unit, paper=paper)
 
 
-def searched_beats_sp(source: str, *, paper: str = "") -> Claim:
+def searched_beats_sp(
+    source: str,
+    *,
+    measure: Reference = "experiments.analysis.searched:mup_above_sp",
+    paper: str = "",
+) -> Claim:
     """µP is not worse than SP at the wide model to which a search's winner is carried."""
     return beats_sp(
         source,
         id="mup-transfers-better",
-        measure="experiments.analysis.searched:mup_above_sp",
+        measure=measure,
         statement="The wide µP model is not worse than the wide SP model",
         unit="percentage points",
         higher_is_better=True,

@@ -186,6 +186,16 @@ def test_a_diverged_point_does_not_win() -> None:
     assert searched.winner(runs, "sp", resnet.KEYS)["output_mult"] == 1  # equal when narrow
 
 
+@pytest.mark.parametrize(("right", "judged"), [(0.09, False), (0.11, True)])
+def test_models_that_hardly_learn_are_not_compared(right, judged) -> None:
+    runs = table("table13", lambda run: 1.0, lambda run: 0.02).assign(data="tiny_imagenet")
+    runs = with_targets("table13", runs, lambda run: right - 0.01 * (run.parametrization == "sp"))
+    (claim,) = registry.product("table13").claims
+    measured = load(claim.measure, "a test")(runs.assign(data="tiny_imagenet"))
+    assert math.isnan(measured.value) != judged
+    assert judged or measured.note.startswith("the better one is right in 9.0 % of 100 classes")
+
+
 @pytest.mark.parametrize(
     ("name", "render", "paper"),
     [("table12", resnet.render_table12, "95.29 %"), ("table13", wide.render_table13, "77.16 %")],
