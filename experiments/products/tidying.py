@@ -34,9 +34,15 @@ def tidy_runs(records: Iterable[Record]) -> pd.DataFrame:
 
 
 def tidy_curves(records: Iterable[Record]) -> pd.DataFrame:
-    """One row per (run, step): id, step, loss. A pandas DataFrame."""
+    """One row per (run, step): id, step, loss, and the loss on held-out data where it is known.
+
+    A pandas DataFrame; it has no column `valid_loss` if no run measured one.
+    """
+    records = list(records)
+    measured = any(r.valid_losses for r in records)
     return _frame(
         {"id": r.id, "step": step, "loss": loss}
+        | ({"valid_loss": r.valid_losses.get(step)} if measured else {})
         for r in records
         for step, loss in enumerate(r.losses)
     )

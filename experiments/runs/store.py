@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -84,6 +84,7 @@ class Record:
         diverged, diverged_step: whether and when it did.
         losses: nats, one per step.
         metrics: what was measured at its end, by name.
+        valid_losses: nats on held-out data, by the step after which each was measured.
     """
 
     id: str
@@ -95,6 +96,7 @@ class Record:
     losses: tuple[float, ...]
     provenance: Provenance
     metrics: dict[str, float] = field(default_factory=dict)
+    valid_losses: dict[int, float] = field(default_factory=dict)
 
 
 # The states of a run in the store. One of "other code" or "other data" can be read, but was not
@@ -198,16 +200,17 @@ class Store:
         import pyarrow.parquet as pq
 
         meta = asdict(record)
-        losses = meta.pop("losses")
-        meta["digest"] = _digest(meta, losses)
+        losses, valid_losses = meta.pop("losses"), meta.pop("valid_losses")
+        meta["digest"] = _digest(meta, losses, valid_losses)
         meta["schema"] = SCHEMA
-        table = pa.table(
-            {
-                "step": pa.array(range(len(losses)), pa.int32()),
-                "loss": pa.array(losses, pa.float64()),
-            },
-            metadata={METADATA: json.dumps(meta).encode()},
-        )
+        columns = {
+            "step": pa.array(range(len(losses)), pa.int32()),
+            "loss": pa.array(losses, pa.float64()),
+        }
+        if valid_losses:
+            measured = [valid_losses.get(step) for step in range(len(losses))]
+            columns["valid_loss"] = pa.array(measured, pa.float64())
+        table = pa.table(columns, metadata={METADATA: json.dumps(meta).encode()})
         with atomic_path(self.path(record.id)) as temporary:
             pq.write_table(table, temporary, compression="zstd", write_page_checksum=True)
 
@@ -277,10 +280,12 @@ def read_file(path: Path) -> Record:
             raise ValueError("its header is altered")
         schema = meta.pop("schema", 1)
         losses = tuple(table["loss"].to_pylist())
+        measured = table["valid_loss"].to_pylist() if "valid_loss" in table.column_names else []
+        valid_losses = {step: loss for step, loss in enumerate(measured) if loss is not None}
         # A digest of what is stored, so that a new field with a default keeps old files.
-        whole = meta.pop("digest") == _digest(meta, losses)
+        whole = meta.pop("digest") == _digest(meta, losses, valid_losses)
         provenance = Provenance(**meta.pop("provenance"))
-        record = Record(**meta, losses=losses, provenance=provenance)
+        record = Record(**meta, losses=losses, provenance=provenance, valid_losses=valid_losses)
     except Exception as error:
         if schema != SCHEMA:
             raise _other_schema(path, schema) from None
@@ -299,8 +304,12 @@ def _other_schema(path: Path, schema: Any) -> OtherSchemaError:
     return OtherSchemaError(f"{text}; {fix}", older)
 
 
-def _digest(meta: dict[str, Any], losses: Iterable[float]) -> str:
+def _digest(
+    meta: dict[str, Any], losses: Iterable[float], valid_losses: Mapping[int, float]
+) -> str:
     content = {**meta, "losses": [float(x).hex() for x in losses]}
+    if valid_losses:
+        content["valid_losses"] = {step: loss.hex() for step, loss in valid_losses.items()}
     content["final_loss"] = float(meta["final_loss"]).hex()
     if not meta.get("metrics"):  # older files have neither this key nor the next
         content.pop("metrics", None)

@@ -175,7 +175,7 @@ def _beginning(
 
     for other in longer:
         whole = store.look(other.id).record
-        if whole is None or whole.metrics or _differs(whole, origin):
+        if whole is None or whole.metrics or whole.valid_losses or _differs(whole, origin):
             continue  # metrics are of the end, not of the beginning
         result = engine.beginning(whole.losses, whole.diverged_step, run.steps)
         if result is not None:
@@ -218,6 +218,7 @@ def _record(
         diverged_step=result.diverged_step,
         losses=result.losses,
         metrics=result.metrics,
+        valid_losses=result.valid_losses,
         provenance=Provenance(
             **origin,
             git_commit=commit,

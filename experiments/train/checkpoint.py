@@ -42,11 +42,13 @@ class Resumed:
             the data, too.
         seconds: that they took.
         generators: states of torch's generators by device.
+        valid_losses: on held-out data, by the step after which each was measured.
     """
 
     losses: list[float]
     seconds: float
     generators: dict[str, Tensor]
+    valid_losses: dict[int, float]
 
     def restore_generators(self) -> None:
         """Let torch's generators go on where they were."""
@@ -72,14 +74,19 @@ class Checkpoint:
         self._due = time.monotonic() + SECONDS
 
     def keep(
-        self, model: nn.Module, optimizer: Optimizer, losses: Sequence[float], seconds: float
+        self,
+        model: nn.Module,
+        optimizer: Optimizer,
+        losses: Sequence[float],
+        seconds: float,
+        valid_losses: Mapping[int, float],
     ) -> None:
         """Write the state after a step if that is due; if the disk refuses, the run goes on."""
         start = time.monotonic()
         if start < self._due:
             return
         try:
-            self._write(model, optimizer, losses, seconds)
+            self._write(model, optimizer, losses, seconds, valid_losses)
         except (UserError, SafetensorError) as error:
             note(f"no checkpoint, training goes on: {error}")
         end = time.monotonic()
@@ -110,7 +117,8 @@ class Checkpoint:
             if name.startswith("generator.")
         }
         note(f"run {meta['origin'].get('id')}: goes on after {len(meta['losses'])} steps")
-        return Resumed(meta["losses"], meta["seconds"], generators)
+        valid_losses = {int(step): loss for step, loss in meta["valid_losses"].items()}
+        return Resumed(meta["losses"], meta["seconds"], generators, valid_losses)
 
     def remove(self) -> None:
         """Drop the file and its temporary files, which a killed write may have left."""
@@ -119,7 +127,12 @@ class Checkpoint:
             left.unlink(missing_ok=True)
 
     def _write(
-        self, model: nn.Module, optimizer: Optimizer, losses: Sequence[float], seconds: float
+        self,
+        model: nn.Module,
+        optimizer: Optimizer,
+        losses: Sequence[float],
+        seconds: float,
+        valid_losses: Mapping[int, float],
     ) -> None:
         tensors, scalars = _optimizer_state(optimizer)
         tensors |= _model_tensors(model)
@@ -135,6 +148,7 @@ class Checkpoint:
             "origin": self.origin,
             "step": len(losses),
             "losses": list(losses),
+            "valid_losses": {str(step): loss for step, loss in valid_losses.items()},
             "seconds": seconds,
             "groups": _groups(optimizer),
             "scalars": scalars,

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -50,6 +50,25 @@ class Task(Protocol):
         """Metrics of the trained model, in evaluation mode, by name; there may be none."""
 
 
+@runtime_checkable
+class Validated(Protocol):
+    """What a task has whose model is measured on held-out data at the end of each epoch."""
+
+    epoch: int
+    """Steps."""
+
+    def validate(self, model: nn.Module) -> float:
+        """The mean loss on the held-out data, in nats, of a model in evaluation mode."""
+
+
+@runtime_checkable
+class TrainsItself(Protocol):
+    """A task whose training is another program's."""
+
+    def train(self, on_step: Callable[[int, float], None] | None) -> RunResult:
+        """Train the task's configuration from scratch; steps may be told after they are done."""
+
+
 @dataclass(frozen=True)
 class RunResult:
     """The result of a training.
@@ -60,6 +79,8 @@ class RunResult:
         final_loss: mean of the last tenth of the losses; NaN if the run diverged.
         seconds: of wall time, including those before an interruption.
         metrics: of the task at the end; none of a run that diverged.
+        valid_losses: loss on held-out data by the step after whose update it was measured, in
+            nats; only where it is finite.
     """
 
     losses: tuple[float, ...]
@@ -67,6 +88,7 @@ class RunResult:
     final_loss: float
     seconds: float
     metrics: dict[str, float] = field(default_factory=dict)
+    valid_losses: dict[int, float] = field(default_factory=dict)
 
 
 def train(
@@ -80,6 +102,8 @@ def train(
 
     A run that diverges (`diverged`, `spoiled`) ends there, as a result and not as an error.
     """
+    if isinstance(task, TrainsItself):
+        return task.train(on_step)
     start = time.perf_counter()
     torch.manual_seed(config.seed)
     model = task.build().to(machine.device)
@@ -87,9 +111,11 @@ def train(
     rates = [group["lr"] for group in optimizer.param_groups]
     batches = task.batches(machine.device)
     losses: list[float] = []
+    valid_losses: dict[int, float] = {}
     resumed = checkpoint.restore(model, optimizer) if checkpoint is not None else None
     if resumed is not None:
         losses, start = _go_on(resumed, batches, on_step), start - resumed.seconds
+        valid_losses = resumed.valid_losses
     diverged_step = None
     for step in range(len(losses), config.steps):
         factor = lr_factor(config.schedule, step, config.steps, config.warmup)
@@ -104,15 +130,23 @@ def train(
             diverged_step = step
             break
         _update(model, optimizer, loss, config.grad_clip)
+        if isinstance(task, Validated) and (step + 1) % task.epoch == 0:
+            with _evaluating(model, config, machine):
+                valid_loss = task.validate(model)
+            if math.isfinite(valid_loss):
+                valid_losses[step] = valid_loss
         if step + 1 == config.steps:
             diverged_step = step if spoiled(model) else None
         elif checkpoint is not None:
-            checkpoint.keep(model, optimizer, losses, time.perf_counter() - start)
+            spent = time.perf_counter() - start
+            checkpoint.keep(model, optimizer, losses, spent, valid_losses)
     final, metrics = math.nan, {}
     if diverged_step is None:
-        final, metrics = final_loss(losses), _evaluate(task, model, config, machine)
+        final = final_loss(losses)
+        with _evaluating(model, config, machine):
+            metrics = task.evaluate(model)
     seconds = time.perf_counter() - start
-    return RunResult(tuple(losses), diverged_step, final, seconds, metrics)
+    return RunResult(tuple(losses), diverged_step, final, seconds, metrics, valid_losses)
 
 
 def _precision(config: RunConfig, machine: Machine) -> AbstractContextManager[Any]:
@@ -122,12 +156,13 @@ def _precision(config: RunConfig, machine: Machine) -> AbstractContextManager[An
     return torch.autocast(machine.device, torch.bfloat16)
 
 
-def _evaluate(
-    task: Task, model: nn.Module, config: RunConfig, machine: Machine
-) -> dict[str, float]:
+@contextmanager
+def _evaluating(model: nn.Module, config: RunConfig, machine: Machine) -> Iterator[None]:
+    """The model in evaluation mode, without gradients; it is in training mode afterwards."""
     model.eval()
     with torch.no_grad(), _precision(config, machine):
-        return task.evaluate(model)
+        yield
+    model.train()
 
 
 def _update(
@@ -179,7 +214,8 @@ def beginning(losses: Sequence[float], diverged_step: int | None, steps: int) ->
     """The result of a run of `steps` steps, read from a longer run that is equal otherwise.
 
     Args:
-        losses, diverged_step: of the longer run; its schedule is one of `schedules.OPEN_ENDED`.
+        losses, diverged_step: of the longer run, which measured nothing beside them; its schedule
+            is one of `schedules.OPEN_ENDED`.
         steps: of the shorter run.
 
     Returns:

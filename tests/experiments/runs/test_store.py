@@ -102,7 +102,7 @@ def test_a_run_under_another_name_is_detected(tmp_path) -> None:
 def test_digests_of_older_files_still_match() -> None:
     def digest(one: Record) -> str:
         meta = dataclasses.asdict(one)
-        return store._digest(meta, meta.pop("losses"))
+        return store._digest(meta, meta.pop("losses"), meta.pop("valid_losses"))
 
     later = {"precision", "base_n_layer"}  # keys of a configuration that came after the file
     config = {key: value for key, value in record().config.items() if key not in later}
@@ -111,6 +111,7 @@ def test_digests_of_older_files_still_match() -> None:
     derived = dataclasses.replace(PROVENANCE, derived_from="a")
     assert digest(dataclasses.replace(old, provenance=derived)) != "f95cd94e06fe4cd4"
     assert digest(dataclasses.replace(old, metrics={"a": 1.0})) != "f95cd94e06fe4cd4"
+    assert digest(dataclasses.replace(old, valid_losses={0: 1.0})) != "f95cd94e06fe4cd4"
 
 
 def test_failed_write_leaves_the_old_file_and_nothing_else(tmp_path) -> None:
@@ -175,6 +176,17 @@ def test_metrics_are_columns_of_their_own_and_absent_where_there_are_none(tmp_pa
     rewrite(folder.path(measured.id), lambda meta: meta.update(metrics={"valid_accuracy": 0.4}))
     with pytest.raises(DamagedRunError, match="checksum"):
         folder.read(measured.id)
+
+
+def test_losses_on_held_out_data_are_a_column_where_there_are_any(tmp_path) -> None:
+    folder = Store(tmp_path)
+    measured = dataclasses.replace(record(), valid_losses={1: 0.1 + 0.2})
+    folder.write(measured)
+    assert folder.read(measured.id).valid_losses == {1: 0.1 + 0.2}
+    assert tidying.tidy_curves([measured])["valid_loss"].isna().tolist() == [True, False, True]
+    assert "valid_loss" not in tidying.tidy_curves([record()])
+    folder.write(record())
+    assert folder.read(record().id).valid_losses == {}
 
 
 def test_a_file_without_a_schema_number_is_read(tmp_path) -> None:

@@ -64,6 +64,11 @@ class Noisy:
     def loss(self, model, batch):
         return F.cross_entropy(model(batch), (batch * 7) % 20) + 0.01 * torch.rand(())
 
+    epoch = 3
+
+    def validate(self, model):
+        return float(model(torch.arange(20)).square().mean())
+
     def evaluate(self, model):
         return {"mean": float(model(torch.arange(20)).mean())}
 
@@ -123,6 +128,8 @@ def test_resumed_is_undisturbed_bit_for_bit(always, tmp_path, capsys, case, at) 
     )
     assert resumed.losses == undisturbed.losses
     assert resumed.final_loss == undisturbed.final_loss
+    assert len(resumed.valid_losses) == 4
+    assert resumed.valid_losses == undisturbed.valid_losses
     assert resumed.seconds > 0
     assert seen == list(enumerate(resumed.losses))
     assert f"goes on after {at} steps" in capsys.readouterr().err
@@ -189,7 +196,7 @@ def test_writing_takes_a_bounded_share_of_the_time(tmp_path, monkeypatch) -> Non
     monkeypatch.setattr(kept, "_write", write)
     while clock[0] < 1000:
         clock[0] += 1
-        kept.keep(None, None, [], 0.0)
+        kept.keep(None, None, [], 0.0, {})
     assert written == [60, 270, 480, 690, 900]
 
 

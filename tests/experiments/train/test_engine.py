@@ -123,6 +123,38 @@ def test_a_last_update_that_is_not_finite_diverges(optimizer, value) -> None:
     assert math.isnan(result.final_loss)
 
 
+class Measured(Scripted):
+    """A task that is validated after every second step; the third time it is not finite."""
+
+    epoch = 2
+
+    def __init__(self, losses):
+        super().__init__(losses)
+        self.seen = iter([3.5, 3.0, math.inf])
+
+    def loss(self, model, batch):
+        assert model.training
+        return super().loss(model, batch)
+
+    def validate(self, model):
+        assert not model.training and not torch.is_grad_enabled()
+        return next(self.seen)
+
+
+def test_held_out_data_are_measured_at_the_end_of_each_epoch() -> None:
+    result = engine.train(tiny_run(steps=7), Measured([1.0] * 7), MACHINE)
+    assert result.valid_losses == {1: 3.5, 3: 3.0}
+    assert engine.train(tiny_run(steps=5), Scripted([1.0] * 5), MACHINE).valid_losses == {}
+
+
+def test_a_task_may_train_itself() -> None:
+    class Elsewhere(Scripted):
+        def train(self, on_step):
+            return engine.RunResult((1.0,), None, 1.0, 2.0)
+
+    assert engine.train(tiny_run(), Elsewhere([]), MACHINE).losses == (1.0,)
+
+
 def test_what_is_measured_at_the_end_is_not_of_a_run_that_diverged() -> None:
     assert engine.train(tiny_run(), Scripted([1.0] * 5), MACHINE).metrics == {"accuracy": 0.5}
     assert engine.train(tiny_run(), Scripted([1.0, math.nan]), MACHINE).metrics == {}
