@@ -8,15 +8,14 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from experiments.declare.config import RunConfig
+from experiments.declare.dimensions import TransformerDims
 from experiments.declare.scales import Scale
 
 TUNED = Path(__file__).with_name("tuned.json")
-DIMS = ("n_head", "d_head", "d_k", "d_ffn")
 
 
-class TransformerConfig(RunConfig):
-    """A language model; `width` is d_model. Dimensions left at None follow from the width."""
+class TransformerConfig(TransformerDims):
+    """A language model."""
 
     task: ClassVar[str] = f"{__package__}.task:LanguageModeling"
     overhead: ClassVar[float] = 0.009
@@ -24,14 +23,6 @@ class TransformerConfig(RunConfig):
     seq_len: int = Field(gt=0, description="tokens a sequence")
     vocab_size: int = Field(gt=1, description="words, the most frequent ones")
     n_layer: int = Field(2, gt=0, description="blocks of attention and feed-forward")
-    n_head: int = Field(4, gt=0, description="attention heads")
-    d_head: int | None = Field(None, gt=0, description="of a value (width / n_head)")
-    d_k: int | None = Field(None, gt=0, description="of a query and a key (d_head)")
-    d_ffn: int | None = Field(None, gt=0, description="of the feed-forward layer (4 width)")
-    base_n_head: int | None = Field(None, gt=0, description="of the base model (n_head)")
-    base_d_head: int | None = Field(None, gt=0, description="of the base model")
-    base_d_k: int | None = Field(None, gt=0, description="of the base model")
-    base_d_ffn: int | None = Field(None, gt=0, description="of the base model")
     base_n_layer: int | None = Field(
         None, gt=0, description="depth at which depth-µP changes nothing; none: no depth-µP"
     )
@@ -51,40 +42,6 @@ class TransformerConfig(RunConfig):
         if self.base_n_layer is not None and self.norm != "pre":
             raise ValueError("base_n_layer: depth-µP needs norm=pre: post-norm undoes its scaling")
         return self
-
-    def dims(self, base: bool = False) -> dict[str, int]:
-        """d_model, n_head, d_head, d_k and d_ffn of the model or of its base."""
-        prefix, width = ("base_", self.base_width) if base else ("", self.width)
-        given = {d: getattr(self, prefix + d) for d in DIMS}
-        n_head = given["n_head"] or self.n_head
-        d_head = given["d_head"] or max(1, width // n_head)
-        return {
-            "d_model": width,
-            "n_head": n_head,
-            "d_head": d_head,
-            "d_k": given["d_k"] or d_head,
-            "d_ffn": given["d_ffn"] or 4 * width,
-        }
-
-    def narrowed(self, width: int) -> Self:
-        """As of any run; given dimensions shrink with the width, the number of heads stays."""
-        narrow = super().narrowed(width)
-        given = {d: getattr(self, d) for d in DIMS if d != "n_head"}
-        dims = {d: max(1, round(x * width / self.width)) for d, x in given.items() if x is not None}
-        if self.parametrization == "sp":
-            wide = self.dims()
-            dims |= {f"base_{d}": wide[d] for d in DIMS}
-        return narrow.replace(**dims)
-
-    def canonical(self) -> dict[str, Any]:
-        values = super().canonical()
-        for dim in DIMS:
-            values.pop(dim, None)
-            values.pop(f"base_{dim}", None)
-        values["dims"] = self.dims()
-        if self.parametrization == "mup":
-            values["base_dims"] = self.dims(base=True)
-        return values
 
     def flops(self) -> float:
         """Training FLOPs: 6 for each matrix weight and token, and the attention products."""
