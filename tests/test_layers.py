@@ -15,6 +15,7 @@ FLOORS = (
     ("declare",),
     ("data", "models", "analysis"),
     ("train",),
+    ("translation",),
     ("families", "runs"),
     ("products",),
     ("cli",),

@@ -95,7 +95,7 @@ class Record:
     diverged_step: int | None
     losses: tuple[float, ...]
     provenance: Provenance
-    metrics: dict[str, float] = field(default_factory=dict)
+    metrics: dict[str, float | str] = field(default_factory=dict)
     valid_losses: dict[int, float] = field(default_factory=dict)
 
 

@@ -217,7 +217,7 @@ def _record(
         diverged=result.diverged_step is not None,
         diverged_step=result.diverged_step,
         losses=result.losses,
-        metrics=result.metrics,
+        metrics=dict(result.metrics),
         valid_losses=result.valid_losses,
         provenance=Provenance(
             **origin,

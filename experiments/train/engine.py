@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from itertools import islice
@@ -21,6 +21,7 @@ from experiments.train.schedules import lr_factor
 
 DIVERGENCE_FACTOR = 10.0
 FINAL_FRACTION = 0.1
+Metric = float | str
 
 
 class Task(Protocol):
@@ -46,7 +47,7 @@ class Task(Protocol):
     def loss(self, model: nn.Module, batch: Any) -> Tensor:
         """The mean training loss of a batch, in nats."""
 
-    def evaluate(self, model: nn.Module) -> dict[str, float]:
+    def evaluate(self, model: nn.Module) -> Mapping[str, Metric]:
         """Metrics of the trained model, in evaluation mode, by name; there may be none."""
 
 
@@ -87,7 +88,7 @@ class RunResult:
     diverged_step: int | None
     final_loss: float
     seconds: float
-    metrics: dict[str, float] = field(default_factory=dict)
+    metrics: Mapping[str, Metric] = field(default_factory=dict)
     valid_losses: dict[int, float] = field(default_factory=dict)
 
 
@@ -140,7 +141,8 @@ def train(
         elif checkpoint is not None:
             spent = time.perf_counter() - start
             checkpoint.keep(model, optimizer, losses, spent, valid_losses)
-    final, metrics = math.nan, {}
+    final: float = math.nan
+    metrics: Mapping[str, Metric] = {}
     if diverged_step is None:
         final = final_loss(losses)
         with _evaluating(model, config, machine):

@@ -1,0 +1,1 @@
+"""What the translation families share: configuration, task, products of searches."""

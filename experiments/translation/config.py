@@ -1,0 +1,48 @@
+"""One training of an encoder-decoder Transformer on pairs of sentences."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal, Self
+
+from pydantic import Field, model_validator
+
+from experiments.declare.dimensions import TransformerDims
+
+
+class TranslationConfig(TransformerDims):
+    """A translation model; `batch_size` counts tokens."""
+
+    task: ClassVar[str] = f"{__package__}.task:task"
+    overhead: ClassVar[float] = 0.02
+
+    batch_size: int = Field(gt=0, description="tokens a step, at most, padding included")
+    vocab_size: int = Field(gt=4, description="byte pairs and signs, of both languages together")
+    n_encoder_layer: int = Field(6, gt=0, description="blocks of the encoder")
+    n_decoder_layer: int = Field(6, gt=0, description="blocks of the decoder")
+    shared: Literal["none", "decoder", "all"] = Field(
+        "decoder", description="embeddings that are one matrix: of the decoder with the readout"
+    )
+    dropout: float = Field(0.0, ge=0, lt=1, description="share of activations that are dropped")
+    label_smoothing: float = Field(0.1, ge=0, lt=1, description="of the training loss")
+    output_mult: float = Field(1.0, gt=0, description="multiplier of the logits")
+    attn_mult: float = Field(1.0, gt=0, description="multiplier of the attention logits")
+    init_std: float = Field(1.0, gt=0, description="std of weights, times 1/sqrt(fan_in)")
+    beam: int = Field(0, ge=0, description="of the search for translations at the end; 0: none")
+    length_penalty: float = Field(1.0, description="exponent of the length in beam search")
+    backend: Literal["here", "fairseq"] = Field("here", description="what trains the model")
+
+    @model_validator(mode="after")
+    def _fairseq_trains_in_float32(self) -> Self:
+        if self.backend == "fairseq" and self.precision != "float32":
+            raise ValueError("precision: with backend=fairseq it is float32")
+        return self
+
+    def flops(self) -> float:
+        """Training FLOPs: 6 for each matrix weight and token; attention products are few."""
+        d = self.dims()
+        attention = d["d_model"] * d["n_head"] * (2 * d["d_k"] + 2 * d["d_head"])
+        feed_forward = 2 * d["d_model"] * d["d_ffn"]
+        encoder = self.n_encoder_layer * (attention + feed_forward)
+        decoder = self.n_decoder_layer * (2 * attention + feed_forward)
+        weights = encoder + decoder + d["d_model"] * self.vocab_size
+        return 6.0 * weights * self.batch_size * self.steps
