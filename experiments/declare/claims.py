@@ -15,8 +15,9 @@ class Measured:
 
     Args:
         value: the measured value; NaN where the data do not allow to measure it.
-        low, high: its bootstrap interval over seeds, nominally of 95 %, with two seeds hardly more
-            than their range; None where a value has none (a count of grid steps).
+        low, high: its bootstrap interval, nominally of 95 %, over seeds, with two seeds hardly more
+            than their range, or over a search's samples; None where a value has none (a count of
+            grid steps).
         note: what a reader needs to know about it, or why it could not be measured.
         picks: the values that blind guesses would have given, each as likely as the others, such
             as every value of the grid instead of the one that the proxy found best; empty where

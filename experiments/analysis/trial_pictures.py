@@ -1,0 +1,70 @@
+"""Pictures of random searches: how good tuning is for its compute and for its samples."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
+
+from experiments.analysis import style
+from experiments.analysis.trials import NAME, Curve
+
+COLOR = {"mup": style.COLOR["mup"], "tuned": "#4c72b0", "naive": style.COLOR["sp"]}
+MARKER = {"mup": "o", "tuned": "s", "naive": "^"}
+
+
+def draw(curves: Mapping[str, Curve]) -> Figure:
+    """Median BLEU of the trials, with a band of quartiles, against compute and against samples.
+
+    A median that is a divergence is a cross at the bottom, without a band.
+
+    Args:
+        curves: by method, a key of `trials.NAME`.
+    """
+    fig, (left, right) = style.subplots(1, 2, figsize=(8.6, 3.7), sharey=True)
+    low, high = _limits(curves)
+    left.set_ylim(low, high)
+    for method, curve in curves.items():
+        _curve(left, method, curve, curve.compute)
+        _curve(right, method, curve, curve.samples)
+    for ax, label in ((left, "compute, relative to the budget"), (right, "samples of a trial")):
+        ax.set_xlabel(label)
+        ax.set_xscale("log", base=2)
+        ax.xaxis.set_major_locator(LogLocator(base=2, numticks=9))
+        ax.xaxis.set_minor_locator(NullLocator())
+        ax.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    left.set_ylabel("BLEU, median and quartiles of trials")
+    handles, labels = left.get_legend_handles_labels()
+    fig.legend(handles, labels, loc="outside upper center", ncols=len(labels))
+    return fig
+
+
+def _curve(ax: Axes, method: str, curve: Curve, x: np.ndarray) -> None:
+    color, bottom = COLOR[method], ax.get_ylim()[0]
+    lost = np.isinf(curve.median)
+    median = np.where(lost, np.nan, curve.median)
+    ax.plot(x, median, color=color, marker=MARKER[method], ms=4, label=NAME[method], zorder=3)
+    low = np.maximum(curve.low, bottom)
+    ax.fill_between(x, low, curve.high, where=~lost, color=color, alpha=0.18, lw=0)
+    if lost.any():
+        ax.plot(
+            x[lost],
+            np.full(lost.sum(), 0.02),
+            "x",
+            ms=6,
+            color=color,
+            label=f"{NAME[method]}, median diverged",
+            transform=ax.get_xaxis_transform(),
+        )
+
+
+def _limits(curves: Mapping[str, Curve]) -> tuple[float, float]:
+    """Of the BLEU axis: what is finite, with room for the crosses below."""
+    ends = np.concatenate([x for c in curves.values() for x in (c.low, c.median, c.high)])
+    finite = ends[np.isfinite(ends)]
+    low, high = (finite.min(), finite.max()) if len(finite) else (0.0, 1.0)
+    margin = 0.06 * (high - low) or 0.5
+    return low - margin, high + margin
