@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,7 @@ STYLE: dict[RcKeyType, Any] = {
     "svg.fonttype": "none",
     "figure.constrained_layout.use": True,
 }
+SIGNS_AN_INCH = 16  # of a foot line
 SLOW = 1.5  # frames per second, which may be a fraction whatever Matplotlib's stubs say
 ICONS = {
     "minus": "&minus;",
@@ -63,7 +65,9 @@ def width_colors(widths: Sequence[int]) -> dict[int, tuple[float, float, float, 
 
 
 def footer(fig: Figure, text: str) -> None:
-    """A line below the panels: what data, what scale."""
+    """What data, what scale, below the panels; as many lines as the figure's width asks for."""
+    room = int(SIGNS_AN_INCH * fig.get_figwidth())
+    text = textwrap.fill(text, room)
     fig.supxlabel(text, fontsize=7.5, color="#555555", x=0.01, ha="left")
 
 

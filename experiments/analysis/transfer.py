@@ -173,10 +173,10 @@ def _kept(mean: np.ndarray, at: Any) -> Any:
 BLIND = 4000  # guesses
 
 
-def blind_optima(scape: Landscape) -> np.ndarray:
+def blind_optima(scape: Landscape, seed: int = 0) -> np.ndarray:
     """Indices of the grid (N, W) at which the optima of all sizes might lie, drawn at random."""
     shape = BLIND, len(scape.sizes)
-    return np.random.default_rng(0).integers(len(scape.grid), size=shape)
+    return np.random.default_rng(seed).integers(len(scape.grid), size=shape)
 
 
 def rank_correlation(scape: Landscape, losses: np.ndarray | None = None) -> float:

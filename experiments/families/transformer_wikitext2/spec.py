@@ -99,10 +99,11 @@ FIG1_BFLOAT16 = replace(
     caption=f"As Figure 1, with autocast to bfloat16. {FIG1.caption}",
     source="beyond the paper, in the set-up of its Figure 1",
     work="",
+    claims=FIG1.claims[:-2],  # the seeds 0 and 1 may not judge kept gain
     sweeps=(
         width_lr(
             "width_lr_bfloat16",
-            {"paper": 5, "small": (2, 3), "smoke": 2},
+            {"paper": 5, "small": 2, "smoke": 2},
             precision="bfloat16",
         ),
     ),

@@ -35,6 +35,7 @@ USUAL_AT: dict[Scale, dict[str, Any]] = {
     "smoke": {**BASE["smoke"], "width": 16},
 }
 Seeds = Mapping[Scale, int | Sequence[int]]
+FIRST: Seeds = {"paper": 5, "small": 2, "smoke": 2}
 # Kept gain was first looked at on the seeds 0 and 1, so that others judge it. Of SP in Fig. 18, the
 # seeds 2 and 3 showed which hyperparameter has a gain to lose.
 SEEDS: Seeds = {"paper": 5, "small": (2, 3), "smoke": 2}
@@ -180,8 +181,8 @@ DEPTH_MUP = Figure(
     "Table 1",
     work="",
     sweeps=(
-        *Panels(DEPTH_KEYS, (MUP_DEPTH,), "fig4", PRE).sweeps,
-        *Panels(DEPTH_KEYS, (MUP_DEPTH,), "depth_mup", {**PRE, "base_n_layer": 2}).sweeps,
+        *Panels(DEPTH_KEYS, (MUP_DEPTH,), "depth", PRE, FIRST).sweeps,
+        *Panels(DEPTH_KEYS, (MUP_DEPTH,), "depth_mup", {**PRE, "base_n_layer": 2}, FIRST).sweeps,
     ),
     draw=f"{FIGURES}:draw_depth_mup",
     claims=(
