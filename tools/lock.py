@@ -1,6 +1,7 @@
 """Print requirements.lock: what is installed here of everything that pyproject.toml reaches.
 
-The lock is installed with --no-deps. Run it in an environment in which the tests pass:
+The lock is installed with --no-deps. What has a package for some machines alone keeps the marker
+that pyproject.toml gives it. Run this in an environment in which the tests pass:
 `python tools/lock.py > requirements.lock`.
 """
 
@@ -14,9 +15,9 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-EXTRAS = ("huggingface", "test")
-# Asked for by mup, never imported by it, and built for another torch.
-LEFT_OUT = {"torchvision", "torchaudio"}
+EXTRAS = ("families", "huggingface", "test")
+# Asked for by mup and ve-fairseq, and never imported: two built for another torch, two for builds.
+LEFT_OUT = {"torchvision", "torchaudio", "cython", "cffi"}
 
 
 def closure(requirements: list[str]) -> dict[str, str]:
@@ -53,8 +54,9 @@ def main() -> None:
     for extra in EXTRAS:
         wanted += project["optional-dependencies"][extra]
     print("# Made by `make lock`; installed with --no-deps.")
+    markers = {canonicalize_name(r.name): r.marker for r in map(Requirement, wanted) if r.marker}
     for name, version in sorted(closure(wanted).items()):
-        print(f"{name}=={version}")
+        print(f"{name}=={version}", *([f"; {markers[name]}"] if name in markers else []))
 
 
 if __name__ == "__main__":

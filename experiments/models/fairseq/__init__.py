@@ -1,0 +1,1 @@
+"""Training and translating with fairseq, in µP by a plug-in."""

@@ -1,0 +1,1 @@
+"""What fairseq registers at start."""
