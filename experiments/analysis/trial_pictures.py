@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -16,21 +16,21 @@ COLOR = {"mup": style.COLOR["mup"], "tuned": "#4c72b0", "naive": style.COLOR["sp
 MARKER = {"mup": "o", "tuned": "s", "naive": "^"}
 
 
-def draw(curves: Mapping[str, Curve]) -> Figure:
+def draw(by_compute: Mapping[str, Curve], by_samples: Mapping[str, Curve]) -> Figure:
     """Median BLEU of the trials, with a band of quartiles, against compute and against samples.
 
     A median that is a divergence is a cross at the bottom, without a band.
 
     Args:
-        curves: by method, a key of `trials.NAME`.
+        by_compute, by_samples: curves of the two panels by method, a key of `trials.NAME`.
     """
     fig, (left, right) = style.subplots(1, 2, figsize=(8.6, 3.7), sharey=True)
-    low, high = _limits(curves)
-    left.set_ylim(low, high)
-    for method, curve in curves.items():
+    left.set_ylim(*_limits([*by_compute.values(), *by_samples.values()]))
+    for method, curve in by_compute.items():
         _curve(left, method, curve, curve.compute)
+    for method, curve in by_samples.items():
         _curve(right, method, curve, curve.samples)
-    for ax, label in ((left, "compute, relative to the budget"), (right, "samples of a trial")):
+    for ax, label in ((left, "compute, relative to 1x"), (right, "samples of a trial")):
         ax.set_xlabel(label)
         ax.set_xscale("log", base=2)
         ax.xaxis.set_major_locator(LogLocator(base=2, numticks=9))
@@ -61,9 +61,9 @@ def _curve(ax: Axes, method: str, curve: Curve, x: np.ndarray) -> None:
         )
 
 
-def _limits(curves: Mapping[str, Curve]) -> tuple[float, float]:
+def _limits(curves: Iterable[Curve]) -> tuple[float, float]:
     """Of the BLEU axis: what is finite, with room for the crosses below."""
-    ends = np.concatenate([x for c in curves.values() for x in (c.low, c.median, c.high)])
+    ends = np.concatenate([x for c in curves for x in (c.low, c.median, c.high)])
     finite = ends[np.isfinite(ends)]
     low, high = (finite.min(), finite.max()) if len(finite) else (0.0, 1.0)
     margin = 0.06 * (high - low) or 0.5

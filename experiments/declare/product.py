@@ -68,7 +68,7 @@ class Product:
     source: str
     work: Literal["Tensor Programs V", "the announcement post", ""] = "Tensor Programs V"
     sweeps: tuple[Sweep, ...] = ()
-    follow_up: str = ""
+    follow_up: Reference = ""
     computation: Computation | None = None
     over_steps: bool = False
     claims: tuple[Claim, ...] = ()
@@ -114,7 +114,7 @@ class Product:
     @property
     def functions(self) -> tuple[str, ...]:
         """References of the functions that draw and judge it, and that choose its last runs."""
-        chosen = (self.follow_up,) if self.follow_up else ()
+        chosen = (name_of(self.follow_up),) if self.follow_up else ()
         return (*chosen, *(name_of(claim.measure) for claim in self.claims))
 
     def runs(self, scale: Scale, data: str) -> tuple[RunConfig, ...]:
@@ -155,8 +155,8 @@ class Table(Product):
     """A table; `render` names a function of the tidy table to a `TextTable` (analysis)."""
 
     kinds: ClassVar[tuple[str, ...]] = ("md", "tex", "html")
-    render: str
+    render: Reference
 
     @property
     def functions(self) -> tuple[str, ...]:
-        return (self.render, *super().functions)
+        return (name_of(self.render), *super().functions)

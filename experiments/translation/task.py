@@ -27,6 +27,7 @@ from experiments.models.encoder_decoder import (
 from experiments.models.fairseq import runner
 from experiments.models.transformer import TransformerShape
 from experiments.train import engine
+from experiments.train.schedules import lr_factor
 from experiments.translation.config import TranslationConfig
 
 Batch = tuple[Tensor, Tensor, Tensor]
@@ -191,8 +192,10 @@ def fairseq_options(config: TranslationConfig) -> runner.Options:
         shape=_fairseq_dims(config.dims()),
         base=_fairseq_dims(config.dims(base=True)) if mup else None,
         lr=2.0**config.log2lr,
-        warmup=config.warmup,
-        max_update=config.steps,
+        factors=[
+            lr_factor(config.schedule, step, config.steps, config.warmup)
+            for step in range(config.steps)
+        ],
         max_tokens=config.batch_size,
         encoder_layers=config.n_encoder_layer,
         decoder_layers=config.n_decoder_layer,

@@ -28,6 +28,7 @@ if TYPE_CHECKING:  # never imported here; so a run knows that these change its n
     from experiments.models.fairseq.plugin.mupkit_fairseq import (  # noqa: F401
         attention,
         exact_loss,
+        given_rates,
         mup_adam,
     )
     from experiments.models.fairseq.plugin.mupkit_fairseq.models import (  # noqa: F401
@@ -78,14 +79,12 @@ class Options:
         output_mult, attn_mult: multipliers of the logits and of the attention's logits.
         init_std: a factor of fairseq's own initialization of all matrices.
         initial_weights: a safetensors file with all parameters, by fairseq's names.
-        lr: the rate of Adam at base width, at the end of warm-up.
-        warmup: updates of linear warm-up, at least 1; the first update has rate 0. Then
-            lr * sqrt(warmup / update).
+        lr: the rate of Adam at base width.
+        factors: of the rate, one for each update.
         betas, eps, weight_decay: of Adam; decay is decoupled from gradients.
         clip_norm: the largest norm of a gradient; 0 for any.
         label_smoothing: the probability that is spread over all wrong words alike.
         dropout: probability.
-        max_update: number of updates.
         max_tokens: the most source or target tokens of a batch, padding included.
         seed: of weights, dropout and the order of batches.
     """
@@ -93,8 +92,7 @@ class Options:
     shape: Dimensions
     base: Dimensions | None
     lr: float
-    warmup: int
-    max_update: int
+    factors: Sequence[float]
     max_tokens: int
     encoder_layers: int = 6
     decoder_layers: int = 6
@@ -165,15 +163,14 @@ def train(
         )
     checkpoint = folder / CHECKPOINT
     write_data(pairs, vocab_size, folder / DATA)
-    command = ["-m", "fairseq_cli.train", str(folder / DATA), *arguments(options)]
+    command = ["-m", "fairseq_cli.train", str(folder / DATA), *arguments(options, folder)]
     command += ["--save-dir", str(checkpoint.parent), *([] if translate else ["--no-save"])]
     if batches is not None:
-        path = folder / "batches.json"
-        path.write_text(json.dumps([[int(i) for i in batch] for batch in batches]), "utf-8")
+        path = _written(folder / "batches.json", [[int(i) for i in batch] for batch in batches])
         command += ["--task", "translation_in_batches", "--batches", str(path)]
-        command += ["--curriculum", str(options.max_update)]
+        command += ["--curriculum", str(len(options.factors))]
     losses, valid_losses = _train(command, folder / "train.log", on_step)
-    if len(losses) < options.max_update and math.isfinite(losses[-1]):
+    if len(losses) < len(options.factors) and math.isfinite(losses[-1]):
         losses.append(math.nan)  # what would follow a gradient that is not finite
     hypotheses: list[list[int]] = []
     if translate and all(map(math.isfinite, losses + valid_losses)):
@@ -201,8 +198,8 @@ def write_data(pairs: Pairs, vocab_size: int, folder: Path) -> None:
             Path(f"{path}.idx").write_bytes(header + sizes.tobytes() + starts.tobytes())
 
 
-def arguments(options: Options) -> list[str]:
-    """The options of fairseq-train, and of the plug-in."""
+def arguments(options: Options, folder: Path) -> list[str]:
+    """The options of fairseq-train, and of the plug-in; what is long is written to a folder."""
     values: dict[str, Any] = {
         "user-dir": PLUGIN,
         "source-lang": LANGUAGES[0],
@@ -223,16 +220,16 @@ def arguments(options: Options) -> list[str]:
         "weight-decay": options.weight_decay,
         "clip-norm": options.clip_norm,
         "lr": options.lr,
-        "lr-scheduler": "inverse_sqrt",
-        "warmup-updates": options.warmup,
-        "max-update": options.max_update,
+        "lr-scheduler": "given_rates",
+        "factors": _written(folder / "factors.json", options.factors),
+        "max-update": len(options.factors),
         "max-tokens": options.max_tokens,
         # A last batch that is no multiple would be dropped, in validation too.
         "required-batch-size-multiple": 1,
         "seed": options.seed,
         "num-workers": 0,
         "distributed-world-size": 1,
-        "save-interval": options.max_update + 1,  # epochs: only the end is saved
+        "save-interval": len(options.factors) + 1,  # epochs: only the end is saved
         "log-format": "json",
     }
     for prefix, shape in (("", options.shape), ("base_", options.base)):
@@ -242,6 +239,12 @@ def arguments(options: Options) -> list[str]:
         values["initial-weights"] = options.initial_weights
     flags = ["--no-epoch-checkpoints", "--no-save-optimizer-state", *SHARING[options.share]]
     return [*flags, *(part for name, value in values.items() for part in (f"--{name}", str(value)))]
+
+
+def _written(path: Path, content: Sequence[Any]) -> Path:
+    """The path of a JSON file, which is written."""
+    path.write_text(json.dumps(list(content)), "utf-8")
+    return path
 
 
 def _train(

@@ -30,8 +30,7 @@ SMALL = Options(
     shape=Dimensions(32, 48, 4, 8, 8),
     base=None,
     lr=2.0**-7,
-    warmup=2,
-    max_update=6,
+    factors=(0.0, 0.5, 1.0, 0.8, 0.7, 0.6),
     max_tokens=400,
     encoder_layers=2,
     decoder_layers=2,
@@ -47,7 +46,7 @@ WIDE = replace(
     share="all",
     output_mult=2.0,
     attn_mult=0.5,
-    max_update=30,
+    factors=(0.0, 0.5, *[1.0] * 28),
     dropout=0.0,
 )
 BASE, WIDTHS, LR = 16, (32, 64, 128), 2.0**-6  # of the coordinate check
@@ -102,7 +101,7 @@ class Fairseq:
         self.folder = folder
         runner.write_data(pairs(), VOCAB, folder / runner.DATA)
         utils.import_user_module(Namespace(user_dir=str(runner.PLUGIN)))
-        arguments = [str(folder / runner.DATA), *runner.arguments(WIDE)]
+        arguments = [str(folder / runner.DATA), *runner.arguments(WIDE, folder)]
         args = options.parse_args_and_arch(options.get_training_parser(), arguments)
         self.config = convert_namespace_to_omegaconf(args)
         self.task = tasks.setup_task(self.config.task)
@@ -145,8 +144,9 @@ class Fairseq:
         """The lines of losses of plain fairseq, of the plug-in in SP, and of it at base width."""
         from fairseq_cli.train import cli_main
 
-        sp, base = (runner.arguments(replace(SMALL, base=b)) for b in (None, SMALL.shape))
-        plain = runner.arguments(SMALL)
+        sp, base, plain = (
+            runner.arguments(replace(SMALL, base=b), self.folder) for b in (None, SMALL.shape, None)
+        )
         plain[plain.index("mup_transformer")] = "transformer_iwslt_de_en"
         plain[plain.index("mup_adam")] = "adam"
         own = ("--d-", "--n-", "--output-mult", "--attn-mult", "--init-std")

@@ -59,7 +59,7 @@ def trained(tmp_path_factory) -> tuple[Outcome, Path, list[tuple[int, float]]]:
 @pytest.fixture(scope="module")
 def diverged(tmp_path_factory) -> Outcome:
     """A training by the runner whose second update, the first with a rate, spoils it."""
-    options = replace(SMALL, lr=1e30, warmup=1, dropout=0.0)
+    options = replace(SMALL, lr=1e30, dropout=0.0)
     folder = tmp_path_factory.mktemp("diverged")
     return runner.train(pairs(), VOCAB, options, folder, None, True, [list(range(60))])
 
@@ -72,7 +72,7 @@ def test_fairseq_reads_the_corpus_that_was_written(measured) -> None:
 
 def test_sp_and_base_width_are_plain_fairseq_bit_for_bit(measured) -> None:
     plain = measured["trained"]["plain"]
-    assert len(plain) == SMALL.max_update + 2
+    assert len(plain) == len(SMALL.factors) + 2
     assert measured["trained"]["sp"] == plain
     assert measured["trained"]["base"] == plain
 
@@ -134,13 +134,13 @@ def test_what_is_not_finite_ends_a_training_without_an_error(measured) -> None:
 
 def test_losses_are_means_over_tokens_of_the_given_batches(measured, trained) -> None:
     outcome, _, steps = trained
-    assert len(outcome.losses) == WIDE.max_update
+    assert len(outcome.losses) == len(WIDE.factors)
     assert outcome.losses[0] == pytest.approx(measured["start"]["first"], rel=1e-6)
     # The first update has rate 0.
     assert outcome.losses[1] == pytest.approx(measured["start"]["second"], rel=1e-6)
     assert steps == list(enumerate(outcome.losses))
     assert max(outcome.losses[-3:]) < min(outcome.losses[:3]) - 1
-    assert len(outcome.valid_losses) == WIDE.max_update / 3
+    assert len(outcome.valid_losses) == len(WIDE.factors) / 3
 
 
 def test_every_validation_source_is_translated(trained) -> None:
@@ -173,7 +173,7 @@ def test_checkpoints_are_loaded_without_code_whatever_the_environment_says(monke
 
 
 def test_a_run_that_diverges_is_a_result(measured, diverged) -> None:
-    assert len(diverged.losses) < SMALL.max_update
+    assert len(diverged.losses) < len(SMALL.factors)
     assert not math.isfinite(diverged.losses[-1])
     assert all(map(math.isfinite, diverged.losses[:-1]))
     assert diverged.losses[0] == pytest.approx(measured["start"]["some"], rel=1e-6)
@@ -198,5 +198,5 @@ def test_a_training_that_ends_early_has_diverged(tmp_path, monkeypatch) -> None:
 def test_code_of_the_processes_counts_as_code_of_a_run() -> None:
     here = Path(runner.__file__).parent
     files = {file for file in here.glob("**/*.py") if file.name != "__init__.py"}
-    assert len(files) == 7
+    assert len(files) == 8
     assert files <= imported([Path(runner.__file__)])

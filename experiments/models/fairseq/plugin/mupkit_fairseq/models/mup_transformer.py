@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 import mupkit
 from experiments.models.building import build
 from mupkit.rules import rule_for, scale
-from mupkit_fairseq import exact_loss, mup_adam  # noqa: F401 (an import registers them)
+from mupkit_fairseq import exact_loss, given_rates, mup_adam  # noqa: F401 (registers them)
 from mupkit_fairseq.attention import Attention
 
 
