@@ -41,6 +41,7 @@ AXES = {
 }
 DIMENSIONS = {
     "width": "width\n(d_model)",
+    "d_ffn": "d_ffn",
     "n_layer": "depth\n(blocks)",
     "batch_size": "batch size",
     "seq_len": "sequence\nlength",

@@ -136,6 +136,27 @@ def regret(scape: Landscape, losses: np.ndarray | None = None) -> float:
     return float(mean[-1, np.argmin(mean[0])] - mean[-1].min())
 
 
+Statistic = Callable[[Landscape, np.ndarray | None], float]
+
+
+def roughness(scape: Landscape, losses: np.ndarray | None = None) -> float:
+    """How much curves go up and down beside their one valley, mean over seeds and sizes (nats).
+
+    The total variation of a curve less that of a single valley between the same ends with the same
+    minimum: 0 for a curve that falls to its minimum and rises from there. Diverged values are left
+    out. NaN if a curve has no value.
+    """
+    curves = (scape.losses if losses is None else losses).reshape(-1, len(scape.grid))
+    excess = []
+    for curve in curves:
+        known = curve[np.isfinite(curve)]
+        if not len(known):
+            return float("nan")
+        valley = known[0] + known[-1] - 2 * known.min()
+        excess.append(float(np.abs(np.diff(known)).sum() - valley))
+    return float(np.mean(excess))
+
+
 def pick_regrets(scape: Landscape) -> np.ndarray:
     """The regret of each value of the grid (R,), as if it had been picked without the proxy."""
     mean = scape.losses.mean(axis=0)[-1]

@@ -69,6 +69,9 @@ class Sentences:
         """The ids of a sentence, (L,)."""
         return self.tokens[self.offsets[i] : self.offsets[i + 1]]
 
+    def __iter__(self) -> Iterator[NDArray[np.int32]]:
+        return (self[i] for i in range(len(self)))
+
     @property
     def lengths(self) -> NDArray[np.int64]:
         """Ids of each sentence, (N,)."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 import math
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -109,7 +109,7 @@ class Recorder:
     def batches(self, device: str) -> Iterator[Any]:
         return self.task.batches(device)
 
-    def evaluate(self, model: nn.Module) -> dict[str, float]:
+    def evaluate(self, model: nn.Module) -> Mapping[str, engine.Metric]:
         return self.task.evaluate(model)
 
     def loss(self, model: nn.Module, batch: Any) -> Tensor:

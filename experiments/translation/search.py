@@ -21,13 +21,13 @@ from experiments.declare.claims import Measured
 from experiments.declare.config import RunConfig
 from experiments.declare.scales import Scale
 from experiments.translation.config import TranslationConfig
-from experiments.translation.spec_search import KEYS, METHODS, PARAMETRIZATION, Method, Tuning
+from experiments.translation.spec_search import KEYS, METHODS, PARAMETRIZATION, Tuning
 
 METRIC = "valid_bleu"
 SEARCH_SEED = 0
 
 
-def pool(tuning: Tuning, runs: pd.DataFrame, method: Method, first: int | None = None) -> Pool:
+def pool(tuning: Tuning, runs: pd.DataFrame, method: str, first: int | None = None) -> Pool:
     """The samples of a method's search, or the first of them.
 
     A trial of a method whose search is at the proxy's size ends with one training of the target.
@@ -45,7 +45,7 @@ def pool(tuning: Tuning, runs: pd.DataFrame, method: Method, first: int | None =
 
 
 def searched(
-    tuning: Tuning, runs: pd.DataFrame, method: Method, first: int | None = None
+    tuning: Tuning, runs: pd.DataFrame, method: str, first: int | None = None
 ) -> pd.DataFrame:
     """The runs of a method's search, or the first of them, a row for each point of the draw."""
     size = runs["width"].max() if method == "tuned" else runs["width"].min()
@@ -87,16 +87,16 @@ def carry(
     ]
 
 
-def _pools(tuning: Tuning, runs: pd.DataFrame) -> dict[Method, Pool]:
+def _pools(tuning: Tuning, runs: pd.DataFrame) -> dict[str, Pool]:
     return {method: pool(tuning, runs, method) for method in METHODS}
 
 
-def _compute(pools: dict[Method, Pool], samples: int) -> float:
+def _compute(pools: dict[str, Pool], samples: int) -> float:
     """FLOPs of conventional tuning with some number of samples."""
     return samples * pools["tuned"].flops
 
 
-def _equal(tuning: Tuning, runs: pd.DataFrame) -> dict[Method, Pool]:
+def _equal(tuning: Tuning, runs: pd.DataFrame) -> dict[str, Pool]:
     """Pools of the points that are searched at both sizes: all their outcomes are known."""
     count = len(searched(tuning, runs, "tuned"))
     return {method: pool(tuning, runs, method, count) for method in ("tuned", "mup")}

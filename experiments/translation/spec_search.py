@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, get_args
+from typing import Any
 
 from experiments.declare.claims import Claim
 from experiments.declare.config import Parametrization
@@ -15,10 +15,9 @@ from experiments.declare.sweep import Override, Sweep, draw_points
 from experiments.translation.config import TranslationConfig
 
 KEYS = ("log2lr", "output_mult", "attn_mult")
-Method = Literal["tuned", "mup", "naive"]
-METHODS: tuple[Method, ...] = get_args(Method)
-PARAMETRIZATION: dict[Method, Parametrization] = {"tuned": "sp", "mup": "mup", "naive": "sp"}
-"""Of each method's search: conventional tuning is made at the target's size, in SP."""
+PARAMETRIZATION: dict[str, Parametrization] = {"tuned": "sp", "mup": "mup", "naive": "sp"}
+"""Of each method's search; that of conventional tuning ("tuned") is made at the target's size."""
+METHODS = tuple(PARAMETRIZATION)
 MEASURES = "experiments.translation.search"
 
 
@@ -74,14 +73,14 @@ class Tuning:
         target = {**self.target[scale], "parametrization": "sp"}
         return Override(target, {}, [self.default[scale]], seeds=1)
 
-    def _search(self, method: Method, scale: Scale) -> Override:
+    def _search(self, method: str, scale: Scale) -> Override:
         base = {**self.target[scale], "parametrization": PARAMETRIZATION[method]}
         if method != "tuned":
             base |= {**self.proxy[scale], "beam": 0}
         points = [dict(zip(KEYS, point, strict=True)) for point in self.points(scale, method)]
         return Override(base, {}, points, seeds=1)
 
-    def points(self, scale: Scale, method: Method) -> list[tuple[float, ...]]:
+    def points(self, scale: Scale, method: str) -> list[tuple[float, ...]]:
         """The points of a method's search, each once, in the order of the draw."""
         count = (self.at_target if method == "tuned" else self.at_proxy)[scale]
         drawn = draw_points(self.space[scale], count, seed=0)
@@ -157,3 +156,15 @@ class Tuning:
             threshold=0.0,
             unit="BLEU",
         )
+
+
+def grid(centre: float) -> dict[str, tuple[float, ...]]:
+    """The values of a search, with rates around a log2 rate.
+
+    Source: Tensor Programs V, Appendices F.1 and F.2.
+    """
+    return {
+        "log2lr": tuple(centre + z / 4 for z in range(-6, 6)),
+        "output_mult": tuple(2.0**z for z in range(-8, 8)),
+        "attn_mult": tuple(2.0**z for z in range(-3, 9)),
+    }

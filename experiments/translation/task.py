@@ -7,7 +7,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 import sacrebleu
@@ -158,7 +158,9 @@ class TranslatingInFairseq(Translating):
         """Train by fairseq from scratch, without checkpoints of ours."""
         start = time.perf_counter()
         splits = ("train", "validation")
-        pairs = {s: (list(self.pairs.source[s]), list(self.pairs.target[s])) for s in splits}
+        pairs = {
+            split: (self._ids("source", split), self._ids("target", split)) for split in splits
+        }
         with tempfile.TemporaryDirectory(prefix="mupkit-fairseq-") as folder:
             outcome = runner.train(
                 pairs,
@@ -168,7 +170,8 @@ class TranslatingInFairseq(Translating):
                 on_step,
                 translate=self.config.beam > 0,
             )
-        losses, diverged_step = outcome.losses, None
+        losses = outcome.losses
+        diverged_step: int | None = None
         for step in range(len(losses)):
             if engine.diverged(losses[: step + 1]):
                 losses, diverged_step = losses[: step + 1], step
@@ -183,6 +186,10 @@ class TranslatingInFairseq(Translating):
         by_step = {self.epoch * (i + 1) - 1: loss for i, loss in enumerate(epochs)}
         final = engine.final_loss(losses)
         return engine.RunResult(losses, None, final, seconds, metrics, by_step)
+
+    def _ids(self, side: Literal["source", "target"], split: str) -> list[list[int]]:
+        sentences: Sentences = getattr(self.pairs, side)[split]
+        return [ids.tolist() for ids in sentences]
 
 
 def fairseq_options(config: TranslationConfig) -> runner.Options:
