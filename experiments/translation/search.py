@@ -166,15 +166,15 @@ def render(
     empty = ["–"] * (len(heads) - 1)
     rows = [
         [*paper[0]],
-        ["**The same point without any search, here**", "–", "–", *empty, best],
+        ["**Without a search, all multipliers 1, here**", "–", "–", *empty, best],
         *([*row] for row in paper[1:]),
     ]
-    for method, name in trials.NAME.items():
+    for method in METHODS:
         samples = pools[method].affordable(one)
         found = trials.percentiles(pools[method], samples, tuning.percentiles, tuning.trials)
         cells = [f"{bleu:.2f}" if np.isfinite(bleu) else "diverged" for bleu in found]
         compute = f"{pools[method].compute(samples) / one:.2g}x"
-        rows.append([f"**{name}, here**", compute, f"{samples}", *cells])
+        rows.append([f"**{trials.NAME[method]}, here**", compute, f"{samples}", *cells])
     signatures = sorted({s for s in runs.get("bleu_signature", pd.Series()).dropna()})
     sizes = ", ".join(
         f"{len(pools[m].losses)} samples of {name}" for m, name in trials.NAME.items()

@@ -15,7 +15,7 @@ from experiments.declare.sweep import Override, Sweep, draw_points
 from experiments.translation.config import TranslationConfig
 
 KEYS = ("log2lr", "output_mult", "attn_mult")
-PARAMETRIZATION: dict[str, Parametrization] = {"tuned": "sp", "mup": "mup", "naive": "sp"}
+PARAMETRIZATION: dict[str, Parametrization] = {"tuned": "sp", "naive": "sp", "mup": "mup"}
 """Of each method's search; that of conventional tuning ("tuned") is made at the target's size."""
 METHODS = tuple(PARAMETRIZATION)
 MEASURES = "experiments.translation.search"
