@@ -42,6 +42,8 @@ def _collect_runs(product: Product, scale: Scale, data: str, folder: Path, jobs:
     records = train_runs(runs, store)
     if product.follow_up:
         chosen = load(product.follow_up, product.name)(runs, tidy_runs(records), scale)
+        done = {record.id for record in records}
+        chosen = [run for run in chosen if run.id not in done]
         note(f"{product.name}: {len(chosen)} runs follow from the {len(records)} done")
         records += train_together(chosen, store, jobs)
     if others := parted(records):

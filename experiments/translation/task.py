@@ -7,7 +7,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import numpy as np
 import sacrebleu
@@ -31,6 +31,7 @@ from experiments.train.schedules import lr_factor
 from experiments.translation.config import TranslationConfig
 
 Batch = tuple[Tensor, Tensor, Tensor]
+SPLITS = ("train", "validation")  # that fairseq gets
 EXAMPLES = 12  # sentences of the validation split whose translations are kept
 SHARE_AT_ONCE = 4  # times the tokens of a training batch that are validated or translated at once
 
@@ -157,13 +158,9 @@ class TranslatingInFairseq(Translating):
     def train(self, on_step: Callable[[int, float], None] | None) -> engine.RunResult:
         """Train by fairseq from scratch, without checkpoints of ours."""
         start = time.perf_counter()
-        splits = ("train", "validation")
-        pairs = {
-            split: (self._ids("source", split), self._ids("target", split)) for split in splits
-        }
         with tempfile.TemporaryDirectory(prefix="mupkit-fairseq-") as folder:
             outcome = runner.train(
-                pairs,
+                self.id_lists(),
                 self.config.vocab_size,
                 fairseq_options(self.config),
                 Path(folder),
@@ -187,9 +184,11 @@ class TranslatingInFairseq(Translating):
         final = engine.final_loss(losses)
         return engine.RunResult(losses, None, final, seconds, metrics, by_step)
 
-    def _ids(self, side: Literal["source", "target"], split: str) -> list[list[int]]:
-        sentences: Sentences = getattr(self.pairs, side)[split]
-        return [ids.tolist() for ids in sentences]
+    def id_lists(self) -> runner.Pairs:
+        """Sources and targets of training and validation, as fairseq's runner takes them."""
+        sides = (self.pairs.source, self.pairs.target)
+        lists = {s: [[x.tolist() for x in side[s]] for side in sides] for s in SPLITS}
+        return {split: (source, target) for split, (source, target) in lists.items()}
 
 
 def fairseq_options(config: TranslationConfig) -> runner.Options:

@@ -145,7 +145,7 @@ def attention(enlarged: bool) -> Sweep:
     """Attention multipliers over widths, with d_k in proportion or of one size."""
 
     def at(scale: Scale) -> Override:
-        points: list[dict[str, int]] = [{"width": width} for width in WIDTHS[scale]]
+        points = [{"width": width, "d_ffn": 2 * width} for width in WIDTHS[scale]]
         for point in points if enlarged else ():
             point["d_k"] = max(point["width"] // HEADS, LEAST[scale])
         base = {**usual(scale), "n_head": HEADS, "parametrization": "mup"}
@@ -255,9 +255,11 @@ RATES: dict[Scale, tuple[float, ...]] = {
 
 def width_lr(scale: Scale) -> Override:
     """Learning rates over widths, in SP and in µP."""
-    narrow = {"base_width": WIDTHS[scale][0]}  # so that the narrowest is the same in both
-    axes = {"parametrization": ("sp", "mup"), "width": WIDTHS[scale], "log2lr": RATES[scale]}
-    return Override({**usual(scale), **narrow}, axes, seeds=SEEDS[scale])
+    narrowest = WIDTHS[scale][0]  # so that it is the same in both
+    base = {**usual(scale), "base_width": narrowest, "base_d_ffn": 2 * narrowest}
+    points = [{"width": width, "d_ffn": 2 * width} for width in WIDTHS[scale]]
+    axes = {"parametrization": ("sp", "mup"), "log2lr": RATES[scale]}
+    return Override(base, axes, points, SEEDS[scale])
 
 
 FIG20 = Figure(

@@ -27,6 +27,7 @@ TARGET: dict[str, Any] = {
     "warmup": 4_000,
     "dropout": 0.3,
     "beam": 5,
+    "backend": "fairseq",
     "length_penalty": 0.6,
 }
 SMALL: dict[str, Any] = {
@@ -40,6 +41,7 @@ SMALL: dict[str, Any] = {
     "vocab_size": 2_000,
     "warmup": 100,
     "dropout": 0.0,
+    "backend": "here",
 }
 SMOKE: dict[str, Any] = {
     **SMALL,
@@ -53,7 +55,7 @@ SMOKE: dict[str, Any] = {
     "warmup": 2,
 }
 VALUES: dict[Scale, dict[str, Any]] = {
-    "paper": {**TARGET, "backend": "fairseq"},
+    "paper": TARGET,
     "small": {**TARGET, **SMALL},
     "smoke": {**TARGET, **SMOKE},
 }
