@@ -262,7 +262,7 @@ def curves() -> dict[str, trials.Curve]:
 
 def test_picture_against_compute_and_against_samples(tmp_path) -> None:
     given = curves()
-    fig = trial_pictures.draw(given)
+    fig = trial_pictures.draw(given, given)
     left, right = fig.axes
     assert (left.get_xscale(), right.get_xscale()) == ("log", "log")
     assert left.get_ylim() == right.get_ylim()
@@ -290,4 +290,4 @@ def test_picture_against_compute_and_against_samples(tmp_path) -> None:
 def test_picture_where_everything_diverged(tmp_path) -> None:
     lost = np.full(2, -INF)
     gone = trials.Curve(np.array([1, 2]), np.array([0.5, 1.0]), lost, lost, lost)
-    style.save(trial_pictures.draw({"naive": gone}), tmp_path / "picture.png")
+    style.save(trial_pictures.draw({"naive": gone}, {"naive": gone}), tmp_path / "picture.png")
