@@ -57,7 +57,7 @@ def _sizes(lengths: NDArray[np.int64], max_tokens: int) -> list[int]:
     """
     if lengths.max() > max_tokens:
         raise UserError(
-            f"max_tokens: {max_tokens} is too few for the longest sentence; "
+            f"batch_size: {max_tokens} tokens are too few for the longest sentence; "
             f"give {lengths.max()} or more"
         )
     sizes, rows, longest = [], 0, 0

@@ -50,7 +50,7 @@ SMOKE: dict[str, Any] = {
     "n_encoder_layer": 1,
     "n_decoder_layer": 1,
     "steps": 4,
-    "batch_size": 256,
+    "batch_size": 512,
     "vocab_size": 300,
     "warmup": 2,
 }

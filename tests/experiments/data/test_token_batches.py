@@ -72,6 +72,6 @@ def test_a_sentence_that_does_not_fit_names_the_key(sides: tuple[list[int], list
     source, target = map(np.array, sides)
     for function in (lambda: next(token_batches(source, target, 6, 0)),
                      lambda: epoch_batches(source, target, 6)):  # fmt: skip
-        with pytest.raises(UserError, match=r"\Amax_tokens: 6 .*7 or more\Z"):
+        with pytest.raises(UserError, match=r"\Abatch_size: 6 .*7 or more\Z"):
             function()
     assert epoch_batches(source, target, 7) == 1
