@@ -19,7 +19,7 @@ from experiments.products import draw, tidy_tables
 from experiments.runs.places import ROOT
 
 README, CONTRIBUTING = ROOT / "README.md", ROOT / "CONTRIBUTING.md"
-RESULTS = ROOT / "docs" / "results.md"
+RESULTS, FINDINGS = ROOT / "docs" / "results.md", ROOT / "docs" / "findings.md"
 SHOWN = "fig1"  # in the README itself
 VERDICTS: tuple[Decision, ...] = get_args(Decision)
 
@@ -76,6 +76,19 @@ def summary() -> str:
 def _judged(product: Product) -> str:
     """Setting and verdicts of one product."""
     return "\n\n".join([f"**{product.name}.** {_setting(product)}", *_claims(product)]) + "\n"
+
+
+def unmet() -> str:
+    """For the findings: the claims that do not hold."""
+    rows = ["| figure or table | claim | verdict | value | threshold |", "|---|---|---|---|---|"]
+    found = [(product.name, v) for product in _there() for v in _verdicts(product)]
+    for verdict in VERDICTS[1:]:
+        for name, v in found:
+            if v.verdict == verdict:
+                value = verdicts.measured_text(v)
+                cells = [name, v.statement, verdict, value, verdicts.threshold_text(v)]
+                rows.append(f"| {' | '.join(cells)} |")
+    return "\n".join(rows) + "\n"
 
 
 def measures() -> str:
@@ -139,6 +152,7 @@ def _claims(product: Product) -> list[str]:
 GENERATED: dict[Path, dict[str, Callable[[], str]]] = {
     README: {"count": count, "reference": summary},
     CONTRIBUTING: {"measures": measures},
+    FINDINGS: {"unmet": unmet},
 }
 """Parts of documents, between `<!-- name:begin -->` and `<!-- name:end -->`."""
 
