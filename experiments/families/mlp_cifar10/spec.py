@@ -146,15 +146,13 @@ def rates(highest: int, octaves: int = 8) -> Rates:
 
 RELU_RATES, TANH_RATES, TANH_MSE_RATES = rates(-2), rates(-5, octaves=12), rates(2)
 WIDTH_LR = sweep("mlp_width_lr", RELU, rates(-2, octaves=12), epochs=2, parametrization=BOTH)
-# At `small` one epoch of the same runs, read from those of two.
-WIDTH_LR_SHORT = sweep("mlp_width_lr_short", RELU, rates(-2, octaves=12), parametrization=BOTH)
 TANH_XENT = sweep("mlp_tanh_xent", TANH, TANH_RATES, seeds=FIRST, parametrization=BOTH)
 TANH_SQUARED = sweep("mlp_tanh_mse", TANH_MSE, TANH_MSE_RATES, seeds=FIRST, parametrization=BOTH)
-RELU_FIRST = sweep(
-    "mlp_width_lr_first", RELU, rates(-2, octaves=12), seeds=FIRST, parametrization=BOTH
+WIDTH_LR_SHORT = sweep(
+    "mlp_width_lr_short", RELU, rates(-2, octaves=12), seeds=FIRST, parametrization=BOTH
 )
 BETWEEN = (0.25, 0.5, 0.75, 1.25, 1.5)
-INTERPOLATION = sweep("mlp_interpolation", RELU, RELU_RATES, t=BETWEEN)
+INTERPOLATION = sweep("mlp_interpolation", RELU, RELU_RATES, seeds=FIRST, t=BETWEEN)
 
 FIG3 = Figure(
     name="fig3",
@@ -200,7 +198,7 @@ FIG9 = Figure(
         "right, SP beside µP."
     ),
     source="Figure 9; Appendix D.3",
-    sweeps=(TANH_XENT, TANH_SQUARED, RELU_FIRST),
+    sweeps=(TANH_XENT, TANH_SQUARED, WIDTH_LR_SHORT),
     draw=f"{FIGURES}:draw_fig9",
     claims=(
         beats_sp(
@@ -304,7 +302,6 @@ POST_INTERPOLATION = Figure(
             threshold=LITTLE,
             unit="nats",
         ),
-        *OF_THE_POST,
     ),
     source="the animation",
     work="the announcement post",

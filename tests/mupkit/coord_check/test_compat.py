@@ -37,7 +37,9 @@ def models(lib):
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
 @pytest.mark.parametrize("lossfn", ["xent", "mse"])
-@pytest.mark.parametrize("options", [{}, {"nseeds": 2, "nsteps": 2}, EVERYTHING], ids=str)
+@pytest.mark.parametrize(
+    "options", [{}, {"nseeds": 2, "nsteps": 2}, EVERYTHING], ids=("none", "few", "all")
+)
 def test_the_data_are_those_of_mup(optimizer, lossfn, options):
     options = {**options, "optimizer": optimizer, "lossfn": lossfn, "cuda": False}
     loader = [batch("mlp")]
