@@ -27,7 +27,7 @@ $(VENV)/.installed: requirements.lock
 # What continuous integration runs: style, types, the workflow's own lint, then the tests, which
 # train and draw at the scale smoke.
 test: setup check
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 check: setup
 	$(BIN)/ruff check $(RUFF_TARGETS)
