@@ -151,8 +151,8 @@ def test_hyperparameters_and_who_tests_them(scale) -> None:
     found = entries.hyperparameters({"scale": scale}, "").set_index(["hyperparameter", "product"])
     assert set(found.index.get_level_values(0)) == {h.name for h in HYPERPARAMETERS}
     widths = {"smoke": "16 to 32", "small": "32 to 256", "paper": "128 to 8192"}[scale]
-    assert found.loc[("learning rate", "fig1"), "test"] == f"across width {widths} (6 claims)"
-    assert found.loc[("width", "fig1"), "test"] == f"learning rate, over width {widths} (6 claims)"
+    assert found.loc[("learning rate", "fig1"), "test"] == f"across width {widths} (8 claims)"
+    assert found.loc[("width", "fig1"), "test"] == f"learning rate, over width {widths} (8 claims)"
 
 
 def test_a_sweep_of_sp_alone_tests_no_transfer(monkeypatch) -> None:

@@ -84,7 +84,7 @@ def test_what_does_not_move_or_is_not_finite_is_not_judged():
 def test_the_measurement_is_repeatable_and_starts_at_zero():
     from experiments.families.transformer_wikitext2.coordinates import QUANTITIES, measure
 
-    settings = {**COORDINATES.at("smoke"), "widths": (16, 32), "seeds": 1}
+    settings = {**COORDINATES.at("smoke"), "widths": (16, 32), "seeds": (0,)}
     first, second = measure(settings, "wikipedia_sample"), measure(settings, "wikipedia_sample")
     pd.testing.assert_frame_equal(first, second)
     assert (first.loc[first["step"] == 0, "change"] == 0).all()
