@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+from experiments.declare.config import RunConfig
+
 
 def lr_factor(schedule: str, step: int, steps: int, warmup: int = 0) -> float:
     """The factor at `step` (0 is the first) of `steps`; warm-up is linear over `warmup` steps."""
@@ -25,3 +27,11 @@ def lr_factor(schedule: str, step: int, steps: int, warmup: int = 0) -> float:
             return float(max(1, warmup) ** 0.5 / max(1, step, warmup) ** 0.5)
         case _:
             raise ValueError(f"unknown schedule {schedule!r}")
+
+
+def lr_factors(config: RunConfig) -> list[float]:
+    """The factors of all steps of a run."""
+    return [
+        lr_factor(config.schedule, step, config.steps, config.warmup)
+        for step in range(config.steps)
+    ]

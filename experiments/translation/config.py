@@ -12,7 +12,7 @@ from experiments.declare.dimensions import TransformerDims
 class TranslationConfig(TransformerDims):
     """A translation model; `batch_size` counts tokens."""
 
-    task: ClassVar[str] = f"{__package__}.task:task"
+    task: ClassVar[str] = f"{__package__}.backends:task"
     overhead: ClassVar[float] = 0.02
 
     batch_size: int = Field(gt=0, description="tokens a step, at most, padding included")

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import tempfile
-import time
-from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -24,21 +21,13 @@ from experiments.models.encoder_decoder import (
     EncoderDecoderOptions,
     build_encoder_decoder,
 )
-from experiments.models.fairseq import runner
 from experiments.models.transformer import TransformerShape
 from experiments.train import engine
-from experiments.train.schedules import lr_factor
 from experiments.translation.config import TranslationConfig
 
 Batch = tuple[Tensor, Tensor, Tensor]
-SPLITS = ("train", "validation")  # that fairseq gets
 EXAMPLES = 12  # sentences of the validation split whose translations are kept
 SHARE_AT_ONCE = 4  # times the tokens of a training batch that are validated or translated at once
-
-
-def task(config: TranslationConfig) -> Translating:
-    """What trains a configuration: the project's own loop, or fairseq."""
-    return Translating(config) if config.backend == "here" else TranslatingInFairseq(config)
 
 
 class Translating:
@@ -150,79 +139,6 @@ def _padded(sentences: Sentences, index: NDArray[Any]) -> Tensor:
     for line, row in zip(padded, rows, strict=True):
         line[: len(row)] = row
     return torch.from_numpy(padded)
-
-
-class TranslatingInFairseq(Translating):
-    """The same, trained and translated by fairseq in processes of its own."""
-
-    def train(self, on_step: Callable[[int, float], None] | None) -> engine.RunResult:
-        """Train by fairseq from scratch, without checkpoints of ours."""
-        start = time.perf_counter()
-        with tempfile.TemporaryDirectory(prefix="mupkit-fairseq-") as folder:
-            outcome = runner.train(
-                self.id_lists(),
-                self.config.vocab_size,
-                fairseq_options(self.config),
-                Path(folder),
-                on_step,
-                translate=self.config.beam > 0,
-            )
-        losses = outcome.losses
-        diverged_step: int | None = None
-        for step in range(len(losses)):
-            if engine.diverged(losses[: step + 1]):
-                losses, diverged_step = losses[: step + 1], step
-                break
-        seconds = time.perf_counter() - start
-        if diverged_step is not None:
-            return engine.RunResult(losses, diverged_step, float("nan"), seconds)
-        *epochs, last = outcome.valid_losses
-        metrics: dict[str, engine.Metric] = {"valid_loss": last}
-        if self.config.beam:
-            metrics |= self.scored(outcome.hypotheses)
-        by_step = {self.epoch * (i + 1) - 1: loss for i, loss in enumerate(epochs)}
-        final = engine.final_loss(losses)
-        return engine.RunResult(losses, None, final, seconds, metrics, by_step)
-
-    def id_lists(self) -> runner.Pairs:
-        """Sources and targets of training and validation, as fairseq's runner takes them."""
-        sides = (self.pairs.source, self.pairs.target)
-        lists = {s: [[x.tolist() for x in side[s]] for side in sides] for s in SPLITS}
-        return {split: (source, target) for split, (source, target) in lists.items()}
-
-
-def fairseq_options(config: TranslationConfig) -> runner.Options:
-    """The options of fairseq for a configuration."""
-    mup = config.parametrization == "mup"
-    return runner.Options(
-        shape=_fairseq_dims(config.dims()),
-        base=_fairseq_dims(config.dims(base=True)) if mup else None,
-        lr=2.0**config.log2lr,
-        factors=[
-            lr_factor(config.schedule, step, config.steps, config.warmup)
-            for step in range(config.steps)
-        ],
-        max_tokens=config.batch_size,
-        encoder_layers=config.n_encoder_layer,
-        decoder_layers=config.n_decoder_layer,
-        share=config.shared,
-        output_mult=config.output_mult,
-        attn_mult=config.attn_mult,
-        init_std=config.init_std,
-        betas=(config.beta1, config.beta2),
-        eps=config.eps,
-        weight_decay=config.weight_decay,
-        clip_norm=config.grad_clip or 0.0,
-        label_smoothing=config.label_smoothing,
-        dropout=config.dropout,
-        seed=config.seed,
-    )
-
-
-def _fairseq_dims(dims: dict[str, int]) -> runner.Dimensions:
-    return runner.Dimensions(
-        dims["d_model"], dims["d_ffn"], dims["n_head"], d_k=dims["d_k"], d_v=dims["d_head"]
-    )
 
 
 def build(config: TranslationConfig) -> EncoderDecoder:

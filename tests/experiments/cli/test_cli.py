@@ -33,7 +33,7 @@ def cli(*args: str, **env: str) -> subprocess.CompletedProcess:
         (["show", "fig99"], "unknown figure or table 'fig99'"),
         (["claims", "fig98"], "unknown figure or table 'fig98'"),
         (["draw", "fgi1"], "did you mean 'fig1'"),
-        (["run", "transformer"], "did you mean 'transformer_wikitext2'"),
+        (["run", "transformer_wiki"], "did you mean 'transformer_wikitext2'"),
         (["run", "transformer_wikitext2", "--widht", "64"], "did you mean 'width'"),
         (["run", "transformer_wikitext2", "--width", "wide"], "width: Input should be a valid"),
         (["run", "transformer_wikitext2", "--width"], "--width needs a value"),

@@ -54,7 +54,9 @@ def test_only_width_and_what_it_is_measured_by_change(family, parametrization) -
     changed = {k for k, v in wide if getattr(narrow, k) != v and not k.startswith("base_")}
     assert (narrow.parametrization, narrow.width) == ("mup", 8)
     assert narrow.base_width == (256 if parametrization == "sp" else wide.base_width)
-    assert changed == {"width"} | ({"parametrization"} if parametrization == "sp" else set())
+    given = {dim for dim in ("d_head", "d_k", "d_ffn") if getattr(wide, dim, None) is not None}
+    of_sp = {"parametrization"} if parametrization == "sp" else set()
+    assert changed == {"width"} | given | of_sp
 
 
 def test_given_dimensions_scale_and_heads_stay() -> None:

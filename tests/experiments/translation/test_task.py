@@ -23,8 +23,8 @@ from experiments.runs import places, training
 from experiments.runs.store import Store
 from experiments.train import engine
 from experiments.train.process import Machine
-from experiments.translation import task as module
-from experiments.translation.task import Translating, TranslatingInFairseq
+from experiments.translation.backends import TranslatingInFairseq, fairseq_options
+from experiments.translation.task import Translating
 
 MACHINE = Machine("cpu", 1, "highest")
 WITH_FAIRSEQ = pytest.mark.skipif(find_spec("fairseq") is None, reason="fairseq is not installed")
@@ -163,7 +163,7 @@ def test_both_backends_have_the_same_losses(pairs, tmp_path, parametrization) ->
     lengths = [side["train"].lengths for side in (task.pairs.source, task.pairs.target)]
     batches = [b.tolist() for b in islice(token_batches(*lengths, run.batch_size, run.seed), 20)]
     ours = engine.train(run, task, MACHINE)
-    options = module.fairseq_options(run)
+    options = fairseq_options(run)
     options = runner.Options(**{**vars(options), "initial_weights": file})
     split = TranslatingInFairseq(run).id_lists()
     theirs = runner.train(split, run.vocab_size, options, tmp_path / "run", batches=batches)
