@@ -51,10 +51,7 @@ def draw_pairs(
         right.tick_params(labelleft=False)
         _pair(left, right, runs, short=count > 1, heading=heading)
         left.set_ylabel(ylabels[heading])
-    handles, labels = axes[0, -1].get_legend_handles_labels()
-    fig.legend(
-        handles, labels, title=width, loc="outside right center", fontsize=8, title_fontsize=8
-    )
+    style.legend(fig, axes[0, -1], width)
     return fig
 
 

@@ -64,10 +64,21 @@ def width_colors(widths: Sequence[int]) -> dict[int, tuple[float, float, float, 
     return {w: plt.get_cmap("viridis")(s) for w, s in zip(sorted(widths), shades, strict=True)}
 
 
+def legend(fig: Figure, ax: Axes, title: str) -> None:
+    """The curves of one panel beside all panels."""
+    handles, labels = ax.get_legend_handles_labels()
+    fig.legend(
+        handles, labels, title=title, loc="outside right center", fontsize=8, title_fontsize=8
+    )
+
+
 def footer(fig: Figure, text: str) -> None:
-    """What data, what scale, below the panels; as many lines as the figure's width asks for."""
-    room = int(SIGNS_AN_INCH * fig.get_figwidth())
-    text = textwrap.fill(text, room)
+    """What data, what scale, below the panels; as many lines as the figure's width asks for.
+
+    A line ends at a dot between two of the text's parts.
+    """
+    whole = text.replace(" ", "\xa0").replace("·\xa0", "· ")
+    text = textwrap.fill(whole, int(SIGNS_AN_INCH * fig.get_figwidth())).replace("\xa0", " ")
     fig.supxlabel(text, fontsize=7.5, color="#555555", x=0.01, ha="left")
 
 

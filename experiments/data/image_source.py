@@ -5,10 +5,10 @@ The workflow imports this module at every parse, so nothing slow is imported her
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
-from experiments.data.places import cache_dir, data_fix, data_root, hub_reachable
+from experiments.data import places
+from experiments.data.places import data_fix, data_root, hub_reachable
 from experiments.errors import UserError, unknown
 
 # Names of the data sources, with what a figure calls them.
@@ -102,11 +102,4 @@ def _found(root: Path, data_source: str) -> dict[str, list[Path]]:
 
 def prepared(data_source: str) -> Path | None:
     """The cache folder of a whole canonical set, if an earlier run prepared it."""
-    for meta in sorted(cache_dir().glob(f"{data_source}-images-*/meta.json")):
-        try:
-            counts = json.loads(meta.read_text(encoding="utf-8"))["counts"]
-        except (OSError, ValueError, KeyError, TypeError):
-            continue
-        if counts == PUBLISHED.get(data_source):
-            return meta.parent
-    return None
+    return places.prepared(f"{data_source}-images-*", PUBLISHED.get(data_source))

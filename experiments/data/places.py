@@ -6,9 +6,11 @@ The workflow imports this module at every parse, so nothing slow is imported her
 from __future__ import annotations
 
 import functools
+import json
 import os
 import socket
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 
 from experiments.errors import UserError
@@ -20,6 +22,25 @@ def cache_dir() -> Path:
     """Where prepared data are kept: `MUPKIT_CACHE`, or `.cache/mupkit` in the project."""
     given = os.environ.get("MUPKIT_CACHE")
     return Path(given).expanduser() if given else Path(__file__).parents[2] / ".cache" / "mupkit"
+
+
+def prepared(names: str, counts: Mapping[str, int] | None) -> Path | None:
+    """The cache folder of a data set that an earlier run prepared whole, or None.
+
+    Only the usual counts pass: what was prepared from another folder's files must not come back
+    under this name once `MUPKIT_DATA` is unset.
+
+    Args:
+        names: pattern of the folder's name.
+        counts: by split, of the usual set; None if they are not known.
+    """
+    for meta in sorted(cache_dir().glob(f"{names}/meta.json")):
+        try:
+            if json.loads(meta.read_text(encoding="utf-8"))["counts"] == counts:
+                return meta.parent
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+    return None
 
 
 def data_root(holds: str) -> Path | None:

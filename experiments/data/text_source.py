@@ -6,11 +6,11 @@ functions.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from experiments.data.places import cache_dir, data_fix, data_root, hub_reachable
+from experiments.data import places
+from experiments.data.places import data_fix, data_root, hub_reachable
 from experiments.errors import UserError, unknown
 
 TEXT_SOURCES = {
@@ -60,18 +60,8 @@ def wikitext2_files() -> dict[str, Path] | None:
 
 
 def prepared_wikitext2() -> Path | None:
-    """The cache folder of the whole of WikiText-2, if an earlier run prepared it.
-
-    Only the published token counts pass: what was prepared from another folder's files must not
-    come back under this name once `MUPKIT_DATA` is unset.
-    """
-    for meta in sorted(cache_dir().glob("wikitext2-full-*/meta.json")):
-        try:
-            if json.loads(meta.read_text(encoding="utf-8"))["counts"] == PUBLISHED:
-                return meta.parent
-        except (OSError, ValueError, KeyError, TypeError):
-            continue
-    return None
+    """The cache folder of the whole of WikiText-2, if an earlier run prepared it."""
+    return places.prepared("wikitext2-full-*", PUBLISHED)
 
 
 def lines_of_parquet(files: Mapping[str, Path]) -> dict[str, list[str]]:

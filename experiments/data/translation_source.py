@@ -5,12 +5,12 @@ The workflow imports this module at every parse, so nothing slow is imported her
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from experiments.data.places import cache_dir, data_root
+from experiments.data import places
+from experiments.data.places import data_root
 from experiments.errors import UserError, unknown
 
 # Names of the data sources, with what a figure calls them; the first of each is the paper's.
@@ -141,14 +141,7 @@ def tarball() -> dict[str, list[Path]] | None:
 
 def prepared(data_source: str) -> Path | None:
     """The cache folder of the pairs of a whole usual set, if an earlier run prepared it."""
-    for meta in sorted(cache_dir().glob(f"{data_source}-pairs-{RULES}-*/meta.json")):
-        try:
-            counts = json.loads(meta.read_text(encoding="utf-8"))["counts"]
-        except (OSError, ValueError, KeyError, TypeError):
-            continue
-        if counts == PUBLISHED.get(data_source):
-            return meta.parent
-    return None
+    return places.prepared(f"{data_source}-pairs-{RULES}-*", PUBLISHED.get(data_source))
 
 
 def missing(data_source: str) -> UserError:

@@ -35,13 +35,12 @@ def compute(product: Product, scale: Scale, data: str, folder: Path) -> None:
     import pandas as pd
 
     start = time.perf_counter()
-    frame, settings, code = pd.DataFrame(), "{}", ""
+    frame, recorded, code = pd.DataFrame(), "{}", ""
     if product.computation is not None:
-        settings = json.dumps(product.computation.at(scale))  # before hours are spent on it
+        settings = product.computation.at(scale)
+        recorded = json.dumps(settings)  # it may refuse, so before the computation
         code = computing_version(product.computation)
-        frame = load(product.computation.function, product.name)(
-            product.computation.at(scale), data
-        )
+        frame = load(product.computation.function, product.name)(settings, data)
     said = {key: frame.attrs.get(key) for key in ("device", "data_fingerprint")}
     frame.attrs = {}
     commit, dirty = git_state()
@@ -50,7 +49,7 @@ def compute(product: Product, scale: Scale, data: str, folder: Path) -> None:
         "code_version": code,
         "git_commit": commit,
         "git_dirty": dirty,
-        "settings": settings,
+        "settings": recorded,
         "data": data,
         "data_fingerprint": said["data_fingerprint"] or "",
         "torch_version": version("torch"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 import time
 from collections.abc import Callable
@@ -22,7 +23,11 @@ def task(config: TranslationConfig) -> Translating:
 
 
 class TranslatingInFairseq(Translating):
-    """The same, trained and translated by fairseq in processes of its own."""
+    """The same, trained and translated by fairseq in processes of its own.
+
+    Initial weights and the order of batches are fairseq's, and its weight decay is not part of the
+    gradient.
+    """
 
     def train(self, on_step: Callable[[int, float], None] | None) -> engine.RunResult:
         """Train by fairseq from scratch, without checkpoints of ours."""
@@ -34,24 +39,28 @@ class TranslatingInFairseq(Translating):
                 fairseq_options(self.config),
                 Path(folder),
                 on_step,
-                translate=self.config.beam > 0,
+                self.config.beam,
+                self.config.length_penalty,
             )
-        losses = outcome.losses
-        diverged_step: int | None = None
-        for step in range(len(losses)):
-            if engine.diverged(losses[: step + 1]):
-                losses, diverged_step = losses[: step + 1], step
-                break
+        losses, measured = outcome.losses, outcome.valid_losses
+        epochs = {
+            update - 1: loss
+            for update, loss in measured.items()
+            if update % self.epoch == 0 and math.isfinite(loss)
+        }
+        lost = (at for at, loss in enumerate(losses) if engine.diverged((losses[0], loss)))
+        step = next(lost, None)
+        if step is None and not math.isfinite(measured[len(losses)]):
+            step = len(losses) - 1  # the last update spoiled the model
         seconds = time.perf_counter() - start
-        if diverged_step is not None:
-            return engine.RunResult(losses, diverged_step, float("nan"), seconds)
-        *epochs, last = outcome.valid_losses
-        metrics: dict[str, engine.Metric] = {"valid_loss": last}
+        if step is not None:
+            known = {at: loss for at, loss in epochs.items() if at < step}
+            return engine.RunResult(losses[: step + 1], step, math.nan, seconds, {}, known)
+        metrics: dict[str, engine.Metric] = {"valid_loss": measured[len(losses)]}
         if self.config.beam:
             metrics |= self.scored(outcome.hypotheses)
-        by_step = {self.epoch * (i + 1) - 1: loss for i, loss in enumerate(epochs)}
         final = engine.final_loss(losses)
-        return engine.RunResult(losses, None, final, seconds, metrics, by_step)
+        return engine.RunResult(losses, None, final, seconds, metrics, epochs)
 
     def id_lists(self) -> runner.Pairs:
         """Sources and targets of training and validation, as fairseq's runner takes them."""

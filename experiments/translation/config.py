@@ -32,9 +32,11 @@ class TranslationConfig(TransformerDims):
     backend: Literal["here", "fairseq"] = Field("here", description="what trains the model")
 
     @model_validator(mode="after")
-    def _fairseq_trains_in_float32(self) -> Self:
-        if self.backend == "fairseq" and self.precision != "float32":
-            raise ValueError("precision: with backend=fairseq it is float32")
+    def _fairseq_trains_with_adam_in_float32(self) -> Self:
+        if self.backend == "fairseq":
+            for key, only in (("precision", "float32"), ("optimizer", "adam")):
+                if getattr(self, key) != only:
+                    raise ValueError(f"{key}: with backend=fairseq it is {only}")
         return self
 
     def flops(self) -> float:

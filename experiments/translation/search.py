@@ -33,11 +33,11 @@ def pool(tuning: Tuning, runs: pd.DataFrame, method: str, first: int | None = No
     A trial of a method whose search is at the proxy's size ends with one training of the target.
     """
     own, target = searched(tuning, runs, method, first), _targets(runs)
-    bleu = target[METRIC].where(~target["diverged"], -np.inf)
+    bleu = _measured(target, METRIC).where(~target["diverged"], -np.inf)
     known = bleu.groupby([target[key] for key in KEYS]).mean()
     points = own[list(KEYS)].itertuples(index=False, name=None)
     return Pool(
-        losses=own["valid_loss"].where(~own["diverged"], np.inf).to_numpy(),
+        losses=_measured(own, "valid_loss").where(~own["diverged"], np.inf).to_numpy(),
         outcomes=np.array([known.get(point, np.nan) for point in points], float),
         flops=_flops(own.iloc[0]),
         flops_after=0.0 if method == "tuned" else _flops(target.iloc[0]),
@@ -53,6 +53,12 @@ def searched(
     table = runs[own & runs["seed"].eq(SEARCH_SEED)].set_index(list(KEYS))
     points = tuning.points(tuning.scale_of(int(runs["width"].max())), method)[:first]
     return table.loc[points].reset_index()
+
+
+def _measured(runs: pd.DataFrame, metric: str) -> pd.Series:
+    """A metric of some runs; a table in which all runs diverged has no column of it."""
+    column: pd.Series = runs.reindex(columns=[metric])[metric].astype(float)
+    return column
 
 
 def _targets(runs: pd.DataFrame) -> pd.DataFrame:
@@ -73,13 +79,10 @@ def carry(
     target = next(run for run in runs if run.width == table["width"].max())
     budget = min(tuning.budgets) * target.flops()
     points: dict[tuple[float, ...], None] = {}
-    for method in METHODS:
-        own = searched(tuning, table, method)
-        losses = own["valid_loss"].where(~own["diverged"], np.inf).to_numpy()
-        afterwards = 0.0 if method == "tuned" else target.flops()
-        search = Pool(losses, np.full(len(losses), np.nan), _flops(own.iloc[0]), afterwards)
-        for i in trials.contenders(losses, search.affordable(budget)):
-            points[tuple(own.loc[i, list(KEYS)])] = None
+    for method, each in _pools(tuning, table).items():
+        drawn = tuning.points(scale, method)
+        for i in trials.contenders(each.losses, each.affordable(budget)):
+            points[drawn[i]] = None
     return [
         target.replace(**dict(zip(KEYS, point, strict=True)), seed=seed)
         for point in points
@@ -191,7 +194,7 @@ def _default(tuning: Tuning, runs: pd.DataFrame) -> pd.Series:
     """The run of the target at the point that was not searched."""
     found = _targets(runs).set_index(list(KEYS))
     scale = tuning.scale_of(int(runs["width"].max()))
-    point = tuple(float(tuning.default[scale][key]) for key in KEYS)
+    point = tuple(tuning.default(scale)[key] for key in KEYS)
     row: pd.Series = found.loc[[point]].iloc[0]
     return row
 
@@ -205,8 +208,8 @@ def render_examples(runs: pd.DataFrame, tuning: Tuning) -> TextTable:
         point = searched(tuning, runs, method).loc[best, list(KEYS)]
         target = _targets(runs)
         same = (target[list(KEYS)] == point).all(axis=1) & target["seed"].eq(SEARCH_SEED)
-        text = target.loc[same, "examples"].iloc[0]
-        columns[method] = json.loads(text) if isinstance(text, str) else []
+        texts = target.reindex(columns=["examples"]).loc[same, "examples"].dropna()
+        columns[method] = json.loads(texts.iloc[0]) if len(texts) else []
     known = next((c for c in columns.values() if c), [])
     rows = [
         [

@@ -87,7 +87,7 @@ def draw_frames(runs: pd.DataFrame) -> Figure:
         ax.set_ylim(*landscapes.limits(scapes))
         ax.xaxis.set_major_locator(MultipleLocator(4))
     np.atleast_1d(axes)[0].set_ylabel(LOSS["xent"])
-    _legend(fig, np.atleast_1d(axes)[0])
+    style.legend(fig, np.atleast_1d(axes)[0], "width")
     return fig
 
 
@@ -106,7 +106,7 @@ def animate(runs: pd.DataFrame) -> FuncAnimation:
         ax.set_ylabel(LOSS["xent"])
 
     show(0)
-    _legend(fig, ax)
+    style.legend(fig, ax, "width")
     return FuncAnimation(fig, show, frames=len(frames))
 
 
@@ -116,13 +116,6 @@ def _frame(ax: Axes, t: float, scape: transfer.Landscape) -> None:
     color = {0.0: style.COLOR["sp"], 1.0: style.COLOR["mup"]}.get(t, "black")
     ax.set_title(f"t = {t:g}{name}", color=color)
     style.log2_axis(ax, "log2 learning rate")
-
-
-def _legend(fig: Figure, ax: Axes) -> None:
-    handles, labels = ax.get_legend_handles_labels()
-    fig.legend(
-        handles, labels, title="width", loc="outside right center", fontsize=8, title_fontsize=8
-    )
 
 
 def draw_interpolation(runs: pd.DataFrame) -> Figure:

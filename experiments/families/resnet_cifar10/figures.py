@@ -59,15 +59,7 @@ def draw_fig16(runs: pd.DataFrame) -> Figure:
         ax.set_title(title, color=style.COLOR["sp" if name == "sp" else "mup"])
         style.log2_axis(ax, label)
     axes[0].set_ylabel("validation accuracy (%)")
-    handles, labels = axes[1].get_legend_handles_labels()
-    fig.legend(
-        handles,
-        labels,
-        title="width\n(channels)",
-        loc="outside right center",
-        fontsize=8,
-        title_fontsize=8,
-    )
+    style.legend(fig, axes[1], "width\n(channels)")
     return fig
 
 

@@ -144,7 +144,7 @@ MULTIPLIER_GRID: dict[Scale, tuple[float, ...]] = {
 
 
 def over_widths(
-    widths: Mapping[Scale, Sequence[int]], seeds: Mapping[Scale, int | Sequence[int]]
+    name: str, widths: Mapping[Scale, Sequence[int]], seeds: Mapping[Scale, int | Sequence[int]]
 ) -> tuple[Sweep, Sweep]:
     """The learning rate in SP and in µP, and the output multiplier in µP, each over widths."""
     both = ("sp", "mup")
@@ -156,8 +156,8 @@ def over_widths(
         scale: {"width": widths[scale], "output_mult": MULTIPLIER_GRID[scale]} for scale in SCALES
     }
     return (
-        sweep("resnet_log2lr", rates, seeds),
-        sweep("resnet_output_mult", multipliers, seeds),
+        sweep(f"{name}_log2lr", rates, seeds),
+        sweep(f"{name}_output_mult", multipliers, seeds),
     )
 
 
@@ -197,7 +197,7 @@ FIG16 = Figure(
         "64 is 1x). What is not swept was tuned at a narrow width. Dots mark each width's best."
     ),
     source="Figure 16; Appendix G.1.1",
-    sweeps=over_widths(WIDTHS, FIGURE_SEEDS),
+    sweeps=over_widths("resnet", WIDTHS, FIGURE_SEEDS),
     draw=f"{FIGURES}:draw_fig16",
     claims=(
         stays(
@@ -239,7 +239,7 @@ FIG16_WIDE = replace(
     name="fig16_wide",
     title="ResNet on CIFAR-10 over more widths: standard parametrization against µP",
     caption=f"As Figure 16, with one more width at the scale small. {FIG16.caption}",
-    sweeps=over_widths(WIDE, WIDE_SEEDS),
+    sweeps=over_widths("resnet_wide", WIDE, WIDE_SEEDS),
     claims=(
         *FIG16.claims,
         transfers(

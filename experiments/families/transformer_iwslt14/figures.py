@@ -34,15 +34,7 @@ def draw_fig10(runs: pd.DataFrame) -> Figure:
         style.log2_axis(ax, "log2 attention multiplier")
     axes[0].set_ylim(*landscapes.limits(found))
     axes[0].set_ylabel("training loss above its minimum (nats)")
-    handles, labels = axes[0].get_legend_handles_labels()
-    fig.legend(
-        handles,
-        labels,
-        title="width\n(d_model)",
-        loc="outside right center",
-        fontsize=8,
-        title_fontsize=8,
-    )
+    style.legend(fig, axes[0], "width\n(d_model)")
     return fig
 
 

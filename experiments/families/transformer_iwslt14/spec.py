@@ -27,7 +27,7 @@ from experiments.families.transformer_iwslt14.config import (
     VALUES,
     Iwslt14Config,
 )
-from experiments.translation.spec_search import MEASURES, Tuning, grid
+from experiments.translation.spec_search import CAPTION, MEASURES, POOL, Tuning
 
 FIGURES = f"{__package__}.figures"
 TUNING = Tuning(
@@ -35,10 +35,7 @@ TUNING = Tuning(
     config=Iwslt14Config,
     target=VALUES,
     proxy=QUARTER,
-    space={scale: grid(CENTRE[scale]) for scale in VALUES},
-    default={
-        scale: {"log2lr": CENTRE[scale], "output_mult": 1.0, "attn_mult": 1.0} for scale in VALUES
-    },
+    centre=CENTRE,
     at_target={"paper": 125, "small": 16, "smoke": 2},
     at_proxy={"paper": 1600, "small": 48, "smoke": 3},
     seeds={"paper": 5, "small": 1, "smoke": 1},
@@ -47,33 +44,21 @@ TUNING = Tuning(
     trials=25,
     percentiles=(25, 50, 75, 100),
 )
-POOL = (
-    "The samples of a trial are drawn from one pool of trained ones, with replacement; "
-    "the winner has the lowest validation loss."
-)
 TABLE4 = Table(
     name="table4",
     title="Tuning on IWSLT14 De-En: percentiles of BLEU over trials",
-    caption=(
-        "Random search of learning rate, output multiplier and attention multiplier, at the target "
-        "(conventional tuning) or at a proxy of a quarter of its width in µP (µTransfer) or SP "
-        f"(naive transfer), and BLEU of the target with what was found. {POOL}"
-    ),
+    caption=CAPTION,
     source="Table 4; Section 7.1 and Appendix F.1",
     sweeps=TUNING.sweeps,
     follow_up=TUNING.follow_up,
-    render=Call(
-        f"{MEASURES}:render",
-        {
-            "tuning": TUNING,
-            "heads": ("25", "50", "75", "100"),
-            "paper": (
-                ("fairseq default, paper", "–", "–", "–", "–", "–", "35.40"),
-                ("Tuning on 1x, paper", "1x", "5", "33.62", "35.00", "35.35", "35.45"),
-                ("Naive transfer from 0.25x, paper", "1x", "64", *["diverged"] * 4),
-                ("µTransfer from 0.25x, paper", "1x", "64", "35.27", "35.33", "35.45", "35.53"),
-            ),
-        },
+    render=TUNING.render(
+        ("25", "50", "75", "100"),
+        (
+            ("fairseq default, paper", "–", "–", "–", "–", "–", "35.40"),
+            ("Tuning on 1x, paper", "1x", "5", "33.62", "35.00", "35.35", "35.45"),
+            ("Naive transfer from 0.25x, paper", "1x", "64", *["diverged"] * 4),
+            ("µTransfer from 0.25x, paper", "1x", "64", "35.27", "35.33", "35.45", "35.53"),
+        ),
     ),
     claims=(
         TUNING.spread(

@@ -142,15 +142,7 @@ def draw_fig7(steps: pd.DataFrame) -> Figure:
     finite = np.concatenate([c[np.isfinite(c)] for c in (windows(p)[0] for p in parts.values())])
     axes[0, 0].set_ylim(finite.min() - 0.1, np.quantile(finite, 0.97))
     axes[0, 0].set_ylabel("training loss (nats)")
-    handles, labels = axes[0, 0].get_legend_handles_labels()
-    fig.legend(
-        handles,
-        labels,
-        title="width\n(d_model)",
-        loc="outside right center",
-        fontsize=8,
-        title_fontsize=8,
-    )
+    style.legend(fig, axes[0, 0], "width\n(d_model)")
     return fig
 
 
@@ -201,10 +193,7 @@ def draw_fig21(runs: pd.DataFrame) -> Figure:
         style.log2_axis(ax, "log2 learning rate")
     axes[0].set_ylim(*landscapes.limits(found))
     axes[0].set_ylabel("training loss (nats)")
-    handles, labels = axes[0].get_legend_handles_labels()
-    fig.legend(
-        handles, labels, title="width", loc="outside right center", fontsize=8, title_fontsize=8
-    )
+    style.legend(fig, axes[0], "width")
     return fig
 
 

@@ -88,7 +88,7 @@ FIG1_FIVE_SEEDS = replace(
     name="fig1_five_seeds",
     title="Learning rate across width with five seeds, as many as the paper has",
     caption=f"As Figure 1, with five seeds at every scale. {FIG1.caption}",
-    sweeps=(width_lr("width_lr", {"paper": 5, "small": range(2, 7), "smoke": 2}),),
+    sweeps=(width_lr("width_lr_five_seeds", {"paper": 5, "small": range(2, 7), "smoke": 2}),),
 )
 
 # Beyond the paper: what the option `precision` does to the claims.

@@ -219,8 +219,8 @@ DEPTH_MUP_DEEP = Figure(
     "Table 1",
     work="",
     sweeps=(
-        *Panels(STD, (MUP_DEPTH,), "fig4", PRE, small=DEEP).sweeps,
-        *Panels(STD, (MUP_DEPTH,), "depth_mup", {**PRE, "base_n_layer": 2}, small=DEEP).sweeps,
+        *Panels(STD, (MUP_DEPTH,), "deep", PRE, small=DEEP).sweeps,
+        *Panels(STD, (MUP_DEPTH,), "deep_mup", {**PRE, "base_n_layer": 2}, small=DEEP).sweeps,
     ),
     draw=Call(f"{FIGURES}:draw_depth_mup", {"keys": STD}),
     claims=(
@@ -301,7 +301,7 @@ FIG17 = Figure(
 MUP_STEPS = ("mup", "steps")
 RATE = ("log2lr",)
 PANELS17_STEPS = Panels(
-    RATE, (MUP_STEPS,), "fig17", POST, small={"steps": (125, 250, 500, 1000, 2000)}
+    RATE, (MUP_STEPS,), "fig17_steps", POST, small={"steps": (125, 250, 500, 1000, 2000)}
 )
 FIG17_STEPS = Figure(
     name="fig17_steps",
@@ -381,7 +381,9 @@ FIG18 = Figure(
         ),
     ),
 )
-PANELS18_WIDE = replace(PANELS18, seeds=WIDE_SEEDS, small={"width": (32, 64, 128, 256)})
+PANELS18_WIDE = replace(
+    PANELS18, name="fig18_wide", seeds=WIDE_SEEDS, small={"width": (32, 64, 128, 256)}
+)
 FIG18_WIDE = replace(
     FIG18,
     name="fig18_wide",

@@ -5,19 +5,15 @@ from __future__ import annotations
 from experiments.data.translation_source import WMT_SOURCES, choose_wmt
 from experiments.declare.family import Family
 from experiments.declare.product import Table
-from experiments.declare.references import Call
 from experiments.families.transformer_wmt14.config import CENTRE, QUARTER, VALUES, Wmt14Config
-from experiments.translation.spec_search import MEASURES, Tuning, grid
+from experiments.translation.spec_search import CAPTION, Tuning
 
 TUNING = Tuning(
     name="wmt14",
     config=Wmt14Config,
     target=VALUES,
     proxy=QUARTER,
-    space={scale: grid(CENTRE[scale]) for scale in VALUES},
-    default={
-        scale: {"log2lr": CENTRE[scale], "output_mult": 1.0, "attn_mult": 1.0} for scale in VALUES
-    },
+    centre=CENTRE,
     at_target={"paper": 9, "small": 8, "smoke": 2},
     at_proxy={"paper": 192, "small": 32, "smoke": 3},
     seeds={"paper": 1, "small": 1, "smoke": 1},
@@ -29,28 +25,18 @@ TUNING = Tuning(
 TABLE5 = Table(
     name="table5",
     title="Tuning on WMT14 En-De: worst, median and best BLEU of three trials",
-    caption=(
-        "Random search of learning rate, output multiplier and attention multiplier, at the target "
-        "(conventional tuning) or at a proxy of a quarter of its width in µP (µTransfer) or SP "
-        "(naive transfer), and BLEU of the target with what was found. The samples of a trial are "
-        "drawn from one pool of trained ones, with replacement; the winner has the lowest "
-        "validation loss."
-    ),
+    caption=CAPTION,
     source="Table 5; Section 7.2 and Appendix F.2",
     sweeps=TUNING.sweeps,
     follow_up=TUNING.follow_up,
-    render=Call(
-        f"{MEASURES}:render",
-        {
-            "tuning": TUNING,
-            "heads": ("worst", "median", "best"),
-            "paper": (
-                ("fairseq default, paper", "–", "–", "–", "–", "26.40"),
-                ("Tuning on 1x, paper", "1x", "3", "diverged", "diverged", "25.69"),
-                ("Naive transfer from 0.25x, paper", "1x", "64", *["diverged"] * 3),
-                ("µTransfer from 0.25x, paper", "1x", "64", "25.94", "26.34", "26.42"),
-            ),
-        },
+    render=TUNING.render(
+        ("worst", "median", "best"),
+        (
+            ("fairseq default, paper", "–", "–", "–", "–", "26.40"),
+            ("Tuning on 1x, paper", "1x", "3", "diverged", "diverged", "25.69"),
+            ("Naive transfer from 0.25x, paper", "1x", "64", *["diverged"] * 3),
+            ("µTransfer from 0.25x, paper", "1x", "64", "25.94", "26.34", "26.42"),
+        ),
     ),
     claims=(
         TUNING.least_gain("Section 7.2, Table 5"),

@@ -50,7 +50,6 @@ SHARING = {
     "decoder": ["--share-decoder-input-output-embed"],
     "all": ["--share-all-embeddings"],
 }
-BEAM = 5
 DATA, CHECKPOINT = "data", "checkpoints/checkpoint_last.pt"  # in a training's folder
 LINES = 3  # of the log of a process that failed
 
@@ -117,14 +116,14 @@ class Outcome:
     Attributes:
         losses: label-smoothed training loss of each update, before it, in nats per target token.
             If the run diverged the last one is not finite, and there may be fewer.
-        valid_losses: validation loss at the end of each epoch and of the training, in nats per
-            target token, without smoothing.
+        valid_losses: validation loss at the end of each epoch and of the training, by the number
+            of updates before it, in nats per target token, without smoothing.
         hypotheses: ids of the translated validation sources, in order, without `EOS`; empty if
             not asked for, or if the run diverged.
     """
 
     losses: tuple[float, ...]
-    valid_losses: tuple[float, ...]
+    valid_losses: dict[int, float]
     hypotheses: list[list[int]]
 
 
@@ -134,7 +133,8 @@ def train(
     options: Options,
     folder: Path,
     on_step: Callable[[int, float], None] | None = None,
-    translate: bool = False,
+    beam: int = 0,
+    length_penalty: float = 1.0,
     batches: Sequence[Sequence[int]] | None = None,
 ) -> Outcome:
     """Train from scratch with fairseq and, if asked for, translate the validation set.
@@ -145,7 +145,8 @@ def train(
         options: of the training.
         folder: an empty one, for data, logs and the checkpoint.
         on_step: called after each update with its number, from 0, and its loss.
-        translate: whether to translate.
+        beam: of the search for translations; 0 for none.
+        length_penalty: exponent of the length in it.
         batches: the training pairs of each update by their number; they come again and again in
             this order. Without them fairseq makes batches of like lengths and shuffles these.
 
@@ -164,7 +165,7 @@ def train(
     checkpoint = folder / CHECKPOINT
     write_data(pairs, vocab_size, folder / DATA)
     command = ["-m", "fairseq_cli.train", str(folder / DATA), *arguments(options, folder)]
-    command += ["--save-dir", str(checkpoint.parent), *([] if translate else ["--no-save"])]
+    command += ["--save-dir", str(checkpoint.parent), *([] if beam else ["--no-save"])]
     if batches is not None:
         path = _written(folder / "batches.json", [[int(i) for i in batch] for batch in batches])
         command += ["--task", "translation_in_batches", "--batches", str(path)]
@@ -173,9 +174,9 @@ def train(
     if len(losses) < len(options.factors) and math.isfinite(losses[-1]):
         losses.append(math.nan)  # what would follow a gradient that is not finite
     hypotheses: list[list[int]] = []
-    if translate and all(map(math.isfinite, losses + valid_losses)):
-        hypotheses = translate_validation(folder, sha256(checkpoint))
-    return Outcome(tuple(losses), tuple(valid_losses), hypotheses)
+    if beam and all(map(math.isfinite, [*losses, *valid_losses.values()])):
+        hypotheses = translate_validation(folder, sha256(checkpoint), beam, length_penalty)
+    return Outcome(tuple(losses), valid_losses, hypotheses)
 
 
 def write_data(pairs: Pairs, vocab_size: int, folder: Path) -> None:
@@ -249,8 +250,8 @@ def _written(path: Path, content: Sequence[Any]) -> Path:
 
 def _train(
     command: Sequence[str], log: Path, on_step: Callable[[int, float], None] | None
-) -> tuple[list[float], list[float]]:
-    """Training losses and validation losses of fairseq-train, a mean over tokens each.
+) -> tuple[list[float], dict[int, float]]:
+    """Training losses, and validation losses by update, of fairseq-train: means over tokens.
 
     They come through a pipe, so that the process ends with this one, however that ends.
     """
@@ -281,10 +282,12 @@ def _train(
     finally:
         process.kill()
         process.wait()
-    return losses, [loss / tokens for loss, tokens in validations.values()]
+    return losses, {update: loss / tokens for update, (loss, tokens) in validations.items()}
 
 
-def translate_validation(folder: Path, digest: str) -> list[list[int]]:
+def translate_validation(
+    folder: Path, digest: str, beam: int, length_penalty: float
+) -> list[list[int]]:
     """The validation sources in translation, by beam search with the checkpoint of a training.
 
     Hypotheses have at most 1.2 times the words of the longest source of their batch, and 10 more.
@@ -292,6 +295,7 @@ def translate_validation(folder: Path, digest: str) -> list[list[int]]:
     Args:
         folder: that of the training.
         digest: SHA-256 of the checkpoint, taken when the training ended.
+        beam, length_penalty: as in `train`.
 
     Raises:
         UserError: if the checkpoint has another digest, or if fairseq fails.
@@ -301,7 +305,16 @@ def translate_validation(folder: Path, digest: str) -> list[list[int]]:
     command += [str(folder / DATA), "--path", str(folder / CHECKPOINT), "--user-dir", str(PLUGIN)]
     command += ["--source-lang", LANGUAGES[0], "--target-lang", LANGUAGES[1]]
     command += ["--gen-subset", "validation", "--required-batch-size-multiple", "1"]
-    command += ["--beam", str(BEAM), "--max-len-a", "1.2", "--max-len-b", "10"]
+    command += [
+        "--beam",
+        str(beam),
+        "--lenpen",
+        str(length_penalty),
+        "--max-len-a",
+        "1.2",
+        "--max-len-b",
+        "10",
+    ]
     with log.open("wb") as output:
         done = subprocess.run(command, stdout=output, stderr=subprocess.STDOUT, env=_environment())
     _check(done.returncode, log)

@@ -56,8 +56,9 @@ def test_sizes_of_zero_are_left_out(tmp_path) -> None:
 @pytest.mark.parametrize(("width", "lines"), [(3.9, 2), (8.6, 1)])
 def test_a_foot_line_is_as_wide_as_its_figure(width, lines) -> None:
     fig, _ = style.subplots(figsize=(width, 3))
-    style.footer(fig, "WikiText-2 · 2,000 words · batch 16 · length 64 · 2 seeds · scale: small")
+    style.footer(fig, "WikiText-2 · 2,000 words · batch 16 · 2 seeds, band = range · scale: small")
     fig.canvas.draw()
     foot = fig._supxlabel
     assert foot.get_text().count("\n") == lines - 1
+    assert "band = range" in foot.get_text()
     assert foot.get_window_extent().x1 < fig.bbox.x1

@@ -132,6 +132,13 @@ def test_runs_of_a_sweep_share_what_is_not_swept() -> None:
                 assert {k for k in first if first[k] != other[k]} <= swept
 
 
+def test_a_name_is_of_one_sweep_in_a_family() -> None:
+    for exhibit in registry.exhibits().values():
+        named: dict[str, Sweep] = {}
+        for sweep in (sweep for product in exhibit.products for sweep in product.sweeps):
+            assert named.setdefault(sweep.name, sweep) == sweep, f"{exhibit.name}: {sweep.name}"
+
+
 def test_claims_have_unique_ids_and_existing_functions() -> None:
     from experiments.declare.references import load
 

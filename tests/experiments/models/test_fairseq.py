@@ -51,7 +51,7 @@ def trained(tmp_path_factory) -> tuple[Outcome, Path, list[tuple[int, float]]]:
     """A training in µP by the runner, with translations; its folder; its steps as it told them."""
     folder, steps = tmp_path_factory.mktemp("trained"), []
     outcome = runner.train(
-        pairs(), VOCAB, WIDE, folder, lambda *step: steps.append(step), True, batches()
+        pairs(), VOCAB, WIDE, folder, lambda *step: steps.append(step), beam=5, batches=batches()
     )
     return outcome, folder, steps
 
@@ -61,7 +61,7 @@ def diverged(tmp_path_factory) -> Outcome:
     """A training by the runner whose second update, the first with a rate, spoils it."""
     options = replace(SMALL, lr=1e30, dropout=0.0)
     folder = tmp_path_factory.mktemp("diverged")
-    return runner.train(pairs(), VOCAB, options, folder, None, True, [list(range(60))])
+    return runner.train(pairs(), VOCAB, options, folder, beam=5, batches=[list(range(60))])
 
 
 def test_fairseq_reads_the_corpus_that_was_written(measured) -> None:
@@ -140,7 +140,7 @@ def test_losses_are_means_over_tokens_of_the_given_batches(measured, trained) ->
     assert outcome.losses[1] == pytest.approx(measured["start"]["second"], rel=1e-6)
     assert steps == list(enumerate(outcome.losses))
     assert max(outcome.losses[-3:]) < min(outcome.losses[:3]) - 1
-    assert len(outcome.valid_losses) == len(WIDE.factors) / 3
+    assert [*outcome.valid_losses] == [*range(3, len(WIDE.factors) + 1, 3)]
 
 
 def test_every_validation_source_is_translated(trained) -> None:
@@ -163,7 +163,7 @@ def test_a_checkpoint_that_was_altered_is_not_loaded(trained, tmp_path) -> None:
     content[len(content) // 2] ^= 1
     checkpoint.write_bytes(content)
     with pytest.raises(UserError, match=r"status 1: .*digest.*translate\.log"):
-        runner.translate_validation(folder, digest)
+        runner.translate_validation(folder, digest, 5, 1.0)
 
 
 def test_checkpoints_are_loaded_without_code_whatever_the_environment_says(monkeypatch) -> None:
@@ -177,7 +177,9 @@ def test_a_run_that_diverges_is_a_result(measured, diverged) -> None:
     assert not math.isfinite(diverged.losses[-1])
     assert all(map(math.isfinite, diverged.losses[:-1]))
     assert diverged.losses[0] == pytest.approx(measured["start"]["some"], rel=1e-6)
-    assert diverged.valid_losses[0] == pytest.approx(measured["start"]["validation"], rel=1e-6)
+    assert next(iter(diverged.valid_losses.values())) == pytest.approx(
+        measured["start"]["validation"], rel=1e-6
+    )
     assert diverged.hypotheses == []
 
 
@@ -188,8 +190,8 @@ def test_without_fairseq_the_error_says_what_to_do(tmp_path, monkeypatch) -> Non
 
 
 def test_a_training_that_ends_early_has_diverged(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(runner, "_train", lambda *args: ([3.0, 2.5], []))
-    outcome = runner.train(pairs(), VOCAB, SMALL, tmp_path, translate=True)
+    monkeypatch.setattr(runner, "_train", lambda *args: ([3.0, 2.5], {}))
+    outcome = runner.train(pairs(), VOCAB, SMALL, tmp_path, beam=5)
     assert outcome.losses[:2] == (3.0, 2.5)
     assert math.isnan(outcome.losses[2])
     assert outcome.hypotheses == []

@@ -75,14 +75,14 @@ def test_both_sizes_search_the_same_points_first() -> None:
 
 def test_the_space_is_that_of_the_appendix() -> None:
     for tuning, centre in ((TUNING, 5e-4), (WMT, 6e-4)):  # F.1 and F.2
-        space = tuning.space["paper"]
+        space = tuning.space("paper")
         rates = [round(2.0**x / centre, 6) for x in space["log2lr"]]
         assert rates == [round(2.0**z, 6) for z in (-1.5, -1.25, -1, -0.75, -0.5, -0.25, 0)] + [
             round(2.0**z, 6) for z in (0.25, 0.5, 0.75, 1, 1.25)
         ]
         assert space["output_mult"] == tuple(2.0**z for z in range(-8, 8))
         assert space["attn_mult"] == tuple(2.0**z for z in range(-3, 9))
-        assert tuning.default["paper"] == {
+        assert tuning.default("paper") == {
             "log2lr": pytest.approx(math.log2(centre)),
             "output_mult": 1.0,
             "attn_mult": 1.0,
@@ -135,6 +135,15 @@ def test_naive_transfer_that_diverges_is_worse() -> None:
     text = text_table.markdown(load(TABLE4.render, "a test")(runs))
     line = next(line for line in text.splitlines() if line.startswith("| **naive transfer"))
     assert "diverged" in line
+
+
+def test_a_table_in_which_all_runs_diverged_has_no_winner() -> None:
+    runs = table(diverged=lambda run: True).drop(columns=["valid_loss", "valid_bleu", "examples"])
+    text = text_table.markdown(load(TABLE4.render, "a test")(runs))
+    assert text.count("| diverged |") >= 3
+    assert load(TRANSLATIONS.render, "a test")(runs).rows == []
+    declared = TABLE4.runs("small", "multi30k")
+    assert load(TABLE4.follow_up, "a test")(declared, runs, "small") == []
 
 
 def test_tables_and_figure_are_made() -> None:

@@ -137,6 +137,34 @@ def test_products_train_and_draw_at_smoke(pairs, tmp_path, monkeypatch, name) ->
 # fairseq
 
 
+@pytest.mark.parametrize("changes", [{"optimizer": "sgd"}, {"precision": "bfloat16"}])
+def test_what_fairseq_would_ignore_is_refused(changes) -> None:
+    with pytest.raises(UserError, match=f"{next(iter(changes))}: with backend=fairseq it is"):
+        config(backend="fairseq", **changes)
+
+
+CASES = {  # losses, validation losses by update; step of divergence, epochs
+    "it trains": ((3.0, 2.0, 1.0, 1.0), {3: 2.5, 4: 2.0}, None, {2: 2.5}),
+    "it ends with an epoch": ((3.0, 2.0, 1.0), {3: 2.5}, None, {2: 2.5}),
+    "a loss grows": ((3.0, 2.0, 1.0, 31.0, 1.0), {3: 2.5, 5: 9.0}, 3, {2: 2.5}),
+    "a loss is not finite": ((3.0, math.nan), {}, 1, {}),
+    "the last update spoils it": ((3.0, 2.0, 1.0), {3: math.nan}, 2, {}),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_what_fairseq_gives_is_a_result_like_ours(pairs, monkeypatch, case) -> None:
+    losses, measured, step, epochs = CASES[case]
+    outcome = runner.Outcome(losses, measured, [])
+    monkeypatch.setattr(runner, "train", lambda *args: outcome)
+    task = TranslatingInFairseq(config(backend="fairseq", beam=0))
+    task.epoch = 3
+    result = task.train(None)
+    assert (result.diverged_step, result.valid_losses) == (step, epochs)
+    assert len(result.losses) == (len(losses) if step is None else step + 1)
+    assert result.metrics == ({} if step is not None else {"valid_loss": [*measured.values()][-1]})
+
+
 def to_fairseq(name: str) -> str:
     """fairseq's name of a parameter of ours."""
     whole = {ours: theirs for theirs, ours in fairseq_names._WHOLE.items()}
@@ -170,7 +198,7 @@ def test_both_backends_have_the_same_losses(pairs, tmp_path, parametrization) ->
     difference = np.abs(np.array(ours.losses) - np.array(theirs.losses)).max()
     assert len(theirs.losses) == 20 and difference < 1e-4
     assert ours.losses[0] - ours.losses[-1] > 0.5  # so they are equal by more than standing still
-    assert ours.metrics["valid_loss"] == pytest.approx(theirs.valid_losses[-1], abs=1e-4)
+    assert ours.metrics["valid_loss"] == pytest.approx(theirs.valid_losses[20], abs=1e-4)
 
 
 @WITH_FAIRSEQ
