@@ -41,11 +41,11 @@ SMALL: dict[str, Any] = {
     "n_head": 2,
     "n_encoder_layer": 2,
     "n_decoder_layer": 2,
-    "steps": 1_000,
+    "steps": 700,
     "batch_size": 1024,
     "vocab_size": 2_000,
     "weight_decay": 0.0,
-    "warmup": 100,
+    "warmup": 70,
     "dropout": 0.0,
     "backend": "here",
 }

@@ -36,10 +36,10 @@ SMALL: dict[str, Any] = {
     "n_head": 4,
     "n_encoder_layer": 2,
     "n_decoder_layer": 2,
-    "steps": 800,
+    "steps": 500,
     "batch_size": 1024,
     "vocab_size": 2_000,
-    "warmup": 100,
+    "warmup": 50,
     "dropout": 0.0,
     "backend": "here",
 }

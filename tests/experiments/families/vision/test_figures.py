@@ -146,9 +146,9 @@ def test_accuracy_is_drawn_and_judged_by_error() -> None:
         gain = {"sp": -0.02 * widest, "mup": 0.1 * widest}[run.parametrization]
         return 0.6 + rate + gain + 0.001 * run.seed
 
-    runs = table("fig16_wide", lambda run: 1.0, accuracy)
+    runs = table("fig16", lambda run: 1.0, accuracy)
     runs.loc[(runs["parametrization"] == "mup") & runs["output_mult"].eq(16), "diverged"] = True
-    found = {c.id: load(c.measure, "a test")(runs) for c in registry.product("fig16_wide").claims}
+    found = {c.id: load(c.measure, "a test")(runs) for c in registry.product("fig16").claims}
     assert found["mup-rate-stays"].value == found["mup-multiplier-stays"].value == 0
     assert found["sp-widest-underperforms"].value == pytest.approx(-2)
     assert found["mup-beats-sp"].value == pytest.approx(12)
