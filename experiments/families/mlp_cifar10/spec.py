@@ -311,10 +311,11 @@ EPOCHS = 5
 POST_INTERPOLATION_LONG = replace(
     POST_INTERPOLATION,
     name="post_interpolation_long",
-    title=f"Drift and regret of the best learning rate from µP on, after {EPOCHS} epochs",
+    title=f"From µP on: learning rate across width after {EPOCHS} epochs",
     caption=(
-        f"As `post_interpolation`, from µP (t = 1) on and after {EPOCHS} epochs at the scale small."
+        f"As the post's animation, from µP (t = 1) on and after {EPOCHS} epochs at the scale small."
     ),
+    draw=f"{FIGURES}:draw_frames",
     claims=OF_THE_POST,
     sweeps=(
         sweep("mlp_interpolation_long", RELU, RELU_RATES, epochs=EPOCHS, t=(1.0, *BETWEEN[-2:])),
