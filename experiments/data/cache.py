@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from filelock import FileLock
 
 from experiments.errors import UserError
+from experiments.files import sha256
 
 T = TypeVar("T")
 
@@ -55,3 +57,20 @@ def _write(folder: Path, fill: Callable[[Path], None]) -> None:
         new.rename(folder)
     finally:
         shutil.rmtree(new, ignore_errors=True)
+
+
+def write_meta(folder: Path, meta: dict[str, object]) -> None:
+    """Write what is known of a folder, with the digests of the files in it."""
+    digests = {path.name: sha256(path) for path in folder.iterdir()}
+    text = json.dumps({**meta, "sha256": digests}, indent=1)
+    (folder / "meta.json").write_text(text, encoding="utf-8")
+
+
+def read_meta(folder: Path) -> dict[str, Any] | None:
+    """What is known of a folder; None if a file is missing or not what was written."""
+    try:
+        meta: dict[str, Any] = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
+        digests = meta["sha256"].items()
+        return meta if all(sha256(folder / name) == digest for name, digest in digests) else None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None

@@ -83,13 +83,16 @@ def files(data_source: str) -> dict[str, list[Path]] | None:
         UserError: the folder or the files are missing.
     """
     folder, splits, _ = LAYOUT[data_source]
-    root = data_root(folder)
+    built_in = "digits" if data_source == "cifar10" else ""
+    root = data_root(folder, built_in)
     if root is None:
         return None
     found = _found(root, data_source)
     if not all(found.values()):
         names = ", ".join(f"{name}-*.parquet" for name in splits.values())
-        raise UserError(f"MUPKIT_DATA: {root / folder} does not hold {names}; {data_fix(folder)}")
+        raise UserError(
+            f"MUPKIT_DATA: {root / folder} does not hold {names}; {data_fix(folder, built_in)}"
+        )
     return found
 
 

@@ -43,8 +43,11 @@ def prepared(names: str, counts: Mapping[str, int] | None) -> Path | None:
     return None
 
 
-def data_root(holds: str) -> Path | None:
+def data_root(holds: str, built_in: str = "") -> Path | None:
     """The folder that `MUPKIT_DATA` names, or None if the variable is not set.
+
+    Args:
+        holds, built_in: as in `data_fix`.
 
     Raises:
         UserError: it does not exist; the message says what it should hold.
@@ -54,16 +57,19 @@ def data_root(holds: str) -> Path | None:
         return None
     root = Path(given).expanduser()
     if not root.exists():
-        raise UserError(f"MUPKIT_DATA: {root} does not exist; {data_fix(holds)}")
+        raise UserError(f"MUPKIT_DATA: {root} does not exist; {data_fix(holds, built_in)}")
     return root
 
 
-def data_fix(holds: str) -> str:
-    """The fix where `MUPKIT_DATA` lacks some data, for the end of an error."""
-    return (
-        f"set MUPKIT_DATA to the folder that holds {holds}, or unset it, or run with built-in "
-        "data: data=wikipedia_sample for text, data=digits for CIFAR-10"
-    )
+def data_fix(holds: str, built_in: str = "") -> str:
+    """The fix where `MUPKIT_DATA` lacks some data, for the end of an error.
+
+    Args:
+        holds: what the folder should hold.
+        built_in: the data source that needs no folder, if there is one.
+    """
+    fix = f"set MUPKIT_DATA to the folder that holds {holds}"
+    return f"{fix}, or unset it, or run with built-in data: data={built_in}" if built_in else fix
 
 
 @functools.cache

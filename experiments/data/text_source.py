@@ -48,14 +48,16 @@ def wikitext2_files() -> dict[str, Path] | None:
         UserError: the folder or a file is missing.
     """
     holds = "wikitext/wikitext-2-v1"
-    root = data_root(holds)
+    root = data_root(holds, "wikipedia_sample")
     if root is None:
         return None
     folder = root / holds
     files = {split: folder / f"{split}-00000-of-00001.parquet" for split in SPLITS}
     for path in files.values():
         if not path.exists():
-            raise UserError(f"MUPKIT_DATA: {path} does not exist; {data_fix(holds)}")
+            raise UserError(
+                f"MUPKIT_DATA: {path} does not exist; {data_fix(holds, 'wikipedia_sample')}"
+            )
     return files
 
 

@@ -24,14 +24,14 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from experiments.data import iwslt14, translation_source
-from experiments.data.cache import cached
+from experiments.data.cache import cached, read_meta, write_meta
+from experiments.data.parquet import text_rows
 from experiments.data.places import cache_dir
 from experiments.data.translation_source import DIRECTIONS, LABELS, LANGUAGES, RULES, SPLITS
 from experiments.errors import UserError, unknown
@@ -181,30 +181,10 @@ def _of_parquet(paths: list[Path], nested: bool) -> Iterator[Pair]:
     Args:
         nested: whether one column `translation` holds both languages.
     """
-    import pyarrow
-    import pyarrow.parquet as pq
-
-    wanted = [f"translation.{language}" if nested else language for language in LANGUAGES]
+    columns = [f"translation.{language}" if nested else language for language in LANGUAGES]
     for path in paths:
-        row = 0
-        try:
-            file = pq.ParquetFile(path)
-            found = [file.schema.column(i).path for i in range(len(file.schema))]
-            if not {*wanted} <= {*found}:
-                raise UserError(
-                    f"{path}: found columns {', '.join(found)}; wanted {', '.join(wanted)}"
-                )
-            for batch in file.iter_batches(ROWS, columns=wanted):
-                columns = pyarrow.Table.from_batches([batch]).flatten()
-                sides = [columns[name].cast("string").to_pylist() for name in wanted]
-                for de, en in zip(*sides, strict=True):
-                    yield f"{path}, row {row}", de, en
-                    row += 1
-        except (pyarrow.ArrowException, OSError, ValueError) as error:
-            raise UserError(
-                f"{path}: cannot be read as Parquet with text in {' and '.join(wanted)} "
-                f"({str(error).partition(chr(10))[0]}); copy the file again"
-            ) from error
+        for place, (de, en) in text_rows(path, columns):
+            yield place, de, en
 
 
 def _of_tarball(files: Mapping[str, list[Path]]) -> dict[str, list[Pair]]:
@@ -244,7 +224,7 @@ def _write_pairs(folder: Path, data_source: str, pairs: Mapping[str, Iterable[Pa
                 f"data={data_source}: no pair in {split} can be used; copy its files again"
             )
         counts[split] = kept
-    _write_meta(folder, {"counts": counts})
+    write_meta(folder, {"counts": counts})
 
 
 def _line(language: str, text: str | None) -> str:
@@ -279,7 +259,7 @@ def _lines(path: Path) -> Iterator[str]:
 
 def _intact(folder: Path) -> Path | None:
     """The cache folder of pairs; None if a file is missing or not what was written."""
-    return folder if _meta(folder) else None
+    return folder if read_meta(folder) else None
 
 
 # Ids
@@ -304,7 +284,7 @@ def _write_ids(folder: Path, pairs: Path, data_source: str, vocab_size: int) -> 
         for split, language in itertools.product(SCORED, LANGUAGES)
     }
     (folder / "texts.json").write_text(json.dumps(texts, ensure_ascii=False), encoding="utf-8")
-    _write_meta(folder, {"source": data_source, "fingerprint": digest.hexdigest()[:16]})
+    write_meta(folder, {"source": data_source, "fingerprint": digest.hexdigest()[:16]})
 
 
 def _learned(pairs: Path, data_source: str, vocab_size: int) -> Tokenizer:
@@ -367,26 +347,9 @@ def _running(data_source: str, language: str, text: str) -> str:
 # Cache
 
 
-def _write_meta(folder: Path, meta: dict[str, object]) -> None:
-    """Write what is known of a folder, with the digests of the files in it."""
-    digests = {path.name: sha256(path) for path in folder.iterdir()}
-    text = json.dumps({**meta, "sha256": digests}, indent=1)
-    (folder / "meta.json").write_text(text, encoding="utf-8")
-
-
-def _meta(folder: Path) -> dict[str, Any] | None:
-    """What is known of a folder; None if a file is missing or not what was written."""
-    try:
-        meta: dict[str, Any] = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
-        digests = meta["sha256"].items()
-        return meta if all(sha256(folder / name) == digest for name, digest in digests) else None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return None
-
-
 def _read(folder: Path) -> Translation | None:
     """The sentences in a cache folder; None if a file is missing or not what was written."""
-    meta = _meta(folder)
+    meta = read_meta(folder)
     if meta is None:
         return None
     source, target = DIRECTIONS[meta["source"]]

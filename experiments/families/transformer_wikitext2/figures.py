@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from experiments.analysis import landscapes, panels, style, transfer
+from experiments.analysis import landscapes, panels, style, training_curves, transfer
 from experiments.declare.claims import Measured
 from experiments.declare.layout import Layout
 from experiments.families.transformer_wikitext2.spec_across import (
@@ -78,8 +77,6 @@ def _regret_difference(one: transfer.Landscape, other: transfer.Landscape) -> Me
 
 # Wider is better at every step: Fig. 7
 
-WINDOWS = 50  # of a training, over which losses are averaged
-
 
 def settings(steps: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """The losses of every step by panel: µP, SP at the lower rate, SP at the higher one."""
@@ -89,23 +86,6 @@ def settings(steps: pd.DataFrame) -> dict[str, pd.DataFrame]:
         "sp_low": sp[sp["log2lr"] == sp["log2lr"].min()],
         "sp_high": sp[sp["log2lr"] == sp["log2lr"].max()],
     }
-
-
-def windows(steps: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Losses (S, W, T) of seeds, widths and windows of steps; widths; the windows' last steps.
-
-    From the step at which a run diverged on, its loss is infinite.
-    """
-    total = int(steps["steps"].iloc[0])
-    table = steps.pivot(index=["seed", "width"], columns="step", values="loss")
-    lost = steps.groupby(["seed", "width"])["diverged_step"].first().reindex(table.index)
-    losses = table.reindex(columns=range(total)).to_numpy(copy=True)
-    losses[np.arange(total) >= lost.fillna(total).to_numpy()[:, None]] = np.inf
-    seeds, widths = (np.unique(steps[column]) for column in ("seed", "width"))
-    parts = np.array_split(losses, min(WINDOWS, total), axis=1)
-    means = np.stack([part.mean(axis=1) for part in parts], axis=1)
-    ends = np.cumsum([part.shape[1] for part in parts])
-    return means.reshape(len(seeds), len(widths), len(parts)), widths, ends
 
 
 def draw_fig7(steps: pd.DataFrame) -> Figure:
@@ -119,51 +99,25 @@ def draw_fig7(steps: pd.DataFrame) -> Figure:
         sharey="row",
         height_ratios=(1, 0.07),
     )
+    drawn = []
     for (panel, strip), part in zip(axes.T, parts.values(), strict=True):
-        curves, widths, ends = windows(part)
-        colors = style.width_colors(list(widths))
-        for width, losses in zip(widths, np.moveaxis(curves, 1, 0), strict=True):
-            panel.plot(ends, losses.mean(axis=0), color=colors[width], label=f"{width}", lw=1.2)
-            band = losses.min(axis=0), losses.max(axis=0)
-            panel.fill_between(ends, *band, color=colors[width], alpha=0.2, lw=0)
-        worse = transfer.order_violated(curves)
-        strip.pcolormesh(
-            np.append(0, ends), [0, 1], worse[None].astype(float), cmap="Greys", vmin=0, vmax=1.4
-        )
-        strip.set(yticks=[], xlabel="step")
-        strip.grid(False)
-        strip.set_title(f"a wider one is worse in {100 * worse.mean():.0f} % of the steps", size=8)
+        drawn.append(training_curves.by_width(panel, strip, part))
+        strip.set_xlabel("step")
         parametrization = part["parametrization"].iloc[0]
         rate = part["log2lr"].iloc[0]
         panel.set_title(
             f"{ {'sp': 'SP', 'mup': 'µP'}[parametrization] }, log2 learning rate {rate:g}",
             color=style.COLOR[parametrization],
         )
-    finite = np.concatenate([c[np.isfinite(c)] for c in (windows(p)[0] for p in parts.values())])
-    axes[0, 0].set_ylim(finite.min() - 0.1, np.quantile(finite, 0.97))
+    axes[0, 0].set_ylim(*training_curves.limits(drawn))
     axes[0, 0].set_ylabel("training loss (nats)")
     style.legend(fig, axes[0, 0], "width\n(d_model)")
     return fig
 
 
 def violated(steps: pd.DataFrame, name: str) -> Measured:
-    """Share of the steps in which a wider model is worse than the next narrower one.
-
-    What seed noise allows is that of all seeds; the interval is of resampled means.
-    """
-    curves, widths, _ = windows(settings(steps)[name])
-    if len(curves) < 2 or len(widths) < 2:
-        return Measured(float("nan"), note="needs two seeds and two widths")
-    bound = transfer.noise_bound(curves)
-    pairs = [
-        f"{a} to {b}: {transfer.order_violated(curves[:, i : i + 2], bound).mean():.2f}"
-        for i, (a, b) in enumerate(itertools.pairwise(widths))
-    ]
-    return landscapes.over_seeds(
-        lambda index: float(transfer.order_violated(curves[index], bound).mean()),
-        len(curves),
-        "by pair of widths " + ", ".join(pairs),
-    )
+    """Share of the steps in which a wider model is worse than the next narrower one."""
+    return training_curves.violated(settings(steps)[name])
 
 
 # A wide model's instability in a narrow one: Fig. 21

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from experiments.data.text import load_corpus
+from experiments.data.windows import window_batches
 from experiments.families.transformer_wikitext2.config import TransformerConfig
 from experiments.models.transformer import (
     Transformer,
@@ -24,8 +25,7 @@ class LanguageModeling:
     Args:
         config: of the run.
 
-    Batches are (B, L + 1) token numbers: non-overlapping windows in an order that the seed alone
-    decides, a new one each epoch, so that all widths and rates of a seed see the same data.
+    Batches are (B, L + 1) token numbers.
     """
 
     def __init__(self, config: TransformerConfig):
@@ -38,18 +38,8 @@ class LanguageModeling:
         return build(self.config)
 
     def batches(self, device: str) -> Iterator[Tensor]:
-        batch_size, length = self.config.batch_size, self.config.seq_len
-        tokens = self.tokens.to(device)
-        windows = (len(tokens) - 1) // length
-        if windows < batch_size:
-            raise ValueError(f"{len(tokens)} tokens are fewer than one batch of {batch_size}")
-        generator = torch.Generator().manual_seed(self.config.seed)
-        offsets = torch.arange(length + 1)
-        while True:
-            order = torch.randperm(windows, generator=generator)
-            for start in range(0, windows - batch_size + 1, batch_size):
-                index = order[start : start + batch_size, None] * length + offsets
-                yield tokens[index.to(device)].long()
+        config, tokens = self.config, self.tokens.to(device)
+        return window_batches(tokens, config.seq_len, config.batch_size, config.seed, more=1)
 
     def loss(self, model: nn.Module, batch: Tensor) -> Tensor:
         logits_BLV = model(batch[:, :-1])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import re
 import subprocess
 import sys
 import zipfile
@@ -161,6 +162,18 @@ def test_every_function_that_is_named_is_there(name) -> None:
     if isinstance(exhibit, Family):
         named.append(exhibit.config.task)
     assert named and all(callable(load(function, name)) for function in named)
+
+
+@pytest.mark.parametrize("name", [n for n in EXHIBITS if registry.exhibit(n).data_sources])
+def test_a_missing_data_folder_is_answered_with_sources_that_it_has(name, monkeypatch) -> None:
+    monkeypatch.setenv("MUPKIT_DATA", "/nowhere/at/all")
+    exhibit = registry.exhibit(name)
+    with pytest.raises(UserError, match="MUPKIT_DATA: /nowhere/at/all does not exist; set ") as e:
+        exhibit.resolve_data()
+    advised = re.findall(r"data=(\w+)", str(e.value))
+    assert {*advised} <= {*exhibit.data_sources}
+    for data_source in advised:
+        assert exhibit.resolve_data(data_source) == data_source
 
 
 @pytest.mark.parametrize("name", FAMILIES)

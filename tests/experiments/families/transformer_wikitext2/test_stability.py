@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 import torch
 
+from experiments.analysis import training_curves
 from experiments.declare import registry
 from experiments.errors import UserError
 from experiments.families.transformer_wikitext2 import figures
@@ -51,8 +52,8 @@ def violated(name, table):
 
 def test_windows_are_means_of_neighbouring_steps_in_order() -> None:
     table = steps(noise=0)
-    losses, widths, ends = figures.windows(figures.settings(table)["mup"].sample(frac=1))
-    assert losses.shape == (SEEDS, len(WIDTHS), figures.WINDOWS)
+    losses, widths, ends = training_curves.windows(figures.settings(table)["mup"].sample(frac=1))
+    assert losses.shape == (SEEDS, len(WIDTHS), training_curves.WINDOWS)
     assert tuple(widths) == WIDTHS
     assert ends.tolist() == list(range(2, STEPS + 1, 2))
     np.testing.assert_allclose(losses[0, 1], 7 - np.arange(0.5, STEPS, 2) / 50 - 0.2)

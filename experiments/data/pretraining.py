@@ -1,0 +1,276 @@
+"""Running text as ids of byte pairs or word pieces, prepared once and kept in the cache.
+
+A split is one array of ids, its documents in the files' order, each closed by a sign of its own. A
+document is an article, or all paragraphs of a novel. The vocabulary is learned from train alone.
+
+- bpe: bytes and what they merge to, parted into words, numbers and punctuation by GPT-2's rules;
+  id 0 is `<|endoftext|>`.
+- wordpiece: BERT's uncased pieces; ids 0 to 4 are `[PAD]`, `[UNK]`, `[CLS]`, `[SEP]`, `[MASK]`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import itertools
+import json
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+
+from experiments.data import wikipedia
+from experiments.data.cache import cached, read_meta, write_meta
+from experiments.data.parquet import text_rows
+from experiments.data.places import cache_dir, data_fix
+from experiments.data.pretraining_source import (
+    BUILT_IN,
+    HOLDS,
+    PRETRAINING_SOURCES,
+    pretraining_files,
+)
+from experiments.data.text_source import SPLITS
+from experiments.errors import UserError, unknown
+from experiments.files import sha256
+from experiments.messages import note
+
+Kind = Literal["bpe", "wordpiece"]
+SPECIALS: dict[Kind, tuple[str, ...]] = {
+    "bpe": ("<|endoftext|>",),
+    "wordpiece": ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"),
+}
+END: dict[Kind, str] = {"bpe": "<|endoftext|>", "wordpiece": "[SEP]"}
+"""What closes a document."""
+BYTES = 256
+PIECES = 1000  # of BERT's alphabet, at most: the most frequent characters
+DOCUMENTS = 500  # at once in memory
+ARTICLES = "articles.json"
+# Part of the cache's names: raise it when the same files give other documents or other ids.
+RULES = "1"
+
+
+@dataclass(frozen=True)
+class Text:
+    """A tokenized text.
+
+    Args:
+        tokens: ids by split (train, validation, test), int32, shape (tokens,), memory-mapped.
+        fingerprint: first 16 hexadecimal digits of the SHA-256 of vocabulary and ids.
+        tokenizer: what made the ids.
+    """
+
+    tokens: dict[str, NDArray[np.int32]]
+    fingerprint: str
+    tokenizer: Tokenizer = field(repr=False)
+
+
+def load_text(data_source: str, vocab_size: int, kind: Kind) -> Text:
+    """The ids of a data source with a vocabulary of `vocab_size` ids.
+
+    Raises:
+        UserError: unknown data source, impossible vocabulary, missing or damaged data.
+    """
+    if data_source not in PRETRAINING_SOURCES:
+        raise unknown("data", data_source, PRETRAINING_SOURCES)
+    least = len(SPECIALS[kind]) + (BYTES if kind == "bpe" else 1)
+    if vocab_size < least:
+        raise UserError(f"vocab_size: {vocab_size} is too small; give {least} or more")
+    paths, read = _origin(data_source)
+
+    def fill(new: Path) -> None:
+        label = PRETRAINING_SOURCES[data_source]
+        note(f"learning {vocab_size} ids ({kind}) of {label} (once, a few minutes at most)")
+        _fill(new, read(), data_source, vocab_size, kind)
+
+    folder = cache_dir() / f"{data_source}-{kind}-{vocab_size}-{_key(paths)}"
+    return cached(folder, _read, fill)
+
+
+def _key(paths: Iterable[Path]) -> str:
+    """16 hexadecimal digits of the files' bytes and of all else that decides the ids."""
+    versions = map(importlib.metadata.version, ("tokenizers", "mwparserfromhell"))
+    try:
+        parts = [RULES, *versions, *map(sha256, paths)]
+    except OSError as error:
+        raise UserError(f"{error.filename}: cannot be read ({error.strerror})") from error
+    return hashlib.sha256(" ".join(parts).encode()).hexdigest()[:16]
+
+
+# Documents
+
+Documents = dict[str, list[str]]
+"""By split."""
+Document = tuple[str, str]
+"""Where a document begins, and its text."""
+
+
+def _origin(data_source: str) -> tuple[list[Path], Callable[[], Documents]]:
+    """The files of a data source, and how to read them."""
+    if data_source == "wikipedia_sample":
+        path = wikipedia.sample_file()
+        return [path], lambda: cached(_sample_folder(path), _read_sample, partial(_part, path))
+    files = pretraining_files()
+    if files is None:
+        raise UserError(f"data={data_source}: {data_fix(HOLDS, BUILT_IN)}")
+    articles, novels = files.values()
+
+    def read() -> Documents:
+        return {
+            split: [
+                *_usable(_articles(articles[split]), split),
+                *_usable(_novels(novels[split]), split),
+            ]
+            for split in SPLITS
+        }
+
+    return [*articles.values(), *novels.values()], read
+
+
+def _articles(path: Path) -> Iterator[Document]:
+    return ((place, text or "") for place, (text,) in text_rows(path, ("text",)))
+
+
+def _novels(path: Path) -> Iterator[Document]:
+    """The paragraphs of each novel as one document."""
+    rows = text_rows(path, ("text", "doc"))
+    for _, paragraphs in itertools.groupby(rows, key=lambda row: row[1][1]):
+        places, values = zip(*paragraphs, strict=True)
+        yield places[0], "\n".join(text or "" for text, _ in values)
+
+
+def _usable(documents: Iterable[Document], split: str) -> Iterator[str]:
+    """The text of all documents.
+
+    One that is empty or has a NUL byte is left out of train, which is told. In validation and test
+    it is an error, since a loss on other text compares with no other.
+    """
+    left_out, first = 0, ""
+    for place, text in documents:
+        fault = "no text" if not text.strip() else "a NUL byte" if "\0" in text else ""
+        if not fault:
+            yield text
+            continue
+        if split != "train":
+            raise UserError(f"{place}: {fault}; copy the file again")
+        left_out += 1
+        first = first or f"{place} ({fault})"
+    if left_out:
+        note(f"{left_out} training documents are left out; first {first}")
+
+
+def _sample_folder(path: Path) -> Path:
+    """Where the sample's articles are kept: to part them takes half a minute."""
+    return cache_dir() / f"wikipedia_sample-articles-{_key([path])}"
+
+
+def _part(path: Path, folder: Path) -> None:
+    """Write the articles of the Wikipedia sample by split to an empty folder.
+
+    In the file's order, those whose middle is in the first 90 % of the text are train, in the next
+    5 % validation, in the last 5 % test.
+    """
+    articles = ["\n".join(lines) for lines in wikipedia.articles_of_sample(path)]
+    sizes = np.array(list(map(len, articles)))
+    middles = (sizes.cumsum() - sizes / 2) / sizes.sum()
+    places = np.searchsorted([0.9, 0.95], middles, "right")
+    parted = {
+        split: [article for article, place in zip(articles, places, strict=True) if place == i]
+        for i, split in enumerate(SPLITS)
+    }
+    (folder / ARTICLES).write_text(json.dumps(parted, ensure_ascii=False), encoding="utf-8")
+    write_meta(folder, {"articles": len(articles)})
+
+
+def _read_sample(folder: Path) -> Documents | None:
+    """The articles in a cache folder; None if a file is missing or not what was written."""
+    if read_meta(folder) is None:
+        return None
+    found: Documents = json.loads((folder / ARTICLES).read_text(encoding="utf-8"))
+    return found
+
+
+# Ids
+
+
+def _fill(
+    folder: Path, documents: Documents, data_source: str, vocab_size: int, kind: Kind
+) -> None:
+    """Fill an empty folder with the vocabulary and the ids of all splits."""
+    tokenizer = _learned(documents["train"], data_source, vocab_size, kind)
+    vocab = sorted(tokenizer.get_vocab().items(), key=lambda item: item[1])
+    digest = hashlib.sha256("\n".join(piece for piece, _ in vocab).encode())
+    end = tokenizer.get_vocab()[END[kind]]
+    for split in SPLITS:
+        ids = np.fromiter(_ids(tokenizer, documents[split], end), np.int32)
+        digest.update(ids.astype("<i4").tobytes())
+        np.save(folder / f"{split}.npy", ids, allow_pickle=False)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    write_meta(folder, {"source": data_source, "fingerprint": digest.hexdigest()[:16]})
+
+
+def _learned(text: list[str], data_source: str, vocab_size: int, kind: Kind) -> Tokenizer:
+    """A vocabulary of the training text.
+
+    Raises:
+        UserError: the text has fewer ids.
+    """
+    special = list(SPECIALS[kind])
+    trainer: trainers.BpeTrainer | trainers.WordPieceTrainer
+    if kind == "bpe":
+        tokenizer = Tokenizer(models.BPE())
+        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        tokenizer.decoder = decoders.ByteLevel()
+        trainer = trainers.BpeTrainer(
+            vocab_size=vocab_size,
+            min_frequency=2,
+            special_tokens=special,
+            initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+            show_progress=False,
+        )
+    else:
+        tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+        tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+        tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+        tokenizer.decoder = decoders.WordPiece()
+        trainer = trainers.WordPieceTrainer(
+            vocab_size=vocab_size,
+            min_frequency=2,
+            special_tokens=special,
+            limit_alphabet=PIECES,
+            show_progress=False,
+        )
+    tokenizer.train_from_iterator(text, trainer)
+    size = tokenizer.get_vocab_size()
+    if size != vocab_size:
+        raise UserError(
+            f"vocab_size: {vocab_size} is not possible with data={data_source}; give about {size}"
+        )
+    return tokenizer
+
+
+def _ids(tokenizer: Tokenizer, documents: list[str], end: int) -> Iterator[int]:
+    """The ids of all documents, each closed by `end`."""
+    tokenizer.encode_special_tokens = True  # a sign in the text is text
+    for i in range(0, len(documents), DOCUMENTS):
+        chunk = documents[i : i + DOCUMENTS]
+        for line in tokenizer.encode_batch_fast(chunk, add_special_tokens=False):
+            yield from line.ids
+            yield end
+
+
+def _read(folder: Path) -> Text | None:
+    """The ids in a cache folder; None if a file is missing or not what was written."""
+    meta = read_meta(folder)
+    if meta is None:
+        return None
+    tokens = {
+        split: np.load(folder / f"{split}.npy", mmap_mode="r", allow_pickle=False)
+        for split in SPLITS
+    }
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    return Text(tokens, meta["fingerprint"], tokenizer)

@@ -1,0 +1,231 @@
+"""GPT-3-like models: wider is better throughout training, a search at the proxy, its target."""
+
+from __future__ import annotations
+
+import math
+import random
+from typing import Any
+
+from experiments.data.pretraining_source import PRETRAINING_SOURCES, choose_pretraining
+from experiments.declare.claims import Claim
+from experiments.declare.family import Family
+from experiments.declare.product import Figure
+from experiments.declare.scales import Scale
+from experiments.declare.sweep import Override, Sweep
+from experiments.families.gpt_proxy.config import BASE_WIDTH, VALUES, GptConfig, of_width
+
+FIGURES = f"{__package__}.figures"
+# What the paper chose after its search: Appendix F.4.
+CHOSEN = {"log2lr": math.log2(0.006), "init_scale": 2.5, "embed_mult": 10.0}
+
+# Fig. 8: 4 layers at all scales, and 1.4 billion tokens at the paper's.
+WIDTHS: dict[Scale, tuple[int, ...]] = {
+    "paper": (256, 512, 1024, 2048, 4096, 8192, 16384, 32768),
+    "small": (32, 64, 128, 256, 512),
+    "smoke": (16, 32),
+}
+WIDENING_STEPS: dict[Scale, int] = {"paper": 670, "small": 200, "smoke": 6}
+WIDENING_SEEDS: dict[Scale, int] = {"paper": 1, "small": 3, "smoke": 2}
+SELDOM = 0.05  # share of the steps in which a wider model may be worse, as in Fig. 7
+
+
+def widening(scale: Scale) -> Override:
+    """One set of hyperparameters over widths."""
+    base = {**VALUES[scale], **CHOSEN, "steps": WIDENING_STEPS[scale], "parametrization": "mup"}
+    base["n_layer"] = min(4, base["n_layer"])
+    points = [of_width(scale, width) for width in WIDTHS[scale]]
+    return Override(base, {}, points, WIDENING_SEEDS[scale])
+
+
+FIG8 = Figure(
+    name="fig8",
+    title="Loss over training across widths of a GPT-3-like model in µP",
+    caption=(
+        "Training loss over the tokens of training of pre-layernorm Transformers with relative "
+        "positions and four layers, in µP, with one set of hyperparameters: those that the paper "
+        "chose for its 6.7B model. Mean over seeds, smoothed over a fiftieth of the steps; bands: "
+        "range over seeds. Below: the share of the training in which a wider model is worse beyond "
+        "seed noise."
+    ),
+    source="Figure 8; Section 8",
+    sweeps=(Sweep.by_scale("fig8", GptConfig, widening),),
+    over_steps=True,
+    draw=f"{FIGURES}:draw_fig8",
+    claims=(
+        Claim(
+            id="wider-is-better-at-every-step",
+            statement=(
+                f"A wider model is worse beyond seed noise in at most {100 * SELDOM:g} % of the "
+                "steps"
+            ),
+            source="Section 8, Fig. 8",
+            paper="a brief period around 1e8 of 1.4e9 tokens, with one seed (Section 8)",
+            measure="experiments.analysis.training_curves:violated",
+            relation="<=",
+            threshold=SELDOM,
+            unit="of the steps",
+        ),
+    ),
+)
+
+# Fig. 14: horizons of 4 and 16 billion tokens, of which 350 and 117 samples were trained.
+# Each is drawn log-uniformly between its bounds.
+SPACE = {
+    "log2lr": (1e-4, 1e-1),  # of the rate
+    "init_scale": (0.1, 10.0),
+    "attn_temperature": (0.25, 4.0),
+    "output_temperature": (0.25, 4.0),
+    "embed_mult": (0.1, 10.0),
+    "relative_mult": (0.1, 10.0),
+}
+SAMPLES: dict[Scale, tuple[int, int]] = {"paper": (350, 117), "small": (144, 48), "smoke": (6, 4)}
+"""Of the short horizon and of the long one, which are the first of the former."""
+HORIZONS: dict[Scale, tuple[int, int]] = {
+    "paper": (1_900, 7_600),
+    "small": (100, 400),
+    "smoke": (2, 6),
+}
+"""Steps; the paper's are 1 : 4 as here."""
+
+
+def samples(count: int) -> list[dict[str, float]]:
+    """Points of the random search, the first ones of the same sequence for any count.
+
+    Source: Tensor Programs V, Appendix F.4.
+    """
+    draw = random.Random(0)
+    found = []
+    for _ in range(count):
+        exponents = {
+            key: draw.uniform(math.log2(low), math.log2(high)) for key, (low, high) in SPACE.items()
+        }
+        point = {key: x if key == "log2lr" else 2.0**x for key, x in exponents.items()}
+        found.append({key: round(value, 4) for key, value in point.items()})
+    return found
+
+
+def search(long: bool) -> Sweep:
+    """The random search at the proxy, at one horizon."""
+
+    def at(scale: Scale) -> Override:
+        proxy = {**VALUES[scale], **of_width(scale, BASE_WIDTH[scale]), "parametrization": "mup"}
+        base = {**proxy, "steps": HORIZONS[scale][long]}
+        return Override(base, {}, samples(SAMPLES[scale][long]), seeds=1)
+
+    return Sweep.by_scale(f"gpt_{'long' if long else 'short'}", GptConfig, at)
+
+
+SEARCHES = (search(long=False), search(long=True))
+FIG14 = Figure(
+    name="fig14",
+    title="Random search at the proxy of a GPT-3-like model, at two horizons",
+    caption=(
+        "Training loss of every sample against each of the six hyperparameters, which were drawn "
+        "at once, in µP. Above after the short horizon, below after the long one, four times as "
+        "long. The best tenth is highlighted; crosses at the top are samples that diverged. The "
+        "samples of the long horizon are among those of the short one."
+    ),
+    source="Figure 14; Appendix F.4",
+    sweeps=SEARCHES,
+    draw=f"{FIGURES}:draw_fig14",
+    claims=(
+        Claim(
+            id="horizons-agree",
+            statement=(
+                "The samples that both horizons have are ranked alike: their correlation of ranks "
+                "is at least 0.8, divergences last"
+            ),
+            source="Appendix F.4, Fig. 14",
+            measure=f"{FIGURES}:horizon_correlation",
+            relation=">=",
+            threshold=0.8,
+            unit="(Spearman's rho)",
+        ),
+        Claim(
+            id="rate-and-scale-matter-most",
+            statement=(
+                "At the short horizon, learning rate and initialization scale each explain more of "
+                "the variance of the samples' ranks than any of the other four"
+            ),
+            source="Appendix F.4, Fig. 14",
+            measure=f"{FIGURES}:importance_margin",
+            relation=">=",
+            threshold=0.0,
+            unit="of the variance",
+        ),
+    ),
+)
+
+# Fig. 15: the target of 6.7B parameters, or as much wider as the budget allows.
+TARGET: dict[Scale, int] = {"paper": 4096, "small": 256, "smoke": 32}
+TARGET_STEPS: dict[Scale, int] = {"paper": 143_000, "small": 800, "smoke": 6}
+TARGET_SEEDS: dict[Scale, int] = {"paper": 1, "small": 2, "smoke": 2}
+# GPT-3's for its 6.7B model; at the other scales that of its smallest one, of 125M.
+ORIGINAL_RATE: dict[Scale, float] = {"paper": 1.2e-4, "small": 6e-4, "smoke": 6e-4}
+
+
+def target(scale: Scale) -> dict[str, Any]:
+    """Size and length of the target's training."""
+    return {**of_width(scale, TARGET[scale]), "steps": TARGET_STEPS[scale]}
+
+
+def original(scale: Scale) -> Override:
+    """The target with the original hyperparameters, in SP with a cosine."""
+    rate = math.log2(ORIGINAL_RATE[scale])
+    recipe = {"parametrization": "sp", "schedule": "cosine", "log2lr": rate, "weight_decay": 0.1}
+    grid = {"attention": ("absolute", "relative")}
+    return Override({**VALUES[scale], **target(scale), **recipe}, grid, seeds=TARGET_SEEDS[scale])
+
+
+FIG15 = Figure(
+    name="fig15",
+    title="Training curves of the µTransferred model and of the original recipe",
+    caption=(
+        "Training loss over the steps of a GPT-3-like model with the hyperparameters of the best "
+        "sample that Fig. 14 has after the long horizon, in µP with a linear decay, and with the "
+        "original recipe: SP, a cosine, the original rate, and absolute positions as in the "
+        "paper's re-run, or, beyond the paper, relative ones as µTransfer has. Mean over seeds, "
+        "smoothed over a fiftieth of the steps; bands: range over seeds."
+    ),
+    source="Figure 15; Section 7.4 and Appendix F.4",
+    sweeps=(*SEARCHES, Sweep.by_scale("gpt_original", GptConfig, original)),
+    follow_up=f"{FIGURES}:carry",
+    over_steps=True,
+    draw=f"{FIGURES}:draw_fig15",
+    claims=(
+        Claim(
+            id="mup-beats-the-original-recipe",
+            statement=(
+                "At the end the µTransferred model has no higher validation loss than the original "
+                "recipe with absolute positions"
+            ),
+            source="Section 7.4, Table 7; Appendix F.4, Fig. 15",
+            paper="-0.05 nats: 1.98 against 2.03 (Table 7)",
+            measure=f"{FIGURES}:mup_minus_original",
+            relation="<=",
+            threshold=0.0,
+            unit="nats",
+        ),
+        Claim(
+            id="mup-beats-it-with-relative-positions",
+            statement=(
+                "At the end the µTransferred model has no higher validation loss than the original "
+                "recipe with relative positions"
+            ),
+            source="the confounder that Section 7.4 names",
+            measure=f"{FIGURES}:mup_minus_relative",
+            relation="<=",
+            threshold=0.0,
+            unit="nats",
+        ),
+    ),
+)
+
+FAMILY = Family(
+    title="GPT-3-like models",
+    config=GptConfig,
+    example={**VALUES["small"], **of_width("small", 64), **CHOSEN},
+    data_sources=PRETRAINING_SOURCES,
+    choose_data=choose_pretraining,
+    figures=(FIG8, FIG14, FIG15),
+)

@@ -1,0 +1,208 @@
+"""The GPT-3-like family: the paper's space and sizes, its pictures and claims on synthetic runs."""
+
+import math
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from experiments.declare import registry
+from experiments.families.gpt_proxy import figures, spec
+from experiments.families.gpt_proxy.config import VALUES, GptConfig, of_width
+from experiments.families.gpt_proxy.task import build
+
+TAKEN = list(spec.SPACE)
+
+
+@pytest.fixture(autouse=True)
+def _close_figures():
+    yield
+    plt.close("all")
+
+
+def runs(name, scale="small"):
+    return registry.product(name).runs(scale, "wikipedia_sample")
+
+
+def test_the_space_is_the_papers() -> None:
+    # Appendix F.4: log10 uniform in (-4, -1) and (-1, 1), log4 uniform in (-1, 1).
+    assert spec.SPACE == {
+        "log2lr": (1e-4, 1e-1),
+        "init_scale": (0.1, 10.0),
+        "attn_temperature": (0.25, 4.0),
+        "output_temperature": (0.25, 4.0),
+        "embed_mult": (0.1, 10.0),
+        "relative_mult": (0.1, 10.0),
+    }
+    points = pd.DataFrame(spec.samples(2000))
+    for key, (low, high) in spec.SPACE.items():
+        exponents = points[key] if key == "log2lr" else np.log2(points[key])
+        places = (exponents - math.log2(low)) / math.log2(high / low)
+        assert 0 <= places.min() < 0.01 and 0.99 < places.max() <= 1
+        assert np.histogram(places, 4)[0].min() > 400
+    assert points.corr().where(lambda c: c < 1).abs().max().max() < 0.1
+
+
+def test_the_long_horizon_has_the_first_samples_of_the_short_one() -> None:
+    assert spec.samples(5) == spec.samples(9)[:5]
+    for scale in ("paper", "small", "smoke"):
+        short, long = (len(s.runs(scale, "wikipedia_sample")) for s in spec.SEARCHES)
+        assert (short, long) == spec.SAMPLES[scale]
+        steps = spec.HORIZONS[scale]
+        assert scale == "smoke" or steps[1] == 4 * steps[0]
+    assert spec.SAMPLES["paper"] == (350, 117)
+
+
+def test_the_papers_models() -> None:
+    target = {**VALUES["paper"], **spec.target("paper"), "log2lr": -8.0, "data": "wikipedia_novels"}
+    config = GptConfig.make(**target)
+    assert config.dims()["n_head"] == 32 and config.n_layer == 32
+    with torch.device("meta"):
+        counts = {
+            attention: sum(p.numel() for p in build(c).parameters())
+            for attention in ("absolute", "relative")
+            for c in [config.replace(attention=attention)]
+        }
+        proxy = sum(p.numel() for p in build(runs("fig14", "paper")[0]).parameters())
+    assert counts["absolute"] == pytest.approx(6.7e9, rel=0.01)
+    assert proxy == pytest.approx(40e6, rel=0.01)
+    assert counts["absolute"] / proxy == pytest.approx(168, rel=0.02)
+    tokens = config.steps * config.batch_size * config.seq_len
+    assert tokens == pytest.approx(300e9, rel=0.01)
+    for steps, billions in zip(spec.HORIZONS["paper"], (4, 16), strict=True):
+        assert steps * config.batch_size * config.seq_len == pytest.approx(billions * 1e9, rel=0.01)
+    widest = runs("fig8", "paper")[-1]
+    assert (widest.width, widest.n_layer, widest.log2lr) == (32768, 4, math.log2(0.006))
+    tokens = widest.steps * widest.batch_size * widest.seq_len
+    assert tokens == pytest.approx(1.4e9, rel=0.01)
+
+
+@pytest.mark.parametrize("scale", ["paper", "small", "smoke"])
+def test_heads_are_of_one_size(scale) -> None:
+    for run in runs("fig8", scale):
+        assert run.dims()["d_k"] == run.dims(base=True)["d_k"]
+    assert of_width("small", 512)["n_head"] == 16
+
+
+def test_widths_span_a_factor_of_16_at_small() -> None:
+    widths = spec.WIDTHS["small"]
+    assert len(widths) >= 5 and widths[-1] == 16 * widths[0]
+
+
+def searched(loss, diverged=lambda run: False):
+    """The tidy table of Fig. 14 with given losses."""
+    rows = []
+    for run in runs("fig14"):
+        lost = diverged(run)
+        rows.append(
+            {
+                **run.model_dump(),
+                "id": run.id,
+                "diverged": lost,
+                "final_loss": math.nan if lost else loss(run),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def smooth(run):
+    """Rate and scale matter, the longer horizon is a shift."""
+    bowl = (run.log2lr + 7) ** 2 / 10 + math.log2(run.init_scale) ** 2 / 5
+    return 6 - run.steps / 400 + bowl
+
+
+def test_horizons_that_agree_and_what_matters_hold() -> None:
+    table = searched(smooth, lambda run: run.log2lr > -4)
+    found = figures.horizon_correlation(table)
+    assert found.value == pytest.approx(1)
+    assert found.low == pytest.approx(1)
+    assert np.mean(np.array(found.picks) >= 0.8) < 0.01  # a blind guess does not pass
+    margin = figures.importance_margin(table)
+    assert margin.low > 0
+    assert 0.01 < np.mean(np.array(margin.picks) >= 0) < 0.2
+    assert "learning rate" in margin.note
+
+
+def test_horizons_that_disagree_and_another_that_matters_fail() -> None:
+    table = searched(lambda run: 6 + math.log2(run.embed_mult))
+    assert figures.importance_margin(table).high < 0
+    reverse = searched(lambda run: run.log2lr if run.steps == 100 else -run.log2lr)
+    assert figures.horizon_correlation(reverse).value == pytest.approx(-1)
+
+
+def test_the_search_is_drawn_with_its_divergences_and_best_samples() -> None:
+    fig = figures.draw_fig14(searched(smooth, lambda run: run.log2lr > -4))
+    assert len(fig.axes) == 12
+    short = [s for s in spec.samples(144) if s["log2lr"] > -4]
+    assert f"{len(short)} of 144 diverged" in fig.axes[0].get_ylabel()
+    dots, best, lost = fig.axes[0].lines
+    assert len(best.get_xdata()) == 14
+    assert len(lost.get_xdata()) == len(short)
+    assert len(dots.get_xdata()) == 144 - len(short)
+    assert fig.axes[6].get_xlabel() == "learning rate"
+
+
+def test_the_winner_of_the_long_horizon_is_carried_to_the_target() -> None:
+    table = searched(smooth, lambda run: run.log2lr > -4)
+    declared = runs("fig15")
+    carried = figures.carry(declared, table, "small")
+    assert [run.seed for run in carried] == [0, 1]
+    best = min(runs("fig14")[-48:], key=lambda run: math.inf if run.log2lr > -4 else smooth(run))
+    for key in TAKEN:
+        assert getattr(carried[0], key) == getattr(best, key)
+    assert carried[0].width == 256 and carried[0].steps == 800
+    assert carried[0].parametrization == "mup" and carried[0].attention == "relative"
+    originals = [run for run in declared if run.parametrization == "sp"]
+    assert {run.schedule for run in originals} == {"cosine"}
+    assert {run.attention for run in originals} == {"absolute", "relative"}
+
+
+def trained(valid):
+    """The table of steps of Fig. 15's targets."""
+    rows = []
+    settings = {"mup": ("mup", "relative")} | {a: ("sp", a) for a in ("absolute", "relative")}
+    for name, (parametrization, attention) in settings.items():
+        for seed in range(2):
+            for step in range(100):
+                rows.append(
+                    {
+                        "parametrization": parametrization,
+                        "attention": attention,
+                        "seed": seed,
+                        "width": 256,
+                        "step": step,
+                        "steps": 100,
+                        "loss": 5 - step / 100 - 0.01 * seed,
+                        "diverged": False,
+                        "diverged_step": None,
+                        "valid_loss": valid[name] + 0.01 * seed,
+                    }
+                )
+    proxy = {**rows[0], "width": 64, "valid_loss": 0.0}
+    return pd.DataFrame([*rows, proxy])
+
+
+def test_targets_are_compared_by_their_validation_loss() -> None:
+    table = trained({"mup": 3.0, "absolute": 3.1, "relative": 2.9})
+    assert figures.mup_minus_original(table).value == pytest.approx(-0.1)
+    assert figures.mup_minus_relative(table).value == pytest.approx(0.1)
+    lost = table.assign(diverged=table["parametrization"].eq("mup"))
+    assert figures.mup_minus_original(lost).value == math.inf
+    ax = figures.draw_fig15(table).axes[0]
+    assert [line.get_label() for line in ax.lines] == [s[0] for s in figures.SETTINGS.values()]
+
+
+def test_wider_is_better_is_drawn_over_tokens() -> None:
+    rows = [
+        {"width": width, "seed": seed, "step": step, "steps": 100, "diverged_step": None}
+        | {"loss": 6 - step / 50 - width / 1000 + 0.001 * seed, "batch_size": 16, "seq_len": 64}
+        for width in spec.WIDTHS["small"]
+        for seed in range(3)
+        for step in range(100)
+    ]
+    fig = figures.draw_fig8(pd.DataFrame(rows))
+    panel = fig.axes[0]
+    assert len(panel.lines) == 5
+    assert panel.lines[0].get_xdata()[-1] == 100 * 16 * 64
