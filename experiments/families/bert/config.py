@@ -1,0 +1,107 @@
+"""One pretraining of BERT: its keys, its cost, its usual values by scale."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, ClassVar
+
+from pydantic import Field
+
+from experiments.declare.dimensions import TransformerDims
+from experiments.declare.scales import Scale
+
+
+class BertConfig(TransformerDims):
+    """A masked language model."""
+
+    task: ClassVar[str] = f"{__package__}.task:MaskedLanguageModeling"
+    overhead: ClassVar[float] = 0.03
+
+    seq_len: int = Field(gt=2, description="tokens a sequence, [CLS] and [SEP] among them")
+    vocab_size: int = Field(gt=5, description="word pieces, the five special ones among them")
+    n_layer: int = Field(gt=0, description="blocks of attention and feed-forward")
+    dropout: float = Field(0.0, ge=0, lt=1, description="of hidden values and of attention")
+    embed_log2lr: float | None = Field(
+        None, description="base-2 logarithm of the embeddings' master rate (log2lr)"
+    )
+    output_mult: float = Field(1.0, gt=0, description="multiplier of the logits")
+    attn_mult: float = Field(1.0, gt=0, description="multiplier of the attention logits")
+    gain_mult: float = Field(1.0, gt=0, description="multiplier of layer normalizations' gains")
+    bias_mult: float = Field(1.0, gt=0, description="multiplier of biases")
+
+    def flops(self) -> float:
+        """Training FLOPs: 6 for each matrix weight and token, and the attention products."""
+        d = self.dims()
+        keys = d["n_head"] * d["d_k"]
+        per_layer = 4 * d["d_model"] * keys + 2 * d["d_model"] * d["d_ffn"]
+        head = d["d_model"] * (d["d_model"] + self.vocab_size)
+        weights = self.n_layer * (per_layer + 2 * keys * self.seq_len) + head
+        return 6.0 * weights * self.seq_len * self.batch_size * self.steps
+
+
+# Section 7.3, Appendix F.3; where they are silent, Megatron-LM's BERT (arXiv:1909.08053, Section
+# 4.2 and its scripts): linear decay after a warm-up of 1 %, weight decay 0.01, gradients clipped
+# at 1, dropout 0.1. Ours: the base model is the proxy.
+PAPER: dict[str, Any] = {
+    "base_width": 256,
+    "base_n_head": 8,
+    "base_d_ffn": 256,
+    "steps": 1_000_000,
+    "batch_size": 256,
+    "seq_len": 512,
+    "vocab_size": 30_522,
+    "dropout": 0.1,
+    "weight_decay": 0.01,
+    "grad_clip": 1.0,
+    "schedule": "linear",
+    "warmup": 10_000,
+}
+SMALL: dict[str, Any] = {
+    "base_width": 64,
+    "base_n_head": 4,
+    "base_d_ffn": 64,
+    "steps": 500,
+    "batch_size": 16,
+    "seq_len": 64,
+    "vocab_size": 2_000,
+    "dropout": 0.0,
+    "warmup": 5,
+}
+SMOKE: dict[str, Any] = {
+    "base_width": 16,
+    "base_n_head": 2,
+    "base_d_ffn": 16,
+    "steps": 6,
+    "batch_size": 4,
+    "seq_len": 16,
+    "vocab_size": 400,
+    "dropout": 0.0,
+    "warmup": 1,
+}
+VALUES: dict[Scale, dict[str, Any]] = {
+    "paper": PAPER,
+    "small": {**PAPER, **SMALL},
+    "smoke": {**PAPER, **SMOKE},
+}
+"""Values of a target's run by scale, without its size."""
+Size = dict[str, int]
+PROXY: dict[Scale, Size] = {
+    "paper": {"width": 256, "d_ffn": 256, "n_head": 8, "n_layer": 10, "steps": 100_000},
+    "small": {"width": 64, "d_ffn": 64, "n_head": 4, "n_layer": 4, "steps": 150},
+    "smoke": {"width": 16, "d_ffn": 16, "n_head": 2, "n_layer": 2, "steps": 4},
+}
+"""BERT-prototype, which is trained for a tenth of the targets' steps at `paper`."""
+TARGETS: dict[str, dict[Scale, Size]] = {
+    "base": {
+        "paper": {"width": 768, "d_ffn": 3072, "n_head": 12, "n_layer": 12},
+        "small": {"width": 128, "d_ffn": 512, "n_head": 4, "n_layer": 6},
+        "smoke": {"width": 32, "d_ffn": 64, "n_head": 2, "n_layer": 2},
+    },
+    "large": {
+        "paper": {"width": 1024, "d_ffn": 4096, "n_head": 16, "n_layer": 24},
+        "small": {"width": 192, "d_ffn": 768, "n_head": 6, "n_layer": 8},
+        "smoke": {"width": 48, "d_ffn": 96, "n_head": 3, "n_layer": 3},
+    },
+}
+DEFAULT_RATE = math.log2(1e-4)
+"""Megatron's, with which all multipliers are 1."""
