@@ -219,7 +219,7 @@ def mup_minus_relative(steps: pd.DataFrame) -> Measured:
 
 def _difference(steps: pd.DataFrame, other: str) -> Measured:
     parts = targets(steps)
-    left, right = (_valid_losses(parts[name]) for name in ("mup", other))
+    left, right = (valid_losses(parts[name]) for name in ("mup", other))
     note = f"{left.mean():.3f} and {right.mean():.3f} nats"
     return landscapes.over_seeds(
         lambda index: transfer.best_difference(
@@ -230,7 +230,7 @@ def _difference(steps: pd.DataFrame, other: str) -> Measured:
     )
 
 
-def _valid_losses(steps: pd.DataFrame) -> np.ndarray:
+def valid_losses(steps: pd.DataFrame) -> np.ndarray:
     """Validation losses (S,) at the end, by seed; infinity for a run that diverged."""
     runs = steps.groupby("seed").first()
     losses: np.ndarray = runs["valid_loss"].where(~runs["diverged"], np.inf).to_numpy(float)

@@ -9,7 +9,7 @@ from typing import Any
 from experiments.data.pretraining_source import PRETRAINING_SOURCES, choose_pretraining
 from experiments.declare.claims import Claim
 from experiments.declare.family import Family
-from experiments.declare.product import Figure
+from experiments.declare.product import Figure, Table
 from experiments.declare.scales import Scale
 from experiments.declare.sweep import Override, Sweep
 from experiments.families.gpt_proxy.config import BASE_WIDTH, VALUES, GptConfig, of_width
@@ -177,6 +177,13 @@ def original(scale: Scale) -> Override:
     return Override({**VALUES[scale], **target(scale), **recipe}, grid, seeds=TARGET_SEEDS[scale])
 
 
+def tuning_cost(scale: Scale) -> float:
+    """The FLOPs of the whole search over those of one training of the target."""
+    searched = sum(run.flops() for sweep in SEARCHES for run in sweep.runs(scale, data=""))
+    values = {**VALUES[scale], **target(scale), "log2lr": 0.0, "data": ""}
+    return searched / GptConfig.make(**values).flops()
+
+
 FIG15 = Figure(
     name="fig15",
     title="Training curves of the µTransferred model and of the original recipe",
@@ -221,6 +228,34 @@ FIG15 = Figure(
     ),
 )
 
+EVALUATED = f"{__package__}.evaluations"
+TABLE7 = Table(
+    name="table7",
+    title="The µTransferred GPT-3-like model beside the original recipe",
+    caption=(
+        "The paper's evaluations of 6.7B parameters (µTransfer, a re-run with the original "
+        "hyperparameters, GPT-3) and of 13B (GPT-3), and ours of the models of Figure 15."
+    ),
+    source="Table 7; Section 7.4; the announcement post, Figure 6",
+    sweeps=FIG15.sweeps,
+    follow_up=FIG15.follow_up,
+    render=f"{EVALUATED}:render_table7",
+)
+TABLE10 = Table(
+    name="table10",
+    title="The paper's evaluations of 6.7B parameters, in full",
+    caption="Scores of the paper, times 100: µTransfer (µP), GPT-3 6.7B, and its re-run.",
+    source="Table 10; Appendix F.4",
+    render=f"{EVALUATED}:render_table10",
+)
+TABLE11 = Table(
+    name="table11",
+    title="The paper's evaluations of µTransfer with 6.7B parameters beside GPT-3 13B",
+    caption="Scores of the paper, times 100.",
+    source="Table 11; Appendix F.4",
+    render=f"{EVALUATED}:render_table11",
+)
+
 FAMILY = Family(
     title="GPT-3-like models",
     config=GptConfig,
@@ -228,4 +263,5 @@ FAMILY = Family(
     data_sources=PRETRAINING_SOURCES,
     choose_data=choose_pretraining,
     figures=(FIG8, FIG14, FIG15),
+    tables=(TABLE7, TABLE10, TABLE11),
 )

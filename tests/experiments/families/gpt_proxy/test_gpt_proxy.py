@@ -8,8 +8,9 @@ import pandas as pd
 import pytest
 import torch
 
+from experiments.analysis.text_table import markdown
 from experiments.declare import registry
-from experiments.families.gpt_proxy import figures, spec
+from experiments.families.gpt_proxy import evaluations, figures, published, spec
 from experiments.families.gpt_proxy.config import VALUES, GptConfig, of_width
 from experiments.families.gpt_proxy.task import build
 
@@ -206,3 +207,73 @@ def test_wider_is_better_is_drawn_over_tokens() -> None:
     panel = fig.axes[0]
     assert len(panel.lines) == 5
     assert panel.lines[0].get_xdata()[-1] == 100 * 16 * 64
+
+
+SUMS = {
+    (9, "zero-shot", "mup"): 1473.16,
+    (9, "zero-shot", "gpt3"): 1323.24,
+    (9, "zero-shot", "rerun"): 1331.59,
+    (9, "one-shot", "mup"): 1621.8,
+    (9, "one-shot", "gpt3"): 1515.48,
+    (9, "one-shot", "rerun"): 1498.5,
+    (9, "few-shot", "mup"): 1706.4,
+    (9, "few-shot", "gpt3"): 1631.0,
+    (9, "few-shot", "rerun"): 1617.8,
+    (6, "zero-shot", "mup"): 1473.16,
+    (6, "one-shot", "mup"): 1621.8,
+    (6, "few-shot", "mup"): 1706.4,
+    (6, "zero-shot", "gpt3-13b"): 1408.49,
+    (6, "one-shot", "gpt3-13b"): 1602.8,
+    (6, "few-shot", "gpt3-13b"): 1713.8,
+}
+
+
+def test_the_papers_tables_are_whole_and_agree_with_each_other() -> None:
+    ten, eleven = published.table_10(), published.table_11()
+    assert len(ten) == len(eleven) == 32
+    assert {len(scores) for scores in ten.values()} == {9}
+    assert {len(scores) for scores in eleven.values()} == {6}
+    assert all(0 <= float(x) <= 100 for scores in ten.values() for x in scores.values())
+    # Sums of the columns, so that no number changes by accident.
+    sums = {}
+    for table in (ten, eleven):
+        for scores in table.values():
+            for column, score in scores.items():
+                sums.setdefault((len(table[next(iter(table))]), *column), []).append(float(score))
+    found = {column: round(sum(scores), 2) for column, scores in sums.items()}
+    assert found == SUMS
+    # Table 7 repeats two tasks, as the paper's Table 7 has them: µP, re-run, GPT-3, 13B.
+    selected = {
+        ("LAMBADA", "zero-shot"): ("73.5", "70.8", "70.3", "72.5"),
+        ("LAMBADA", "one-shot"): ("69.9", "64.8", "65.4", "69.0"),
+        ("LAMBADA", "few-shot"): ("74.7", "77.1", "79.1", "81.3"),
+        ("HellaSwag", "zero-shot"): ("72.0", "66.7", "67.4", "70.9"),
+        ("HellaSwag", "one-shot"): ("71.1", "65.9", "66.5", "70.0"),
+        ("HellaSwag", "few-shot"): ("72.4", "66.4", "67.3", "71.3"),
+    }
+    for (task, shot), paper in selected.items():
+        key = next(key for key in ten if key[0] == task)
+        own = (
+            *(ten[key][shot, m] for m in ("mup", "rerun", "gpt3")),
+            eleven[key][shot, "gpt3-13b"],
+        )
+        assert own == paper
+
+
+def test_tuning_costs_seven_percent_of_the_papers_target() -> None:
+    assert published.tuning_cost() == pytest.approx(0.07, abs=0.005)
+    assert spec.tuning_cost("paper") == pytest.approx(0.129, abs=0.001)
+
+
+def test_tables_show_ours_beside_the_papers_and_say_what_was_not_run() -> None:
+    table = trained({"mup": 3.0, "absolute": 3.1, "relative": 2.9})
+    runs = table.groupby(["parametrization", "attention", "seed", "width"]).first().reset_index()
+    text = markdown(evaluations.render_table7(runs))
+    assert "| Validation loss | cross-entropy | 1.98 | 2.03 | – | – | 3.005 | 3.105 |" in text
+    assert text.count("not run") == 2 * 9
+    assert "| LAMBADA, one-shot | accuracy | 69.9 | 64.8 | 65.4 | 69.0 | not run" in text
+    for render, columns in ((evaluations.render_table10, 12), (evaluations.render_table11, 9)):
+        lines = markdown(render(pd.DataFrame())).splitlines()
+        rows = [line for line in lines if line.startswith("|")]
+        assert len(rows) == 34
+        assert {row.count("|") for row in rows} == {columns + 1}
