@@ -39,12 +39,14 @@ class RunConfig(BaseModel):
     seed: int = Field(0, ge=0, description="initial weights and data order")
     steps: int = Field(gt=0, description="optimizer steps")
     batch_size: int = Field(gt=0, description="examples a step")
-    optimizer: Literal["adam", "sgd"] = Field("adam", description="update rule")
+    optimizer: Literal["adam", "adamw", "sgd"] = Field("adam", description="update rule")
     beta1: float = Field(0.9, ge=0, lt=1, description="Adam's first decay rate")
     beta2: float = Field(0.999, ge=0, lt=1, description="Adam's second decay rate")
     eps: float = Field(1e-8, ge=0, description="Adam's epsilon")
     momentum: float = Field(0.0, ge=0, lt=1, description="SGD's momentum")
-    weight_decay: float = Field(0.0, ge=0, description="weight decay at base width")
+    weight_decay: float = Field(
+        0.0, ge=0, description="weight decay at base width; with adam part of the gradient"
+    )
     grad_clip: float | None = Field(None, gt=0, description="bound of the gradient's l2 norm")
     schedule: Schedule = Field("constant", description="learning rate over steps")
     warmup: int = Field(0, ge=0, description="steps of linear warm-up")

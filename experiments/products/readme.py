@@ -99,7 +99,7 @@ def measures() -> str:
         for name, function in inspect.getmembers(module, inspect.isfunction):
             first = next(iter(inspect.signature(function).parameters.values()), None)
             returned = inspect.signature(function).return_annotation
-            takes_runs = first is not None and first.name == "runs"
+            takes_runs = first is not None and first.name in ("runs", "steps")
             own = function.__module__ == module.__name__ and not name.startswith("_")
             if own and takes_runs and returned == "Measured":
                 doc = (inspect.getdoc(function) or "").partition("\n")[0]

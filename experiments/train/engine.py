@@ -245,7 +245,8 @@ def make_optimizer(model: nn.Module, config: RunConfig) -> torch.optim.Optimizer
             weight_decay=config.weight_decay,
             fused=True,
         )
-    return mupkit.MuAdam(
+    make = mupkit.MuAdamW if config.optimizer == "adamw" else mupkit.MuAdam
+    return make(
         _by_factor(model, lr),
         lr=lr,
         betas=(config.beta1, config.beta2),

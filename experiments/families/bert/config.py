@@ -51,6 +51,7 @@ PAPER: dict[str, Any] = {
     "seq_len": 512,
     "vocab_size": 30_522,
     "dropout": 0.1,
+    "optimizer": "adamw",
     "weight_decay": 0.01,
     "grad_clip": 1.0,
     "schedule": "linear",

@@ -56,7 +56,6 @@ PAPER: dict[str, Any] = {
     "vocab_size": 50_257,
     "n_layer": 32,
     "beta2": 0.95,
-    "weight_decay": 0.0,
     "grad_clip": 1.0,
     "schedule": "linear",
 }

@@ -172,7 +172,8 @@ def target(scale: Scale) -> dict[str, Any]:
 def original(scale: Scale) -> Override:
     """The target with the original hyperparameters, in SP with a cosine."""
     rate = math.log2(ORIGINAL_RATE[scale])
-    recipe = {"parametrization": "sp", "schedule": "cosine", "log2lr": rate, "weight_decay": 0.1}
+    recipe = {"parametrization": "sp", "schedule": "cosine", "log2lr": rate}
+    recipe |= {"optimizer": "adamw", "weight_decay": 0.1}
     grid = {"attention": ("absolute", "relative")}
     return Override({**VALUES[scale], **target(scale), **recipe}, grid, seeds=TARGET_SEEDS[scale])
 

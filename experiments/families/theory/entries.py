@@ -120,18 +120,20 @@ def _transfers(one: Hyperparameter, sweep: Sweep, scale: Scale) -> Iterator[str]
 
 
 def _carries(one: Hyperparameter, product: Product, scale: Scale) -> Iterator[str]:
-    """What a product searches in a narrow model and carries to a wider one."""
+    """What a product searches in a narrow model and carries to a wider one, or a deeper one."""
     if not product.follow_up:
         return
     runs = product.runs(scale, next(iter(registry.exhibit(product.exhibit).data_sources), ""))
     values = pd.DataFrame([run.canonical() for run in runs])
-    searched = [
-        other
-        for other in HYPERPARAMETERS
-        if any(key in values and values[key].nunique() > 1 for key in other.keys)
-    ]
+
+    def varies(other: Hyperparameter) -> bool:
+        return any(key in values and values[key].nunique() > 1 for key in other.keys)
+
+    searched = [other for other in HYPERPARAMETERS if other.kind != "scale" and varies(other)]
     if "width" in one.keys:
         yield from (f"{other.name}, carried to a wider model" for other in searched)
+    elif one.kind == "scale" and varies(one):
+        yield from (f"{other.name}, carried to another {one.name}" for other in searched)
     elif one in searched:
         yield "carried to a wider model"
 

@@ -204,7 +204,7 @@ def test_final_loss_is_the_mean_of_the_last_tenth() -> None:
     assert result.final_loss == pytest.approx((2 + 1) / 2)
 
 
-@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
 def test_same_configuration_same_bits(tiny, optimizer) -> None:
     config = tiny_run(optimizer=optimizer, log2lr=-5)
     first, second = (engine.train(config, LanguageModeling(config), MACHINE) for _ in range(2))
@@ -213,7 +213,7 @@ def test_same_configuration_same_bits(tiny, optimizer) -> None:
 
 
 @pytest.mark.parametrize("changes", [{}, {"norm": "pre"}, {"tied": True}, {"bias": True}])
-@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
 def test_at_base_width_mup_is_sp_bit_for_bit(tiny, changes, optimizer) -> None:
     changes = {**changes, "optimizer": optimizer, "width": 16, "output_mult": 2.0}
     curves = []
@@ -221,6 +221,17 @@ def test_at_base_width_mup_is_sp_bit_for_bit(tiny, changes, optimizer) -> None:
         config = tiny_run(parametrization=parametrization, **changes)
         curves.append(engine.train(config, LanguageModeling(config), MACHINE).losses)
     assert curves[0] == curves[1]
+
+
+def test_weight_decay_of_adamw_is_no_part_of_the_gradient() -> None:
+    model = nn.Linear(3, 2, bias=False)
+    mupkit.set_base_shapes(model, None)
+    before = model.weight.detach().clone()
+    config = tiny_run(optimizer="adamw", weight_decay=0.5, log2lr=-3)
+    optimizer = engine.make_optimizer(model, config)
+    model.weight.grad = torch.zeros_like(model.weight)
+    optimizer.step()
+    torch.testing.assert_close(model.weight, before * (1 - 2**-3 * 0.5))
 
 
 def test_above_base_width_mup_is_not_sp(tiny) -> None:
