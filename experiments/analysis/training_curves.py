@@ -18,21 +18,20 @@ from experiments.declare.claims import Measured
 WINDOWS = 50  # of a training, over which losses are averaged
 
 
-def windows(steps: pd.DataFrame, along: str = "width") -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def windows(steps: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Losses (S, W, T) of seeds, widths and windows of steps; widths; the windows' last steps.
 
     From the step at which a run diverged on, its loss is infinite.
 
     Args:
-        steps: with columns seed, step, steps, loss, diverged_step and `along`.
-        along: column of what tells the curves apart.
+        steps: with columns seed, width, step, steps, loss and diverged_step.
     """
     total = int(steps["steps"].iloc[0])
-    table = steps.pivot(index=["seed", along], columns="step", values="loss")
-    lost = steps.groupby(["seed", along])["diverged_step"].first().reindex(table.index)
+    table = steps.pivot(index=["seed", "width"], columns="step", values="loss")
+    lost = steps.groupby(["seed", "width"])["diverged_step"].first().reindex(table.index)
     losses = table.reindex(columns=range(total)).to_numpy(copy=True)
     losses[np.arange(total) >= lost.fillna(total).to_numpy()[:, None]] = np.inf
-    seeds, widths = (np.unique(steps[column]) for column in ("seed", along))
+    seeds, widths = (np.unique(steps[column]) for column in ("seed", "width"))
     parts = np.array_split(losses, min(WINDOWS, total), axis=1)
     means = np.stack([part.mean(axis=1) for part in parts], axis=1)
     ends = np.cumsum([part.shape[1] for part in parts])

@@ -111,7 +111,7 @@ Document = tuple[str, str]
 
 def _origin(data_source: str) -> tuple[list[Path], Callable[[], Documents]]:
     """The files of a data source, and how to read them."""
-    if data_source == "wikipedia_sample":
+    if data_source == BUILT_IN:
         path = wikipedia.sample_file()
         return [path], lambda: cached(_sample_folder(path), _read_sample, partial(_part, path))
     files = pretraining_files()
@@ -165,7 +165,7 @@ def _usable(documents: Iterable[Document], split: str) -> Iterator[str]:
 
 def _sample_folder(path: Path) -> Path:
     """Where the sample's articles are kept: to part them takes half a minute."""
-    return cache_dir() / f"wikipedia_sample-articles-{_key([path])}"
+    return cache_dir() / f"{BUILT_IN}-articles-{_key([path])}"
 
 
 def _part(path: Path, folder: Path) -> None:

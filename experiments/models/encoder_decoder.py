@@ -228,7 +228,7 @@ class EncoderDecoder(Model):
 
     It is fairseq's `transformer` with `--share-decoder-input-output-embed` ("decoder") or
     `--share-all-embeddings` ("all"), so `transformer_iwslt_de_en` and
-    `transformer_vaswani_wmt_en_de_big` at their dimensions; `fairseq_names` takes over its weights.
+    `transformer_vaswani_wmt_en_de_big` at their dimensions.
     Embeddings are multiplied by sqrt(d_model), as there, with d_model that of the base: in µP the
     factor is constant in width.
 

@@ -13,7 +13,7 @@ import pytest
 from torch import Tensor, nn
 
 from experiments.models.encoder_decoder import PAD, EncoderDecoder, build_encoder_decoder
-from experiments.models.fairseq_names import from_fairseq
+from tests.experiments.models.fairseq_names import from_fairseq
 from tests.experiments.models.sentences import WORDS, options, shape
 
 WIDTH = 16

@@ -17,8 +17,8 @@ from experiments.models.encoder_decoder import (
     EncoderDecoderOptions,
     build_encoder_decoder,
 )
-from experiments.models.fairseq_names import from_fairseq
 from tests.experiments.models.fairseq_models import generate, pair
+from tests.experiments.models.fairseq_names import from_fairseq
 from tests.experiments.models.images import seeded
 from tests.experiments.models.sentences import SHARED, build, raise_end, sentences, shape
 

@@ -18,10 +18,10 @@ from experiments.models.encoder_decoder import (
     EncoderDecoderOptions,
     build_encoder_decoder,
 )
-from experiments.models.fairseq_names import from_fairseq
 from experiments.models.transformer import TransformerShape
 from mupkit.coord_check import coord_check
 from tests.experiments.models.fairseq_models import pair, quiet
+from tests.experiments.models.fairseq_names import from_fairseq
 from tests.experiments.models.images import failures, same_weights, seeded
 from tests.experiments.models.sentences import (
     BASE,

@@ -16,7 +16,6 @@ from experiments.data.translation import EOS, PAD
 from experiments.declare import registry
 from experiments.errors import UserError
 from experiments.families.transformer_iwslt14.config import VALUES, Iwslt14Config
-from experiments.models import fairseq_names
 from experiments.models.fairseq import runner
 from experiments.products import collect, draw
 from experiments.runs import places, training
@@ -25,6 +24,7 @@ from experiments.train import engine
 from experiments.train.process import Machine
 from experiments.translation.backends import TranslatingInFairseq, fairseq_options
 from experiments.translation.task import Translating
+from tests.experiments.models import fairseq_names
 
 MACHINE = Machine("cpu", 1, "highest")
 WITH_FAIRSEQ = pytest.mark.skipif(find_spec("fairseq") is None, reason="fairseq is not installed")
