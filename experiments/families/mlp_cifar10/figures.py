@@ -30,6 +30,11 @@ def draw_fig9(runs: pd.DataFrame) -> Figure:
     )
 
 
+def draw_squared_error(runs: pd.DataFrame) -> Figure:
+    """The part of the squared error alone."""
+    return landscapes.draw_pair(runs, LOSS["mse"])
+
+
 def mup_minus_sp(runs: pd.DataFrame, activation: str, loss: str) -> Measured:
     """Best loss of the widest µP model minus that of the widest SP model, of one kind of MLP."""
     return landscapes.mup_minus_sp(_part(runs, activation, loss))

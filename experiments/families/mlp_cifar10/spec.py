@@ -229,6 +229,20 @@ FIG9 = Figure(
     ),
 )
 
+EPOCHS = 5
+FIG9_LONG = replace(
+    FIG9,
+    name="fig9_long",
+    title=f"Learning rate across width of an MLP with tanh and squared error after {EPOCHS} epochs",
+    caption=f"As Figure 9 with squared error, after {EPOCHS} epochs at the scale small.",
+    source="Figure 9 right; Appendix D.3",
+    sweeps=(
+        sweep("mlp_tanh_mse_long", TANH_MSE, TANH_MSE_RATES, epochs=EPOCHS, parametrization=BOTH),
+    ),
+    draw=f"{FIGURES}:draw_squared_error",
+    claims=tuple(claim for claim in FIG9.claims if claim.id == "mup-beats-sp-squared-error"),
+)
+
 LITTLE = 0.02  # nats
 BETWEEN_SP_AND_MUP = (WIDTH_LR_SHORT, INTERPOLATION)
 POST_ANIMATION = Animation(
@@ -307,7 +321,6 @@ POST_INTERPOLATION = Figure(
     work="the announcement post",
     sweeps=BETWEEN_SP_AND_MUP,
 )
-EPOCHS = 5
 POST_INTERPOLATION_LONG = replace(
     POST_INTERPOLATION,
     name="post_interpolation_long",
@@ -328,5 +341,5 @@ FAMILY = Family(
     example={**PAPER, **SMALL, **RELU, "steps": EPOCH, "width": 256, "log2lr": -5.0},
     data_sources=CIFAR10_SOURCES,
     choose_data=choose_cifar10,
-    figures=(FIG3, FIG9, POST_ANIMATION, POST_INTERPOLATION, POST_INTERPOLATION_LONG),
+    figures=(FIG3, FIG9, FIG9_LONG, POST_ANIMATION, POST_INTERPOLATION, POST_INTERPOLATION_LONG),
 )

@@ -23,16 +23,15 @@ PAPER = {  # Table 12
 
 
 def scapes(runs: pd.DataFrame) -> dict[str, transfer.Landscape]:
-    """Error rates over the rate in SP and µP, and over the multiplier in µP."""
+    """Error rates over the rate in SP and µP, and over the multiplier in µP where it is swept."""
     tuned_rate, tuned_mult = (_fixed(runs, key) for key in KEYS)
     error = runs.assign(final_loss=1 - runs[searched.METRIC])
     at_mult = error[error["output_mult"] == tuned_mult]
-    at_rate = error[(error["log2lr"] == tuned_rate) & (error["parametrization"] == "mup")]
-    return {
-        "sp": transfer.landscape(at_mult, "sp"),
-        "mup": transfer.landscape(at_mult, "mup"),
-        "multiplier": transfer.landscape(at_rate, "mup", "output_mult"),
-    }
+    found = {p: transfer.landscape(at_mult, p) for p in ("sp", "mup")}
+    if error["output_mult"].nunique() > 1:
+        at_rate = error[(error["log2lr"] == tuned_rate) & (error["parametrization"] == "mup")]
+        found["multiplier"] = transfer.landscape(at_rate, "mup", "output_mult")
+    return found
 
 
 def _fixed(runs: pd.DataFrame, key: str) -> float:
@@ -45,9 +44,10 @@ def _percent(error: np.ndarray) -> np.ndarray:
 
 
 def draw_fig16(runs: pd.DataFrame) -> Figure:
-    """Accuracy over learning rate in SP and µP, and over the output multiplier in µP."""
+    """Accuracy over learning rate in SP and µP, and over the output multiplier where swept."""
     found = scapes(runs)
-    fig, axes = style.subplots(1, 3, figsize=(10.4, 3.9), sharey=True)
+    panels = len(found)
+    fig, axes = style.subplots(1, panels, figsize=(1.4 + 3 * panels, 3.9), sharey=True)
     titles = {
         "sp": (style.NAME["sp"], "log2 learning rate"),
         "mup": ("Maximal update (µP)", "log2 learning rate"),
