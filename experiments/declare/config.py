@@ -30,6 +30,8 @@ class RunConfig(BaseModel):
     """"module:function" of a configuration to its `experiments.train.engine.Task`."""
     overhead: ClassVar[float] = 0.01
     """Seconds of a step on one core beside its FLOPs, roughly. Jobs are balanced by it."""
+    tokens: ClassVar[str] = "words"
+    """What its vocabulary consists of, if it has one, for the foot of a picture."""
 
     data: str = Field(description="where the data come from")
     parametrization: Parametrization = Field("mup", description="scaling rules")

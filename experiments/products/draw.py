@@ -141,7 +141,8 @@ def setting(product: Product, runs: pd.DataFrame, scale: Scale) -> str:
         if key in runs and runs[key].nunique() == 1:
             parts.append(text.format(runs[key].iloc[0]))
 
-    one("vocab_size", "{:,} words")
+    if "vocab_size" in runs:
+        one("vocab_size", f"{{:,}} {registry.family(product.exhibit).config.tokens}")
     one("steps", "{:,} steps")
     one("batch_size", "batch {}")
     one("seq_len", "length {}")

@@ -14,6 +14,7 @@ class TranslationConfig(TransformerDims):
 
     task: ClassVar[str] = f"{__package__}.backends:task"
     overhead: ClassVar[float] = 0.02
+    tokens: ClassVar[str] = "byte pairs"
 
     batch_size: int = Field(gt=0, description="tokens a step, at most, padding included")
     vocab_size: int = Field(gt=4, description="byte pairs and signs, of both languages together")

@@ -16,6 +16,7 @@ class BertConfig(TransformerDims):
 
     task: ClassVar[str] = f"{__package__}.task:MaskedLanguageModeling"
     overhead: ClassVar[float] = 0.03
+    tokens: ClassVar[str] = "word pieces"
 
     seq_len: int = Field(gt=2, description="tokens a sequence, [CLS] and [SEP] among them")
     vocab_size: int = Field(gt=5, description="word pieces, the five special ones among them")

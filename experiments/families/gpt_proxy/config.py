@@ -15,6 +15,7 @@ class GptConfig(TransformerDims):
 
     task: ClassVar[str] = f"{__package__}.task:Pretraining"
     overhead: ClassVar[float] = 0.02
+    tokens: ClassVar[str] = "byte pairs"
 
     seq_len: int = Field(gt=0, description="tokens a sequence")
     vocab_size: int = Field(gt=1, description="byte pairs, and the end of a document")

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from experiments.analysis.text_table import TextTable
+from experiments.declare import registry
 from experiments.declare.claims import Claim, Measured
 from experiments.declare.product import Table
 from experiments.declare.sweep import Sweep
@@ -84,6 +85,15 @@ def test_the_foot_names_the_data_as_the_exhibit_does() -> None:
     fix = r"table0: .*'books'.*data_sources in experiments/families/transformer_wikitext2/spec\.py"
     with pytest.raises(UserError, match=fix):
         foot("wikitext2", "books")
+
+
+@pytest.mark.parametrize(
+    ("name", "tokens"),
+    [("fig1", "words"), ("fig12", "byte pairs"), ("fig8", "byte pairs"), ("table6", "word pieces")],
+)
+def test_the_foot_says_what_a_vocabulary_consists_of(name, tokens) -> None:
+    foot = draw.setting(registry.product(name), pd.DataFrame({"vocab_size": [2000]}), "small")
+    assert foot == f"2,000 {tokens} · scale: small"
 
 
 def test_reference_is_a_copy_that_says_its_scale(project) -> None:
