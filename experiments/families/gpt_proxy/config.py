@@ -28,6 +28,9 @@ class GptConfig(TransformerDims):
     output_temperature: float = Field(1.0, gt=0, description="divides the logits")
     embed_mult: float = Field(1.0, gt=0, description="multiplier of the embeddings")
     relative_mult: float = Field(1.0, gt=0, description="multiplier of relative positions")
+    count_exponents: bool = Field(
+        False, description="count the binary exponents of the gradients at the end"
+    )
 
     def flops(self) -> float:
         """Training FLOPs: 6 for each matrix weight and token, and the attention products.

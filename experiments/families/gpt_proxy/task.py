@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 
 import torch
@@ -11,12 +12,14 @@ from torch import Tensor, nn
 from experiments.data.pretraining import load_text
 from experiments.data.windows import window_batches
 from experiments.families.gpt_proxy.config import GptConfig
+from experiments.models.gradients import gradient_exponents
 from experiments.models.relative_transformer import (
     RelativeOptions,
     RelativeTransformer,
     build_relative,
 )
 from experiments.models.transformer import TransformerShape
+from experiments.train.engine import Metric
 
 VALIDATED = 32_768  # tokens of the validation split, at most, of which the loss is taken
 
@@ -49,8 +52,10 @@ class Pretraining:
         logits_BLV = model(batch[:, :-1])
         return F.cross_entropy(logits_BLV.flatten(0, 1), batch[:, 1:].flatten())
 
-    def evaluate(self, model: nn.Module) -> dict[str, float]:
-        """Mean loss on the first windows of the validation split, in nats a token."""
+    def evaluate(self, model: nn.Module) -> dict[str, Metric]:
+        """Mean loss on the first windows of the validation split, in nats a token, and what is
+        asked for beside it: the exponents of the gradients of one batch, as JSON.
+        """
         length, size = self.config.seq_len, self.config.batch_size
         tokens = self.tokens["validation"].long()
         count = min(len(tokens) - 1, VALIDATED) // length
@@ -60,7 +65,24 @@ class Pretraining:
             self.loss(model, tokens[index].to(device)).item() * len(index)
             for index in torch.split(windows, size)
         ]
-        return {"valid_loss": sum(losses) / count}
+        metrics: dict[str, Metric] = {"valid_loss": sum(losses) / count}
+        if self.config.count_exponents:
+            batch = tokens[windows[:size]].to(device)
+            counts = gradient_exponents(model, lambda exact: self.loss(exact, batch), layer_of)
+            metrics["gradient_exponents"] = json.dumps(counts)
+        return metrics
+
+
+def layer_of(name: str) -> str:
+    """The layer of a parameter or a module: the embedding, a part of a block, or the readout."""
+    match name.split("."):
+        case ["blocks", number, part, *_]:
+            kind = "attention" if part.startswith("attention") else "feed-forward"
+            return f"block {int(number) + 1}, {kind}"
+        case ["word" | "position", *_]:
+            return "embedding"
+        case _:
+            return "readout"
 
 
 def build(config: GptConfig) -> RelativeTransformer:

@@ -1,5 +1,6 @@
 """The GPT-3-like family: the paper's space and sizes, its pictures and claims on synthetic runs."""
 
+import json
 import math
 
 import matplotlib.pyplot as plt
@@ -10,7 +11,7 @@ import torch
 
 from experiments.analysis.text_table import markdown
 from experiments.declare import registry
-from experiments.families.gpt_proxy import evaluations, figures, published, spec
+from experiments.families.gpt_proxy import evaluations, figures, precision, published, spec
 from experiments.families.gpt_proxy.config import VALUES, GptConfig, of_width
 from experiments.families.gpt_proxy.task import build
 
@@ -277,3 +278,41 @@ def test_tables_show_ours_beside_the_papers_and_say_what_was_not_run() -> None:
         rows = [line for line in lines if line.startswith("|")]
         assert len(rows) == 34
         assert {row.count("|") for row in rows} == {columns + 1}
+
+
+def precision_runs(lose, diverged=()):
+    """Runs of the precision figure; `lose` of 100 entries underflow, by parametrization."""
+    rows = []
+    for run in runs("precision"):
+        counts = {-30: lose[run.parametrization], -10: 100 - lose[run.parametrization]}
+        layers = {"embedding": {-10: 50}, "block 1, attention": counts}
+        rows.append(
+            run.model_dump()
+            | {
+                "final_loss": 5 + (run.log2lr + 7) ** 2,
+                "diverged": (run.parametrization, run.width) in diverged,
+                "gradient_exponents": json.dumps({"weights": layers, "activations": layers}),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def test_precision_is_judged_at_the_best_rate_of_the_widest_model() -> None:
+    table = precision_runs({"sp": 10, "mup": 40})
+    assert {part.log2lr for part in precision.best(table).values()} == {-7}
+    found = precision.mup_minus_sp(table)
+    assert found.value == pytest.approx(0.2)  # 30 of 150 entries
+    assert precision.mup_minus_sp(precision_runs({"sp": 40, "mup": 10})).value < 0
+    best = precision.lost_at_best_scale(table)
+    assert (best.value, best.note) == (0.0, "log2 of the factor by seed 25, 25")  # 2^-10 to 2^15
+    assert precision.lost_otherwise(table).value == 0
+    figure = precision.draw_precision(table)
+    assert all(ax.has_data() for ax in figure.axes)
+
+
+def test_precision_without_a_widest_model_is_not_judged() -> None:
+    table = precision_runs({"sp": 10, "mup": 40}, diverged={("mup", 256)})
+    for measure in (precision.mup_minus_sp, precision.lost_at_best_scale):
+        found = measure(table)
+        assert math.isnan(found.value) and "diverged at every rate" in found.note
+    precision.draw_precision(table)
