@@ -10,6 +10,8 @@ from pydantic import Field
 from experiments.declare.dimensions import TransformerDims
 from experiments.declare.scales import Scale
 
+FINETUNED_LENGTH = 128  # tokens of an example in finetuning, at most (Appendix F.3)
+
 
 class BertConfig(TransformerDims):
     """A masked language model."""
@@ -29,15 +31,29 @@ class BertConfig(TransformerDims):
     attn_mult: float = Field(1.0, gt=0, description="multiplier of the attention logits")
     gain_mult: float = Field(1.0, gt=0, description="multiplier of layer normalizations' gains")
     bias_mult: float = Field(1.0, gt=0, description="multiplier of biases")
+    finetune_examples: int = Field(
+        0,
+        ge=0,
+        description="of each task of GLUE, at most, on which a copy is finetuned at the end",
+    )
+    finetune_epochs: int = Field(5, gt=0, description="over those examples")
+    finetune_log2lr: float = Field(
+        math.log2(5e-5), description="base-2 logarithm of Adam's rate in finetuning"
+    )
 
     def flops(self) -> float:
-        """Training FLOPs: 6 for each matrix weight and token, and the attention products."""
+        """Training FLOPs: 6 for each matrix weight and token, and the attention products.
+
+        Finetuning is counted as if every example of its three tasks had the greatest length.
+        """
         d = self.dims()
         keys = d["n_head"] * d["d_k"]
         per_layer = 4 * d["d_model"] * keys + 2 * d["d_model"] * d["d_ffn"]
         head = d["d_model"] * (d["d_model"] + self.vocab_size)
         weights = self.n_layer * (per_layer + 2 * keys * self.seq_len) + head
-        return 6.0 * weights * self.seq_len * self.batch_size * self.steps
+        tokens = self.seq_len * self.batch_size * self.steps
+        examples = 3 * self.finetune_examples * self.finetune_epochs
+        return 6.0 * weights * (tokens + examples * min(FINETUNED_LENGTH, self.seq_len))
 
 
 # Section 7.3, Appendix F.3; where they are silent, Megatron-LM's BERT (arXiv:1909.08053, Section
@@ -86,6 +102,13 @@ VALUES: dict[Scale, dict[str, Any]] = {
     "smoke": {**PAPER, **SMOKE},
 }
 """Values of a target's run by scale, without its size."""
+FINETUNING: dict[Scale, dict[str, Any]] = {
+    "paper": {"finetune_examples": 1_000_000},
+    "small": {"finetune_examples": 2_000, "finetune_epochs": 3, "finetune_log2lr": -11.0},
+    "smoke": {"finetune_examples": 64, "finetune_epochs": 1, "finetune_log2lr": -10.0},
+}
+"""Of a target. At `paper` all examples there are; below it little was learned before, so that the
+rate is higher."""
 Size = dict[str, int]
 PROXY: dict[Scale, Size] = {
     "paper": {"width": 256, "d_ffn": 256, "n_head": 8, "n_layer": 10, "steps": 100_000},

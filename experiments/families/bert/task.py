@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+import copy
+import hashlib
+import statistics
+import time
 from collections.abc import Iterator
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import DataCollatorForLanguageModeling, PreTrainedTokenizerFast
 
+from experiments.data.glue import glue_files
 from experiments.data.pretraining import load_text
+from experiments.data.pretraining_source import BUILT_IN
 from experiments.data.windows import window_batches
 from experiments.families.bert.config import BertConfig
+from experiments.families.bert.finetuning import finetune
+from experiments.files import sha256
 from experiments.models.bert import Bert, BertOptions, build_bert
 from experiments.models.transformer import TransformerShape
 
 MEASURED = 65_536  # tokens of a held-out split, at most, of which the loss is taken
+TIMED = 5  # steps
 IGNORED = -100  # the collator's label of what is not to be predicted
 Batch = tuple[Tensor, int]
 
@@ -40,6 +50,11 @@ class MaskedLanguageModeling:
             **{f"{sign}_token": f"[{sign.upper()}]" for sign in signs},
         )
         self.collator = DataCollatorForLanguageModeling(self.tokenizer, seed=0)
+        # The built-in text comes without GLUE, so that nothing is finetuned with it.
+        self.finetunes = config.finetune_examples > 0 and config.data != BUILT_IN
+        if self.finetunes:
+            parts = [self.fingerprint, *map(sha256, glue_files().values())]
+            self.fingerprint = hashlib.sha256(" ".join(parts).encode()).hexdigest()[:16]
 
     def build(self) -> nn.Module:
         return build(self.config)
@@ -73,7 +88,10 @@ class MaskedLanguageModeling:
         return read_BL, wanted_BL
 
     def evaluate(self, model: nn.Module) -> dict[str, float]:
-        """Loss on the first windows of the test split, with the same masks for every model."""
+        """Loss on the first windows of the test split, with the same masks for every model.
+
+        Beside it the time of a step, and accuracies after finetuning if the run asks for them.
+        """
         length, size = self.config.seq_len - 2, self.config.batch_size
         count = min(len(self.tokens["test"]), MEASURED) // length
         windows = self.tokens["test"][: count * length].view(count, length)
@@ -82,7 +100,23 @@ class MaskedLanguageModeling:
             pieces = int((self.masked(part, i)[1] != IGNORED).sum())
             total += self.loss(model, (part, i)).item() * pieces
             predicted += pieces
-        return {"test_loss": total / predicted}
+        metrics = {"test_loss": total / predicted, "step_seconds": self.step_seconds(model)}
+        if self.finetunes:
+            metrics |= finetune(cast(Bert, model), self.tokenizer, self.config)
+        return metrics
+
+    def step_seconds(self, model: nn.Module) -> float:
+        """Wall time of a forward and a backward pass of one batch, the median of some."""
+        copied, batch = copy.deepcopy(model), next(self.batches("cpu"))
+        times = []
+        for _ in range(TIMED):
+            start = time.perf_counter()
+            with torch.enable_grad():
+                self.loss(copied, batch).backward()  # type: ignore[no-untyped-call]
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
+            times.append(time.perf_counter() - start)
+        return statistics.median(times)
 
 
 def build(config: BertConfig) -> Bert:

@@ -1,0 +1,96 @@
+"""Labelled sentences of GLUE's tasks, from Parquet files in the layout of the Hugging Face Hub."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from experiments.data.parquet import text_rows
+from experiments.data.places import data_fix, data_root
+from experiments.errors import UserError
+from experiments.messages import note
+
+FOLDER = "glue"
+
+
+@dataclass(frozen=True)
+class GlueTask:
+    """A task.
+
+    Attributes:
+        columns: of the texts, one or two.
+        labels: how many there are, from 0 on.
+        held_out: the split on which each name of an accuracy is measured.
+    """
+
+    columns: tuple[str, ...]
+    labels: int
+    held_out: dict[str, str]
+
+
+TASKS = {
+    "mnli": GlueTask(
+        ("premise", "hypothesis"),
+        3,
+        {"mnli_matched": "validation_matched", "mnli_mismatched": "validation_mismatched"},
+    ),
+    "qqp": GlueTask(("question1", "question2"), 2, {"qqp": "validation"}),
+    "sst2": GlueTask(("sentence",), 2, {"sst2": "validation"}),
+}
+"""MNLI and QQP of Table 6, and SST-2, whose files here are complete."""
+
+Example = tuple[tuple[str, ...], int]
+"""The texts and their label."""
+
+
+def glue_files(names: Iterable[str] = TASKS) -> dict[tuple[str, str], Path]:
+    """The files by task and split.
+
+    Raises:
+        UserError: `MUPKIT_DATA` is not set, or a file is missing.
+    """
+    holds = " and ".join(f"{FOLDER}/{name}" for name in names)
+    root = data_root(holds)
+    found = {}
+    for name in names:
+        for split in ("train", *TASKS[name].held_out.values()):
+            path = Path(root or ".", FOLDER, name, f"{split}-00000-of-00001.parquet")
+            if root is None or not path.exists():
+                missing = f"{path} does not exist" if root else "is not set"
+                raise UserError(f"MUPKIT_DATA: {missing}; {data_fix(holds)}")
+            found[name, split] = path
+    return found
+
+
+def load_glue(name: str, split: str, most: int) -> list[Example]:
+    """The first examples of a split, at most `most`.
+
+    One without text or without a known label is left out of train, which is told. In a held-out
+    split it is an error, since an accuracy of other examples compares with no other.
+
+    Raises:
+        UserError: a missing or damaged file.
+    """
+    task, left_out = TASKS[name], 0
+    known = [str(label) for label in range(task.labels)]
+    found: list[Example] = []
+    path = glue_files((name,))[name, split]
+    for place, (label, *texts) in text_rows(path, ("label", *task.columns)):
+        if len(found) == most:
+            break
+        missing = not all(text and text.strip() for text in texts)
+        fault = "an empty text" if missing else ""
+        if label not in known:
+            fault = f"the label {label}, not one from 0 to {task.labels - 1}"
+        if not fault:
+            found.append((tuple(text or "" for text in texts), int(label or 0)))
+        elif split == "train":
+            left_out += 1
+        else:
+            raise UserError(f"{place}: {fault}; copy the file again")
+    if left_out:
+        note(f"{path}: {left_out} training examples without text or label are left out")
+    if not found:
+        raise UserError(f"{path}: holds no example; copy the file again")
+    return found
