@@ -17,7 +17,11 @@ from packaging.utils import canonicalize_name
 
 EXTRAS = ("families", "huggingface", "test")
 # Asked for by mup and ve-fairseq, and never imported: two built for another torch, two for builds.
-LEFT_OUT = {"torchvision", "torchaudio", "cython", "cffi"}
+# Asked for by lm-eval, with twenty more behind them, for metrics, caches and models unused here.
+LEFT_OUT = {
+    *("torchvision", "torchaudio", "cython", "cffi"),
+    *("evaluate", "more-itertools", "pytablewriter", "rouge-score", "sqlitedict", "word2number"),
+}
 
 
 def closure(requirements: list[str]) -> dict[str, str]:

@@ -31,6 +31,7 @@ from experiments.data.places import cache_dir, data_fix
 from experiments.data.pretraining_source import (
     BUILT_IN,
     HOLDS,
+    NOVELS,
     PRETRAINING_SOURCES,
     pretraining_files,
 )
@@ -141,6 +142,18 @@ def _novels(path: Path) -> Iterator[Document]:
     for _, paragraphs in itertools.groupby(rows, key=lambda row: row[1][1]):
         places, values = zip(*paragraphs, strict=True)
         yield places[0], "\n".join(text or "" for text, _ in values)
+
+
+def novels_of(split: str) -> list[str]:
+    """The novels of a split, one text each, a line for each paragraph.
+
+    Raises:
+        UserError: `MUPKIT_DATA` is not set, or lacks them.
+    """
+    files = pretraining_files()
+    if files is None:
+        raise UserError(f"MUPKIT_DATA: is not set; {data_fix(HOLDS)}")
+    return [*_usable(_novels(files[NOVELS][split]), split)]
 
 
 def _usable(documents: Iterable[Document], split: str) -> Iterator[str]:

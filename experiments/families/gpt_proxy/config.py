@@ -31,6 +31,10 @@ class GptConfig(TransformerDims):
     count_exponents: bool = Field(
         False, description="count the binary exponents of the gradients at the end"
     )
+    evaluations: str = Field(
+        "", description="tasks of lm-eval at the end, as task:shots, separated by commas"
+    )
+    documents: int = Field(200, gt=0, description="of each local task, evenly spread over it")
 
     def flops(self) -> float:
         """Training FLOPs: 6 for each matrix weight and token, and the attention products.

@@ -16,6 +16,8 @@ from experiments.declare.sweep import Override, Sweep
 from experiments.families.gpt_proxy.config import BASE_WIDTH, VALUES, GptConfig, of_width
 
 FIGURES = f"{__package__}.figures"
+# Tasks of Table 7, by their names in lm-eval.
+SELECTED = {"LAMBADA": "lambada_openai", "HellaSwag": "hellaswag"}
 # What the paper chose after its search: Appendix F.4.
 CHOSEN = {"log2lr": math.log2(0.006), "init_scale": 2.5, "embed_mult": 10.0}
 
@@ -163,11 +165,22 @@ TARGET_STEPS: dict[Scale, int] = {"paper": 143_000, "small": 800, "smoke": 6}
 TARGET_SEEDS: dict[Scale, int] = {"paper": 1, "small": 2, "smoke": 2}
 # GPT-3's for its 6.7B model; at the other scales that of its smallest one, of 125M.
 ORIGINAL_RATE: dict[Scale, float] = {"paper": 1.2e-4, "small": 6e-4, "smoke": 6e-4}
+# Examples that are shown in few-shot evaluation. GPT-3 has as many as fit, by task.
+FEW: dict[Scale, int] = {"paper": 16, "small": 4, "smoke": 2}
+DOCUMENTS: dict[Scale, int] = {"paper": 10_000, "small": 200, "smoke": 4}
+
+
+def evaluated(scale: Scale) -> str:
+    """Local tasks at all scales; at the paper's those of lm-eval that Table 7 selects."""
+    many = ["sst2"] + (list(SELECTED.values()) if scale == "paper" else [])
+    shown = [f"{task}:{shots}" for task in many for shots in (0, 1, FEW[scale])]
+    return ",".join(["wikitext2", "novels", "last_word", *shown])
 
 
 def target(scale: Scale) -> dict[str, Any]:
-    """Size and length of the target's training."""
-    return {**of_width(scale, TARGET[scale]), "steps": TARGET_STEPS[scale]}
+    """Size and length of the target's training, and how it is evaluated."""
+    evaluation = {"evaluations": evaluated(scale), "documents": DOCUMENTS[scale]}
+    return {**of_width(scale, TARGET[scale]), "steps": TARGET_STEPS[scale], **evaluation}
 
 
 def original(scale: Scale) -> Override:

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from experiments.data.pretraining import load_text
+from experiments.data.pretraining_source import BUILT_IN
 from experiments.data.windows import window_batches
 from experiments.families.gpt_proxy.config import GptConfig
 from experiments.models.gradients import gradient_exponents
@@ -40,6 +41,12 @@ class Pretraining:
         self.tokens = {
             split: torch.from_numpy(text.tokens[split].copy()) for split in ("train", "validation")
         }
+        self.tokenizer, self.tasks = text.tokenizer, {}
+        # The built-in text comes without the others, so that nothing else is evaluated with it.
+        if config.evaluations and config.data != BUILT_IN:
+            from experiments.families.gpt_proxy import harness  # takes seconds to import
+
+            self.tasks = harness.tasks_of(config.evaluations.split(","), config.documents)
 
     def build(self) -> nn.Module:
         return build(self.config)
@@ -70,6 +77,10 @@ class Pretraining:
             batch = tokens[windows[:size]].to(device)
             counts = gradient_exponents(model, lambda exact: self.loss(exact, batch), layer_of)
             metrics["gradient_exponents"] = json.dumps(counts)
+        if self.tasks:
+            from experiments.families.gpt_proxy import harness
+
+            metrics |= harness.evaluations(model, self.tokenizer, length, self.tasks)
         return metrics
 
 
