@@ -5,13 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping
 
-import torch
-
-FORMATS = {
-    "float16": torch.float16,
-    "bfloat16": torch.bfloat16,
-    "float32": torch.float32,
-}
+FORMATS = {"float16": (-24, 15), "bfloat16": (-133, 127), "float32": (-149, 127)}
+"""Binary exponents of the least subnormal number and of the largest number."""
 Counts = Mapping[int, int]
 """Numbers of entries by exponent e, for 2^e <= |entry| < 2^(e + 1)."""
 
@@ -36,14 +31,13 @@ def lost(counts: Counts, name: str, scale: int = 0) -> float:
         name: of the format, of `FORMATS`.
         scale: binary exponent of the factor by which the loss is multiplied.
     """
-    info = torch.finfo(FORMATS[name])
-    least = round(math.log2(info.tiny * info.eps)) - 1  # the exponent of half of it
-    return _share(counts, lambda exponent: exponent + scale < least)
+    least, _ = FORMATS[name]
+    return _share(counts, lambda exponent: exponent + scale < least - 1)
 
 
 def overflowing(counts: Counts, name: str, scale: int = 0) -> float:
     """Share of the entries that are too large; the arguments are those of `lost`."""
-    most = math.floor(math.log2(torch.finfo(FORMATS[name]).max))
+    _, most = FORMATS[name]
     return _share(counts, lambda exponent: exponent + scale > most)
 
 

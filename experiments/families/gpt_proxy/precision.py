@@ -15,9 +15,8 @@ from matplotlib.figure import Figure
 from experiments.analysis import landscapes, style
 from experiments.analysis.underflow import FORMATS, lost, overflowing, together
 from experiments.declare.claims import Measured
-from experiments.models.gradients import KINDS
 
-LINES = dict(zip(KINDS, ("-", "--"), strict=True))
+LINES = {"weights": "-", "activations": "--"}  # by kind of gradient
 SCALES = range(0, 33, 2)  # binary exponents of the factor of the loss
 Layers = dict[str, dict[int, int]]
 
@@ -36,7 +35,7 @@ class Best:
 
     def layers(self) -> list[str]:
         """All layers, in the order of the model."""
-        return list(dict.fromkeys(layer for kind in KINDS for layer in self.gradients[0][kind]))
+        return list(dict.fromkeys(layer for kind in LINES for layer in self.gradients[0][kind]))
 
     def whole(self, seed: int) -> dict[int, int]:
         """All entries of a seed together."""

@@ -17,14 +17,15 @@ def counts(entries):
 @pytest.mark.parametrize("name", FORMATS)
 @pytest.mark.parametrize("scale", [0, 5, 20])
 def test_the_share_is_what_rounding_takes_to_zero(name, scale) -> None:
-    info = torch.finfo(FORMATS[name])
+    dtype = getattr(torch, name)
+    info = torch.finfo(dtype)
     draw = torch.Generator().manual_seed(0)
     least, most = math.log2(info.tiny * info.eps), math.log2(info.max)
     for center, share in ((least, lost), (most, overflowing)):
         entries = 2.0 ** (
             center - scale + 3 * torch.randn(20_000, generator=draw, dtype=torch.float64)
         )
-        rounded = (entries * 2.0**scale).to(FORMATS[name])
+        rounded = (entries * 2.0**scale).to(dtype)
         expected = (rounded == 0) if share is lost else ~torch.isfinite(rounded)
         found = share(counts(entries), name, scale)
         # Between the format's largest number and the next power of two it is too large, uncounted.
