@@ -6,11 +6,16 @@ import argparse
 import ast
 import csv
 import importlib
+import json
+import math
 import sys
+import sysconfig
+import traceback
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import astuple, fields
+from dataclasses import asdict, astuple, fields
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,7 +28,7 @@ from mupkit.messages import MupWarning
 from mupkit.shape import REGISTRY, read_shapes
 
 EXPLAIN = """\
-Show what happens to each parameter, and what looks wrong. Exit status 1 if anything does.
+Show what happens to each parameter, and what looks wrong.
 
   python -m mupkit explain my_model:build --base width=64 --target width=1024
   python -m mupkit explain my_model:build --base width=64 --target width=1024 --delta width=96 \\
@@ -32,10 +37,13 @@ Show what happens to each parameter, and what looks wrong. Exit status 1 if anyt
 
 build(**arguments) returns the model. A plain model is then parametrized by --rules; one on which
 you called mupkit.set_base_shapes or mupkit.parametrize yourself is taken as it is.
+
+Exit status: 0 all is well, 1 something looks wrong, 2 the request cannot be carried out, 4 your own
+code raised an error.
 """
 CHECK = """\
 Train the model a few steps at several widths and see how activations, their changes and the
-parameters' updates scale. Exit status 1 if anything scales differently from theory.
+parameters' updates scale.
 
   python -m mupkit check my_model:build --loss my_model:loss --base width=64 \\
       --widths width=64,128,256,512 --optimizer adam --lr 0.01 --picture check.png
@@ -43,7 +51,14 @@ parameters' updates scale. Exit status 1 if anything scales differently from the
       --widths d=64,128,256 ffn=256,512,1024 --optimizer my_model:make_optimizer
 
 loss(model) returns the loss on one fixed batch. A large learning rate shows more than a small one.
+While something is undecided, seeds are added.
+
+Exit status: 0 passed, 1 something scales differently from theory, 2 the request cannot be carried
+out, 3 something is undecided, 4 your own code raised an error.
 """
+PACKAGE = Path(__file__).parent
+NOT_OWN = (PACKAGE, *(Path(sysconfig.get_path(kind)) for kind in ("stdlib", "purelib", "platlib")))
+"""Where code is that is not the user's."""
 OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
     "adam": mupkit.MuAdam,
     "adamw": mupkit.MuAdamW,
@@ -53,19 +68,45 @@ OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
 PLOT = "experiments.analysis.coordinate_pictures:coordinate_check"
 
 
+DTYPES = {"float64": torch.float64, "float32": torch.float32, "own": None}
+OK, WRONG, REFUSED, UNDECIDED, USER_CODE = range(5)
+"""Exit statuses."""
+VERDICTS = {OK: "passed", WRONG: "fails", UNDECIDED: "undecided"}
+
+
 class UsageError(Exception):
     """The request cannot be carried out; the message says why."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command. Returns 0 if all is well, 1 if something looks wrong, 2 if it cannot run."""
+    """Run a command. Returns its exit status, as the command's help says it."""
     arguments = _parser().parse_args(argv)
     sys.path.insert(0, "")
     try:
         return int(arguments.run(arguments))
-    except (UsageError, ValueError, TypeError, OSError) as error:
+    except UsageError as error:
         print(f"error: {error}", file=sys.stderr)
-        return 2
+        return REFUSED
+    except Exception as error:
+        if place := _user_code(error):
+            print(f"error: {place}: {type(error).__name__}: {error}", file=sys.stderr)
+            return USER_CODE
+        if not isinstance(error, ValueError | TypeError | OSError):
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        return REFUSED
+
+
+def _user_code(error: Exception) -> str:
+    """File and line of the user's code that raised an error; "" if mupkit or its call did."""
+    if isinstance(error, SyntaxError):
+        return f"{error.filename}, line {error.lineno}"
+    frames = traceback.extract_tb(error.__traceback__)
+    if Path(frames[-1].filename).is_relative_to(PACKAGE):
+        return ""
+    own = [f for f in frames if not any(Path(f.filename).is_relative_to(x) for x in NOT_OWN)]
+    own = [f for f in own if not f.filename.startswith("<")]  # frozen modules of Python
+    return f"{own[-1].filename}, line {own[-1].lineno}" if own else ""
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -88,6 +129,7 @@ def _parser() -> argparse.ArgumentParser:
             help=f"{', '.join(OPTIMIZERS)}, or module:function of the model",
         )
         command.add_argument("--weight-decay", type=float, default=0.0)
+        command.add_argument("--json", action="store_true", help="print JSON")
     one.add_argument("--lr", type=float, default=1e-3, help="at base width")
     one.add_argument("--target", nargs="+", required=True, metavar="KEY=VALUE")
     one.add_argument("--scheduler", help="module:function of the optimizer")
@@ -100,7 +142,14 @@ def _parser() -> argparse.ArgumentParser:
     two.add_argument("--loss", required=True, help="module:function of the model, on a fixed batch")
     two.add_argument("--widths", nargs="+", required=True, metavar="KEY=VALUE,VALUE,...")
     two.add_argument("--steps", type=int, default=4)
-    two.add_argument("--seeds", type=int, default=3)
+    two.add_argument("--seeds", type=int, default=3, help="to begin with")
+    two.add_argument("--most-seeds", type=int, default=12, help="while something is undecided")
+    two.add_argument(
+        "--dtype",
+        default="float64",
+        choices=DTYPES,
+        help="of the models and their floating-point inputs; own converts nothing",
+    )
     two.add_argument("--picture", help="file to draw to (needs the experiments package)")
     two.set_defaults(run=_check)
     return parser
@@ -124,13 +173,16 @@ def _explain(arguments: argparse.Namespace) -> int:
         found += findings(model, plain, optimizer, schedule)
         rows = explain(model, _optimizer(arguments)(model))
     found += [_caught(w) for w in caught if issubclass(w.category, UserWarning)]
-    if arguments.csv:
+    if arguments.json:
+        print(_json({"parameters": [*map(asdict, rows)], "findings": [*map(asdict, found)]}))
+    elif arguments.csv:
         _print_csv(rows)
     else:
         _print_table(rows)
-    for finding in found:
-        print(finding, file=sys.stderr if arguments.csv else sys.stdout)
-    return int(any(f.level == "warning" for f in found))
+    if not arguments.json:
+        for finding in found:
+            print(finding, file=sys.stderr if arguments.csv else sys.stdout)
+    return WRONG if any(f.level == "warning" for f in found) else OK
 
 
 def _check(arguments: argparse.Namespace) -> int:
@@ -150,16 +202,22 @@ def _check(arguments: argparse.Namespace) -> int:
         loss=loss,
         steps=arguments.steps,
         seeds=range(arguments.seeds),
+        most_seeds=arguments.most_seeds,
+        dtype=DTYPES[arguments.dtype],
     )
-    print(report)
+    status = WRONG if report.failures else OK if report.passed else UNDECIDED
+    if arguments.json:
+        print(_json({"verdict": VERDICTS[status], "tensors": report.table()}))
+    else:
+        print(report)
     if arguments.picture:
         try:
             draw = _load(PLOT)
         except UsageError as error:
             raise UsageError(f"--picture needs the experiments package: {error}") from None
         draw(report).savefig(arguments.picture)
-        print(f"drawn to {arguments.picture}")
-    return int(not report.passed)
+        print(f"drawn to {arguments.picture}", file=sys.stderr if arguments.json else sys.stdout)
+    return status
 
 
 def _parametrized(model: nn.Module) -> bool:
@@ -227,6 +285,19 @@ def _caught(warning: warnings.WarningMessage) -> Finding:
     if isinstance(message, MupWarning):
         return Finding("model", message.what, message.fix)
     return Finding("model", str(message).rstrip("."), fix="")
+
+
+def _json(value: object) -> str:
+    """JSON, without the numbers that it does not have."""
+    return json.dumps(_finite(value), indent=1)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _cells(row: Row) -> list[str]:

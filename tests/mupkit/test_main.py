@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -45,6 +46,9 @@ def loss(model):
 
 def plain(model):
     return torch.optim.Adam(model.parameters(), lr=0.02)
+
+def missing(model):
+    return {}["labels"]
 
 def cycle(optimizer):
     return torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.1, total_steps=101)
@@ -144,6 +148,45 @@ def test_bad_input_is_one_line_and_status_2(bad, capsys):
     assert words in error
     assert error.startswith("error: ")
     assert error.count("\n") == 1
+
+
+WRONG = {
+    "loss": (["check", "my_model:build", "--loss", "my_model:missing", *CHECK[4:]], "KeyError"),
+    "syntax": (["explain", "broken:build", *EXPLAIN[2:]], "broken.py, line 2: SyntaxError"),
+    "import": (["explain", "raising:build", *EXPLAIN[2:]], "raising.py, line 1: ZeroDivisionError"),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_an_error_of_the_users_code_is_one_line_with_its_place_and_status_4(
+    wrong, capsys, tmp_path
+):
+    (tmp_path / "broken.py").write_text("import torch\ndef build(width:\n")
+    (tmp_path / "raising.py").write_text("x = 1 / 0\n")
+    arguments, words = WRONG[wrong]
+    assert main(arguments) == 4
+    error = capsys.readouterr().err
+    assert words in error and str(tmp_path) in error
+    assert error.startswith("error: ") and error.count("\n") == 1
+
+
+def test_what_is_undecided_has_status_3_until_seeds_are_added(capsys):
+    arguments = [*CHECK[:-1], "1", "--delta", "width=64"]
+    assert main([*arguments, "--most-seeds", "1"]) == 3
+    assert "one seed: give more" in capsys.readouterr().out
+    assert main([*arguments, "--most-seeds", "6"]) == 0
+
+
+def test_json_has_all_that_is_printed(capsys):
+    assert main([*CHECK, "--delta", "width=64", "--json", "--dtype", "float32"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["verdict"] == "passed"
+    assert {row["tensor"] for row in found["tensors"]} >= {"up", "down.weight", "readout"}
+    assert {row["judgement"] for row in found["tensors"]} <= {"ok", "inactive"}
+    assert main([*EXPLAIN, "--optimizer", "my_model:plain", "--json"]) == 1
+    found = json.loads(capsys.readouterr().out)
+    assert {"down.weight", "readout.bias"} <= {row["name"] for row in found["parameters"]}
+    assert found["findings"][0]["level"] == "warning" and found["findings"][0]["fix"]
 
 
 def test_help_has_examples():
