@@ -89,6 +89,7 @@ def curves(
         show: turns losses into what is drawn, such as error rates into accuracies.
     """
     colors = style.width_colors(list(scape.sizes))
+    crosses = np.zeros(len(scape.grid))  # at a value so far: one stands below the other
     for width, losses in zip(scape.sizes, np.moveaxis(scape.losses, 1, 0), strict=True):
         mean = np.where(np.isfinite(losses), losses, np.nan).mean(axis=0)
         color = colors[width]
@@ -101,12 +102,13 @@ def curves(
         ax.plot(scape.grid[alone], show(mean[alone]), ".", ms=4, color=color, zorder=2)
         ax.plot(
             scape.grid[lost],
-            np.full(lost.sum(), 0.98),
+            0.98 - style.NEXT_CROSS * crosses[lost],
             "x",
             ms=5,
             color=color,
             transform=ax.get_xaxis_transform(),
         )
+        crosses += lost
         if not lost.all():
             best = np.nanargmin(mean)
             ax.plot(

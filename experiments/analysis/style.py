@@ -36,6 +36,7 @@ STYLE: dict[RcKeyType, Any] = {
     "figure.constrained_layout.use": True,
 }
 SIGNS_AN_INCH = 16  # of a foot line
+NEXT_CROSS = 0.03  # of a panel's height, from the mark of a divergence to one at the same place
 SLOW = 1.5  # frames per second, which may be a fraction whatever Matplotlib's stubs say
 ICONS = {
     "minus": "&minus;",

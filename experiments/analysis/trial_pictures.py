@@ -52,7 +52,7 @@ def _curve(ax: Axes, method: str, curve: Curve, x: np.ndarray) -> None:
     if lost.any():
         ax.plot(
             x[lost],
-            np.full(lost.sum(), 0.02),
+            np.full(lost.sum(), 0.02 + style.NEXT_CROSS * list(COLOR).index(method)),
             "x",
             ms=6,
             color=color,
