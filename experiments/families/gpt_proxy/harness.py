@@ -25,7 +25,7 @@ from torch import nn
 
 from experiments.data.glue import load_glue
 from experiments.data.passages import novel_pages, passages, spread, wikitext2_pages
-from experiments.errors import unknown
+from experiments.errors import UserError, unknown
 
 BATCH = 32
 END = 0  # id of <|endoftext|>
@@ -193,6 +193,8 @@ def _task(name: str, count: int) -> Task:
         if task not in own.all_subtasks:
             raise unknown("evaluation", task, [*LOCAL, *own.all_subtasks])
         made = own.load([task])["tasks"][task]
+        if made.get_config("output_type") not in METRIC:
+            raise UserError(f"evaluations: {task} is scored by text that a model writes, not here")
         made.set_config("num_fewshot", int(shots or 0))
     made.set_fewshot_seed(SEED)
     return made

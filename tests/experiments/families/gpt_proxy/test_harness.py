@@ -97,6 +97,16 @@ def test_an_unknown_task_is_named() -> None:
         harness.tasks_of(["wikitext3"], 1)
 
 
+def test_a_task_of_written_text_is_refused_before_training(monkeypatch) -> None:
+    written = SimpleNamespace(get_config=lambda key: "generate_until")
+    manager = SimpleNamespace(
+        all_subtasks=["drop"], load=lambda names: {"tasks": {"drop": written}}
+    )
+    monkeypatch.setattr(harness, "TaskManager", lambda: manager)
+    with pytest.raises(UserError, match="evaluations: drop is scored by text"):
+        harness.tasks_of(["drop:1"], 1)
+
+
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     """All data of the local tasks, tiny."""
