@@ -21,7 +21,7 @@ from experiments.families.gpt_proxy.published import (
 from experiments.families.gpt_proxy.spec import DOCUMENTS, FEW, SELECTED, TARGET, tuning_cost
 
 # Ours: which texts, and how well their last words or their sentiment are guessed.
-LOCAL = {
+OURS = {
     "WikiText-2": ("wikitext2", "perplexity"),
     "Novels, held out": ("novels", "perplexity"),
     "Last word of a passage": ("last_word", "accuracy"),
@@ -51,7 +51,7 @@ def render_table7(runs: pd.DataFrame) -> TextTable:
             paper.append(larger[task][shot, "gpt3-13b"])
             row(f"{task}, {shot}", "accuracy", paper, f"{name}:{shots[shot]}")
     nothing = ["–"] * 4
-    for task, (name, metric) in LOCAL.items():
+    for task, (name, metric) in OURS.items():
         row(f"{task} (ours)", metric, nothing, name)
     for shot in SHOTS:
         row(f"SST-2, {shot} (ours)", "accuracy", nothing, f"sst2:{shots[shot]}")
@@ -65,7 +65,7 @@ def render_table7(runs: pd.DataFrame) -> TextTable:
         f"to the model's length; few-shot shows {FEW[scale]} examples. A passage's last word is in "
         "it before; guessing sentiment by chance gives 50 %.",
     ]
-    if not any(name in runs for name, _ in LOCAL.values()):
+    if not any(name in runs for name, _ in OURS.values()):
         notes.append("Nothing but the loss was evaluated: the built-in text comes without others.")
     return TextTable([*head, *ours], rows, tuple(notes))
 
