@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
-import statistics
-import time
 from collections.abc import Iterator
 from typing import cast
 
@@ -22,10 +19,10 @@ from experiments.families.bert.config import BertConfig
 from experiments.families.bert.finetuning import finetune
 from experiments.files import sha256
 from experiments.models.bert import Bert, BertOptions, build_bert
+from experiments.models.timing import step_seconds
 from experiments.models.transformer import TransformerShape
 
 MEASURED = 65_536  # tokens of a held-out split, at most, of which the loss is taken
-TIMED = 5  # steps
 IGNORED = -100  # the collator's label of what is not to be predicted
 Batch = tuple[Tensor, int]
 
@@ -100,23 +97,12 @@ class MaskedLanguageModeling:
             pieces = int((self.masked(part, i)[1] != IGNORED).sum())
             total += self.loss(model, (part, i)).item() * pieces
             predicted += pieces
-        metrics = {"test_loss": total / predicted, "step_seconds": self.step_seconds(model)}
+        batch = next(self.batches("cpu"))
+        seconds = step_seconds(model, lambda timed: self.loss(timed, batch))
+        metrics = {"test_loss": total / predicted, "step_seconds": seconds}
         if self.finetunes:
             metrics |= finetune(cast(Bert, model), self.tokenizer, self.config)
         return metrics
-
-    def step_seconds(self, model: nn.Module) -> float:
-        """Wall time of a forward and a backward pass of one batch, the median of some."""
-        copied, batch = copy.deepcopy(model), next(self.batches("cpu"))
-        times = []
-        for _ in range(TIMED):
-            start = time.perf_counter()
-            with torch.enable_grad():
-                self.loss(copied, batch).backward()  # type: ignore[no-untyped-call]
-            if torch.cuda.is_available():
-                torch.cuda.synchronize()
-            times.append(time.perf_counter() - start)
-        return statistics.median(times)
 
 
 def build(config: BertConfig) -> Bert:

@@ -27,7 +27,7 @@ WIDTHS: dict[Scale, tuple[int, ...]] = {
     "small": (32, 64, 128, 256, 512),
     "smoke": (16, 32),
 }
-WIDENING_STEPS: dict[Scale, int] = {"paper": 670, "small": 200, "smoke": 6}
+WIDENING_STEPS: dict[Scale, int] = {"paper": 670, "small": 400, "smoke": 6}
 WIDENING_SEEDS: dict[Scale, int] = {"paper": 1, "small": 3, "smoke": 2}
 SELDOM = 0.05  # share of the steps in which a wider model may be worse, as in Fig. 7
 

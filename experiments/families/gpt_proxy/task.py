@@ -19,6 +19,7 @@ from experiments.models.relative_transformer import (
     RelativeTransformer,
     build_relative,
 )
+from experiments.models.timing import step_seconds
 from experiments.models.transformer import TransformerShape
 from experiments.train.engine import Metric
 
@@ -60,8 +61,9 @@ class Pretraining:
         return F.cross_entropy(logits_BLV.flatten(0, 1), batch[:, 1:].flatten())
 
     def evaluate(self, model: nn.Module) -> dict[str, Metric]:
-        """Mean loss on the first windows of the validation split, in nats a token, and what is
-        asked for beside it: the exponents of the gradients of one batch, as JSON.
+        """Mean loss on the first windows of the validation split, in nats a token, the time of a
+        step, and what is asked for: the exponents of the gradients of one batch, as JSON, and tasks
+        of lm-eval.
         """
         length, size = self.config.seq_len, self.config.batch_size
         tokens = self.tokens["validation"].long()
@@ -72,9 +74,10 @@ class Pretraining:
             self.loss(model, tokens[index].to(device)).item() * len(index)
             for index in torch.split(windows, size)
         ]
-        metrics: dict[str, Metric] = {"valid_loss": sum(losses) / count}
+        batch = tokens[windows[:size]].to(device)
+        seconds = step_seconds(model, lambda timed: self.loss(timed, batch))
+        metrics: dict[str, Metric] = {"valid_loss": sum(losses) / count, "step_seconds": seconds}
         if self.config.count_exponents:
-            batch = tokens[windows[:size]].to(device)
             counts = gradient_exponents(model, lambda exact: self.loss(exact, batch), layer_of)
             metrics["gradient_exponents"] = json.dumps(counts)
         if self.tasks:

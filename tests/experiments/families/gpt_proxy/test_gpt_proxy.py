@@ -180,9 +180,11 @@ def trained(valid):
                         "diverged": False,
                         "diverged_step": None,
                         "valid_loss": valid[name] + 0.01 * seed,
+                        "final_loss": valid[name],
+                        "step_seconds": 0.2,
                     }
                 )
-    proxy = {**rows[0], "width": 64, "valid_loss": 0.0}
+    proxy = {**rows[0], "width": 64, "valid_loss": 0.0, "step_seconds": 0.1}
     return pd.DataFrame([*rows, proxy])
 
 
@@ -266,12 +268,23 @@ def test_tuning_costs_seven_percent_of_the_papers_target() -> None:
     assert spec.tuning_cost("paper") == pytest.approx(0.129, abs=0.001)
 
 
+def test_tuning_is_timed_up_to_each_samples_divergence() -> None:
+    target = {"width": 256, "parametrization": "mup", "attention": "relative", "steps": 800}
+    target |= {"diverged": False, "diverged_step": None, "final_loss": 4.0, "step_seconds": 0.4}
+    sample = {**target, "width": 64, "steps": 100, "step_seconds": 0.1}
+    lost = {"diverged": True, "diverged_step": 49, "final_loss": math.nan, "step_seconds": math.nan}
+    runs = pd.DataFrame([target, sample, {**sample, **lost}, {**sample, "steps": 400}])
+    # 100 + 50 + 400 steps of 0.1 s, and 800 of 0.4 s.
+    assert evaluations.measured_cost(runs) == pytest.approx(55 / 320)
+
+
 def test_tables_show_ours_beside_the_papers_and_say_what_was_not_run() -> None:
     table = trained({"mup": 3.0, "absolute": 3.1, "relative": 2.9})
     runs = table.groupby(["parametrization", "attention", "seed", "width"]).first().reset_index()
     text = markdown(evaluations.render_table7(runs))
     ours = "3.005 (3.000 to 3.010) | 3.105 (3.100 to 3.110)"
     assert f"| Validation loss | cross-entropy | 1.98 | 2.03 | – | – | {ours} |" in text
+    assert "measured until each sample ended or diverged, 0.5 times its time" in text
     assert text.count("not run") == 2 * (3 + 6 + 3 + 3)
     assert "Nothing but the loss was evaluated" in text
     assert "| LAMBADA, one-shot | accuracy | 69.9 | 64.8 | 65.4 | 69.0 | not run" in text

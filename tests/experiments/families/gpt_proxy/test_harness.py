@@ -145,13 +145,14 @@ def test_a_run_is_evaluated_on_all_local_tasks(folder) -> None:
         documents=4,
     )
     metrics = engine.train(config, Pretraining(config), Machine("cpu", 1, "highest")).metrics
-    assert set(metrics) == {"valid_loss", *spec.evaluated("smoke").split(",")}
+    assert set(metrics) == {"valid_loss", "step_seconds", *spec.evaluated("smoke").split(",")}
     assert set(metrics) >= {"wikitext2", "novels", "last_word", "sst2:0", "sst2:1", "sst2:2"}
     assert all(math.isfinite(value) for value in metrics.values())
     assert metrics["novels"] > 10
     assert 0 <= metrics["sst2:0"] <= 1
     again = engine.train(config, Pretraining(config), Machine("cpu", 1, "highest")).metrics
-    assert again == metrics
+    timed = {"step_seconds"}  # all else is the same again
+    assert all(again[name] == metrics[name] for name in set(metrics) - timed)
     (folder / "glue/sst2/train-00000-of-00001.parquet").unlink()
     with pytest.raises(UserError, match="glue/sst2/train"):
         Pretraining(config)  # before anything is trained
