@@ -19,7 +19,10 @@ from __future__ import annotations
 
 import copy
 import sys
+import warnings
+from collections.abc import Mapping
 from functools import partial
+from types import MappingProxyType
 from typing import Any, TypeVar, cast
 
 import torch
@@ -29,17 +32,30 @@ from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from mupkit import fold as core_fold
+from mupkit.messages import MupWarning
+from mupkit.observe import Observed, observe
+from mupkit.parametrization import INITS, infshapes
 from mupkit.parametrization import parametrize as core_parametrize
 from mupkit.rules import TABLE_3, Rules
-from mupkit.shape import unwrap
-from mupkit.storage import is_conv1d
+from mupkit.shape import REGISTRY, unwrap
+from mupkit.storage import Inits, Layout, free_parameters, is_conv1d
+from mupkit.verify import attention_mults, check_fresh, check_multipliers, initializations
 
 __all__ = ["fold", "parametrize"]
 
 ModelT = TypeVar("ModelT", bound=nn.Module)
 BACKENDS, PREFIX = ("eager", "sdpa"), "mup_"
 ATTENTION_MULT, QUERY_MULT = "_mup_attention_mult", "_mup_query_mult"
-QUERIES = ("query", "q_proj", "q_attn", "c_attn")  # c_attn, where there is no q_attn: q, k and v
+NOTHING: Mapping[str, Any] = MappingProxyType({})
+LENGTH, SAMPLES = 7, 4000  # of inputs that are made up: tokens, and samples of sound
+DRAWN = 30_000_000  # parameters of a model that is drawn again to be measured, at most
+QUERIES = (
+    "query",
+    "q_proj",
+    "query_proj",
+    "q_attn",
+    "c_attn",
+)  # c_attn, where there is no q_attn: q, k and v
 QUERY_NORMS = ("q_norm", "query_norm", "q_layernorm", "query_layernorm")
 
 
@@ -50,52 +66,85 @@ def parametrize(
     *,
     rules: Rules = TABLE_3,
     rescale_params: bool = True,
+    init: Inits = NOTHING,
+    layout: Layout = NOTHING,
+    inputs: Mapping[str, Tensor] | None = None,
+    verify: bool = True,
 ) -> ModelT:
     """Parametrize a model of transformers as it is, attention included.
 
-    The factor of q·k becomes scaling * base_d_head / d_head, with the scaling of the base model,
-    which is usually 1/sqrt(base_d_head). At base width outputs stay the same bit for bit.
+    Nothing is taken from names. The base model is built, and it and the model make a forward pass,
+    in which the sizes of heads, the factors of q·k, other scalars and the use of raw parameters are
+    read off. How initial sizes go with width is measured, parameter by parameter. The factor of q·k
+    is then multiplied so that factor * d_head, usually sqrt(d_head), is that of the base model. At
+    base width outputs stay the same bit for bit.
 
     Args:
-        model: built from its configuration, which draws every matrix with an std that does not
-            depend on width (`initializer_range`), or loaded. A head that is tied to the embedding
-            stays tied: the weight has the embedding's rules, and the logits have a multiplier.
+        model: built from its configuration, or loaded. A head that is tied to the embedding stays
+            tied: the weight has the embedding's rules, and the logits have a multiplier.
         base_config: the configuration of the same model at base width.
         delta_config: the same with every width changed; without it a dimension that is equal in
             base and model counts as finite.
         rules: as in `mupkit.parametrize`.
         rescale_params: as in `mupkit.parametrize`; False after loading a model trained in µP.
+        init: how initial sizes go with width, by parameter name, in place of the measurement.
+        layout: as in `mupkit.parametrize`, in place of what the forward pass shows.
+        inputs: keyword arguments of a forward pass; made up from the configuration without it.
+        verify: False leaves out the refusals below of what goes with width otherwise.
 
     Returns:
         `model`, in place. Choose its attention implementation first: "sdpa" becomes "mup_sdpa",
         "eager" becomes "mup_eager"; for any other the query is multiplied.
 
     Raises:
-        TypeError: if a configuration is not of the model's class.
-        ValueError: as `mupkit.parametrize`, and if attention, its query projection or the size of
-            its heads is not found, naming what is missing.
+        TypeError: if a configuration is not of the model's class, or the model is a wrapper of
+            peft.
+        ValueError: as `mupkit.parametrize`; if a scalar in the forward pass, such as an embedding's
+            scale, or the size of an initialization goes with width otherwise than understood; if
+            parameters are not as the initialization draws them and are to be rescaled; if
+            attention, its query projection or a forward pass is not to be had. Each names it.
+
+    Warns:
+        MupWarning: if the model is on the meta device and there is no delta to measure its
+            initialization on.
 
     Source: Tensor Programs V, Definition 4.1 (1/d attention), Tables 3, 8 and 9.
     """
     inner = cast(PreTrainedModel, unwrap(model))
-    base = _on_meta(inner, base_config)
-    delta = None if delta_config is None else _on_meta(inner, delta_config)
-    mults = _attention_mults(inner, base)
+    _refuse_wrapper(inner)
+    parametrized = REGISTRY in vars(inner)  # then its multipliers are in its forward pass
+    base = _built(inner, base_config, "meta")
+    delta = None if delta_config is None else _built(inner, delta_config, "meta")
+    seen_base = _observe(_built(inner, base_config), inputs)
+    seen = _observe(_built(inner, inner.config, "meta") if parametrized else inner, inputs)
+    mults = attention_mults(seen_base, seen)
+    if verify and not parametrized:
+        check_multipliers(seen_base, seen)
+        if delta is not None and next(inner.parameters()).is_meta:  # which hides scalars in buffers
+            check_multipliers(seen_base, _observe(_built(inner, delta_config), inputs))
+    free = free_parameters(inner, layout)
+    used = {n: seen_base.layouts.get(n) for n, p in inner.named_parameters() if id(p) in free}
+    layout = {**{name: stored for name, stored in used.items() if stored}, **layout}
+    inits: Inits = vars(inner).get(INITS, {})
+    if rescale_params and not parametrized:
+        inits = _measured(inner, base_config, delta_config, layout, init, verify)
     core_parametrize(
-        inner, base, delta, rules=rules, init="constant", rescale_params=rescale_params
+        inner, base, delta, rules=rules, init=inits, rescale_params=rescale_params, layout=layout
     )
+    setattr(inner, INITS, inits)
     backend = _backend(inner)
     for name, mult in mults.items():
         attention = inner.get_submodule(name)
         _take_mult(attention)
         if backend in BACKENDS:
             setattr(attention, ATTENTION_MULT, mult)
-            attention.register_forward_pre_hook(_check_implementation)
+            if hasattr(attention, "config"):
+                attention.register_forward_pre_hook(_check_implementation)
         elif mult != 1:
             projection, size = _query(name, attention)
             setattr(projection, QUERY_MULT, (mult, size))
             projection.register_forward_hook(_multiply_query)
-    if backend in BACKENDS:
+    if backend in BACKENDS and mults:
         inner.set_attn_implementation(PREFIX + backend)
     return model
 
@@ -117,7 +166,7 @@ def fold(model: ModelT) -> ModelT:
     """
     plain = core_fold(model)
     inner = cast(PreTrainedModel, plain)
-    for name, attention in _attentions(inner).items():
+    for name, attention in inner.named_modules():
         if (mult := _take_mult(attention)) != 1:
             projection, size = _query(name, attention)
             weight, bias = cast(Tensor, projection.weight), cast(Tensor | None, projection.bias)
@@ -220,29 +269,103 @@ def _take_mult(attention: nn.Module) -> float:
 _HOOKS = (_check_implementation, _multiply_query)
 
 
-def _on_meta(model: PreTrainedModel, config: Any) -> PreTrainedModel:
-    """The same model with another configuration, without data."""
+def _refuse_wrapper(model: nn.Module) -> None:
+    if any(cls.__module__.split(".")[0] == "peft" for cls in type(model).__mro__):
+        raise TypeError(
+            f"{type(model).__name__} is a wrapper of peft, whose adapters are no part of the base "
+            "model: parametrize the model before peft gets it"
+        )
+
+
+def _built(model: PreTrainedModel, config: Any, device: str = "cpu", seed: int = 0) -> Any:
+    """The same model with another configuration; random generators are left as they are."""
     if not isinstance(config, type(model.config)):
         raise TypeError(
             f"{type(model).__name__} has a {type(model.config).__name__}, "
             f"not a {type(config).__name__}"
         )
-    with torch.device("meta"):
+    with torch.random.fork_rng(devices=[]), torch.device(device):
+        torch.manual_seed(seed)
         return type(model)(copy.deepcopy(config))
 
 
-def _attentions(model: PreTrainedModel) -> dict[str, nn.Module]:
-    """The modules with a query projection, by name."""
-    found = {
-        name: module
-        for name, module in model.named_modules()
-        if any(isinstance(getattr(module, query, None), nn.Module) for query in QUERIES)
-    }
-    if not found:
+def _measured(
+    model: PreTrainedModel,
+    base_config: Any,
+    delta_config: Any,
+    layout: Layout,
+    given: Inits,
+    verify: bool,
+) -> Inits:
+    """How initial sizes go with width, on base and delta or, without one, base and model."""
+    base, meta = _built(model, base_config), next(model.parameters()).is_meta
+    delta = None if delta_config is None else _built(model, delta_config, "meta")
+    shapes = infshapes(model, base, delta, layout)
+    small = sum(p.numel() for p in model.parameters()) <= DRAWN
+    if delta_config is None and meta and not small:
+        what = "how the model's initialization goes with width was not measured, but taken for one"
+        fix = "Give a delta_config, or build the model on another device"
+        warnings.warn(MupWarning(f"{what} std at all widths", fix), stacklevel=3)
+        return {**dict.fromkeys(shapes, "constant"), **given}
+    if delta_config is None and not small:
+        inits = initializations(lambda seed: (base, model), shapes, given, draws=1)
+    else:
+        wide = model.config if delta_config is None else delta_config
+        like = shapes if delta is None else infshapes(delta, base, delta, layout)
+
+        def draw(seed: int) -> tuple[nn.Module, nn.Module]:
+            return _built(model, base_config, seed=seed), _built(model, wide, seed=seed)
+
+        inits = initializations(draw, like, given)
+    if verify and not meta:
+        check_fresh(model, base, shapes, inits)
+    return inits
+
+
+def _observe(model: PreTrainedModel, inputs: Mapping[str, Tensor] | None) -> Observed:
+    """What a forward pass shows, with attention that does not hide its products."""
+    chosen = str(cast(Any, model.config)._attn_implementation)
+    switched = chosen != "eager" and model._can_set_attn_implementation()
+    try:
+        if switched:
+            model.set_attn_implementation("eager")
+        return observe(model, lambda: model(**_inputs(model, inputs)))
+    except Exception as error:
+        where = " on the meta device" if next(model.parameters()).is_meta else ""
+        fix = "inputs={...} of its own" + (", or build it on another device" if where else "")
         raise ValueError(
-            f"{type(model).__name__} has no attention module with a query projection named "
-            f"{', '.join(QUERIES)}"
-        )
+            f"a forward pass of {type(model).__name__}{where} failed with {type(error).__name__}: "
+            f"{error}. Its attention cannot be seen without one: give {fix}"
+        ) from error
+    finally:
+        if switched:
+            model.set_attn_implementation(chosen)
+
+
+def _inputs(model: PreTrainedModel, given: Mapping[str, Tensor] | None) -> dict[str, Tensor]:
+    """Keyword arguments of a short forward pass, on the model's device."""
+    found = _made_up(model.config, model.main_input_name) if given is None else given
+    device = next(model.parameters()).device
+    return {name: x.to(device) for name, x in found.items()}
+
+
+def _made_up(config: Any, main: str) -> dict[str, Tensor]:
+    text = config.get_text_config()
+    tokens = torch.arange(3, 3 + LENGTH)[None] % int(getattr(text, "vocab_size", LENGTH))
+    match main:
+        case "pixel_values":
+            size = config.image_size
+            sides = (size, size) if isinstance(size, int) else tuple(size)
+            found = {"pixel_values": torch.randn(1, getattr(config, "num_channels", 3), *sides)}
+        case "input_features":
+            frames = 2 * config.max_source_positions
+            found = {"input_features": torch.randn(1, config.num_mel_bins, frames)}
+        case "input_values":
+            found = {"input_values": torch.randn(1, SAMPLES)}
+        case name:
+            found = {name: tokens}
+    if config.is_encoder_decoder:
+        found["decoder_input_ids"] = tokens
     return found
 
 
@@ -253,38 +376,15 @@ def _query(name: str, attention: nn.Module) -> tuple[nn.Module, int]:
             f"{name} normalizes queries after their projection ({norms[0]}), so that its weight "
             "cannot hold the multiplier of attention"
         )
-    local = next(query for query in QUERIES if hasattr(attention, query))
+    local = next((query for query in QUERIES if hasattr(attention, query)), None)
+    if local is None:
+        raise ValueError(
+            f"{name} has no query projection named {', '.join(QUERIES)}, which could hold the "
+            "multiplier of attention: give base and model heads of one size, so that it needs none"
+        )
     projection = attention.get_submodule(local)
     size = cast(Tensor, projection.weight).shape[1 if is_conv1d(projection) else 0]
     return projection, size // 3 if local == "c_attn" else size
-
-
-def _attention_mults(model: PreTrainedModel, base: PreTrainedModel) -> dict[str, float]:
-    """The factor of the scaling of each attention module, 1 at base width."""
-    mults = {}
-    in_base = _attentions(base)
-    for name, attention in _attentions(model).items():
-        if name not in in_base:
-            raise ValueError(f"{name} is in the model, not in the base model")
-        d_head, scaling = _heads(name, attention, model.config)
-        base_d_head, base_scaling = _heads(name, in_base[name], base.config)
-        mults[name] = base_scaling / scaling * (base_d_head / d_head)
-    return mults
-
-
-def _heads(name: str, attention: nn.Module, config: Any) -> tuple[int, float]:
-    """The size of a head, and the factor of q·k in the module."""
-    sizes = [getattr(attention, key, None) for key in ("head_dim", "attention_head_size")]
-    sizes.append(getattr(config, "head_dim", None))
-    if hasattr(config, "hidden_size") and hasattr(config, "num_attention_heads"):
-        sizes.append(config.hidden_size // config.num_attention_heads)
-    size = next((s for s in sizes if s), None)
-    if size is None:
-        raise ValueError(
-            f"the size of a head of {name} is not found: neither it nor the configuration has "
-            "head_dim, nor the configuration hidden_size and num_attention_heads"
-        )
-    return size, float(getattr(attention, "scaling", size**-0.5))
 
 
 def _untie(model: PreTrainedModel) -> None:

@@ -34,6 +34,7 @@ from mupkit.shape import (
 )
 from mupkit.storage import (
     Init,
+    Inits,
     Layout,
     default_std,
     embeddings,
@@ -41,12 +42,13 @@ from mupkit.storage import (
     is_embedding,
     is_linear,
     local_parameters,
+    norm_of,
     own_parameters,
     transposed_parameters,
 )
 
 ModelT = TypeVar("ModelT", bound=nn.Module)
-_RESCALED = "_mup_rescaled"
+RESCALED, INITS = "_mup_rescaled", "_mup_inits"
 NO_LAYOUT: Layout = MappingProxyType({})
 
 
@@ -56,7 +58,7 @@ def parametrize(
     delta: ModelOrShapes | None = None,
     *,
     rules: Rules = TABLE_3,
-    init: Init = "torch",
+    init: Init | Inits = "torch",
     rescale_params: bool = True,
     layout: Layout = NO_LAYOUT,
 ) -> ModelT:
@@ -93,7 +95,8 @@ def parametrize(
             dict keeps the name of the rules, and the base shapes, in its metadata.
         init: how the model's initialization scales so far: "torch" for PyTorch's default or
             another in which a std goes as 1/sqrt(fan_in), "constant" for one std at all widths, as
-            `initializer_range` of transformers.
+            `initializer_range` of transformers. A mapping says it by parameter name; parameters
+            that it does not name have PyTorch's default.
         rescale_params: turn that initialization into the one of `rules`. A second call changes
             nothing. Use False after loading a trained checkpoint.
         layout: how parameters of your own are stored, by name: "out_in" as in `nn.Linear`, "in_out"
@@ -104,8 +107,9 @@ def parametrize(
         `model`, in place.
 
     Raises:
-        ValueError: if names or numbers of dimensions disagree, or if it cannot be told which
-            dimensions are fan-in and fan-out. The message names the parameter.
+        ValueError: if names or numbers of dimensions disagree, if it cannot be told which
+            dimensions are fan-in and fan-out, or if weight_norm or spectral_norm sets a size that
+            µP has to set. The message names the parameter.
 
     Warns:
         MupWarning: if a dimension differs between `base` and `model`, but not between `base` and
@@ -114,7 +118,9 @@ def parametrize(
     Source: Tensor Programs V, Tables 3, 8 and 9, Definition 4.1, Appendix H.
     """
     inner = unwrap(model)
-    registry = _infshapes(inner, base, delta, layout)
+    registry = infshapes(inner, base, delta, layout)
+    if not isinstance(init, str) and (unknown := sorted(init.keys() - registry.keys())):
+        raise ValueError(f"init names no parameter of the model: {', '.join(unknown)}")
     _attach(inner, registry, rules)
     if rescale_params:
         _rescale(inner, init)
@@ -141,7 +147,7 @@ def set_base_shapes(
         ValueError: as `parametrize`, and for an output layer that is no `MuReadout`.
     """
     inner = unwrap(model)
-    registry = _infshapes(inner, base, delta)
+    registry = infshapes(inner, base, delta)
     if do_assert:
         _check_readouts(inner, registry)
     _attach(inner, registry, TABLE_8)
@@ -172,7 +178,7 @@ def reset_parameters(model: nn.Module) -> None:
         if parametrization(module, local) is not None:
             raise ValueError(f"{name} has a multiplier; build a new model to draw it again")
     inner.apply(_redraw)  # parents last, as in their constructors
-    for module, _ in _owners(inner).values():
+    for module, _ in owners_of(inner).values():
         if is_embedding(module):
             _redraw(module)  # a readout that shares the weight has drawn it too
     _rescale(inner, "torch")
@@ -182,15 +188,16 @@ def _redraw(module: nn.Module) -> None:
     own = getattr(module, "_reset_parameters", None)  # of nn.MultiheadAttention
     if callable(reset := getattr(module, "reset_parameters", own)):
         reset()
-        vars(module).pop(_RESCALED, None)
+        vars(module).pop(RESCALED, None)
 
 
-def _infshapes(
+def infshapes(
     model: nn.Module,
     base: ModelOrShapes | None,
     delta: ModelOrShapes | None,
     layout: Layout = NO_LAYOUT,
 ) -> dict[str, InfShape]:
+    """The `InfShape` of every parameter by name, as `parametrize` attaches them."""
     shapes = get_shapes(model)
     base_shapes: Shapes = shapes if base is None else read_shapes(base, like=shapes)
     check_names(base_shapes, shapes, "base", "model")
@@ -278,7 +285,7 @@ def _check_metadata(
         )
 
 
-def _owners(model: nn.Module) -> dict[int, tuple[nn.Module, str]]:
+def owners_of(model: nn.Module) -> dict[int, tuple[nn.Module, str]]:
     """The module that initializes each parameter: the embedding if a readout shares its weight."""
     embedded = embeddings(model)
     owners: dict[int, tuple[nn.Module, str]] = {}
@@ -289,22 +296,29 @@ def _owners(model: nn.Module) -> dict[int, tuple[nn.Module, str]]:
 
 
 @torch.no_grad()
-def _rescale(model: nn.Module, init: Init) -> None:
+def _rescale(model: nn.Module, init: Init | Inits) -> None:
     """Multiply each parameter by the factor that its initialization lacks, once.
 
     The module keeps the factors that were applied, so that a second call, even for another base,
     applies only the rest.
     """
-    owners = _owners(model)
-    for p in model.parameters():
+    owners = owners_of(model)
+    for name, p in model.named_parameters():
         module, local = owners[id(p)]
         infshape: InfShape = getattr(p, ATTRIBUTE)
         own = {name: getattr(q, ATTRIBUTE) for name, q in local_parameters(module).items()}
-        has = default_std(module, local, own) if init == "torch" else 1.0
+        law = init if isinstance(init, str) else init.get(canonical(name), "torch")
+        has = default_std(module, local, own) if law == "torch" else 1.0
         factor = scale(infshape, rule_for(infshape, getattr(p, RULES_ATTRIBUTE)).init_std) / has
+        norm, role = norm_of(module, p), infshape.role()
+        if (norm and role == "output") or (norm == "spectral_norm" and role == "input"):
+            raise ValueError(
+                f"{canonical(name)}: {norm} takes the size of an {role} weight away, which µP has "
+                "to set: leave it out of that layer"
+            )
         if p.is_meta:
             continue  # without data nothing is done, so there is nothing to keep
-        done: dict[str, float] = vars(module).setdefault(_RESCALED, {})
+        done: dict[str, float] = vars(module).setdefault(RESCALED, {})
         if (missing := factor / done.get(local, 1.0)) != 1:
             p.mul_(missing)
         done[local] = factor
@@ -341,7 +355,7 @@ def _check_readouts(model: nn.Module, registry: dict[str, InfShape]) -> None:
 def forget(model: nn.Module) -> None:
     """Remove everything that parametrization keeps on a model, except multipliers."""
     for module in model.modules():
-        for kept in (REGISTRY, _RESCALED):
+        for kept in (REGISTRY, RESCALED, INITS):
             vars(module).pop(kept, None)
         for hooks in (module._state_dict_hooks, module._load_state_dict_pre_hooks):
             ours = [key for key, hook in hooks.items() if _unhooked(hook) in _HOOKS]

@@ -12,9 +12,12 @@ from torch.nn.utils.parametrize import ParametrizationList
 from mupkit.infshape import InfDim, InfShape
 
 Init = Literal["torch", "constant"]
+Inits = Mapping[str, Init]  # by parameter name
 Layout = Mapping[str, Literal["out_in", "in_out"]]  # by parameter name
 Convolution = nn.modules.conv._ConvNd
 TransposedConvolution = nn.modules.conv._ConvTransposeNd
+_NORMED = {"weight_v": "weight_norm", "weight_orig": "spectral_norm"}  # of torch.nn.utils
+WEIGHTS = ("weight", *_NORMED)
 _MATRICES = (nn.RNNBase, nn.RNNCellBase, nn.MultiheadAttention)  # theirs are (fan_out, fan_in)
 
 
@@ -38,9 +41,26 @@ def local_parameters(module: nn.Module) -> dict[str, nn.Parameter]:
     found = {local: p for local, p in module._parameters.items() if p is not None}
     moved = module._modules.get("parametrizations")  # not by getattr, which torch.compile passes on
     for local, chain in moved.named_children() if moved is not None else ():
-        if isinstance(original := getattr(chain, "original", None), nn.Parameter):
+        # Of weight_norm's two, the second one is as the weight; the first one is its size.
+        original = getattr(chain, "original", getattr(chain, "original1", None))
+        if isinstance(original, nn.Parameter):
             found[local] = original
     return found
+
+
+def norm_of(module: nn.Module, p: nn.Parameter) -> str:
+    """Whether "weight_norm" or "spectral_norm" takes a weight's size away; else ""."""
+    for old, name in _NORMED.items():
+        if p is module._parameters.get(old):
+            return name
+    moved = module._modules.get("parametrizations")
+    for chain in moved.children() if moved is not None else ():
+        kinds = {type(step).__name__ for step in chain.children()}
+        if p is getattr(chain, "original1", None) and "_WeightNorm" in kinds:
+            return "weight_norm"
+        if p is getattr(chain, "original", None) and "_SpectralNorm" in kinds:
+            return "spectral_norm"
+    return ""
 
 
 def own_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Module, str, nn.Parameter]]:
@@ -62,7 +82,7 @@ def transposed_parameters(model: nn.Module, layout: Layout) -> set[int]:
     found = {id(p) for name, _, _, p in own_parameters(model) if layout.get(name) == "in_out"}
     for _, module, local, p in own_parameters(model):
         stored = isinstance(module, TransposedConvolution) or is_conv1d(module)
-        if local == "weight" and (stored or is_embedding(module)):
+        if local in WEIGHTS and (stored or is_embedding(module)):
             found.add(id(p))
     return found
 
@@ -90,9 +110,9 @@ def default_std(module: nn.Module, local: str, shapes: Mapping[str, InfShape]) -
         shapes: those of all the module's own parameters.
     """
     infshape = shapes[local]
-    if isinstance(module, nn.Linear | Convolution):
+    if isinstance(module, nn.Linear | Convolution) and local != "weight_g":  # of weight_norm
         # Biases too. Torch reads transposed convolutions, (in, out), as (out, in).
-        width = shapes["weight"][1]
+        width = next(shapes[name] for name in WEIGHTS if name in shapes)[1]
     elif isinstance(module, nn.RNNBase | nn.RNNCellBase):
         width = next(iter(shapes.values()))[0]  # all of them by the hidden size
     elif isinstance(module, nn.MultiheadAttention) and len(infshape) > 1:

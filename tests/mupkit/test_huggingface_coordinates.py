@@ -11,20 +11,41 @@ from transformers import GPT2LMHeadModel
 from mupkit import MuAdam, huggingface, storage
 from mupkit.coord_check import coord_check
 from mupkit.huggingface import ATTENTION_MULT, QUERY_MULT
-from tests.mupkit.hf_models import BASE, BY_HOOK, DELTA, FAMILIES, gpt2, loss, mup
+from tests.mupkit.hf_models import (
+    BASE,
+    BY_HOOK,
+    DELTA,
+    FAMILIES,
+    gpt2,
+    loss,
+    mup,
+    without_layouts,
+)
 
 CHECK = {"loss": lambda model: loss(model, 2, 4), "seeds": range(8), "steps": 6}
 WIDTHS, NARROW = [64, 192, 512], [32, 96, 256]
 
 
-def without_queries(name: str, width: int) -> Any:
-    """Queries start at zero (paper, Appendix D.2), so that logits move by learning, not chance."""
+def attentions(model: Any) -> dict[str, Any]:
+    """The modules with a query projection, by name."""
+    return {
+        name: module
+        for name, module in model.named_modules()
+        if any(isinstance(getattr(module, q, None), torch.nn.Module) for q in huggingface.QUERIES)
+    }
+
+
+def plain(name: str, width: int) -> Any:
     family = FAMILIES[name]
-    model = family.model(family.config(width)).eval()
-    for path, attention in huggingface._attentions(model).items():
+    return family.model(family.config(width)).eval()
+
+
+def without_queries(model: Any) -> Any:
+    """Queries start at zero (paper, Appendix D.2), so that logits move by learning, not chance."""
+    for path, attention in attentions(model).items():
         projection, size = huggingface._query(path, attention)
         weight = projection.weight.data
-        (weight[:, :size] if name == "gpt2" else weight[:size]).zero_()
+        (weight[:, :size] if storage.is_conv1d(projection) else weight[:size]).zero_()
     return model
 
 
@@ -35,7 +56,10 @@ def mu_adam(model: Any) -> torch.optim.Optimizer:
 @pytest.mark.parametrize("name", FAMILIES)
 def test_the_coordinate_check_passes(name):
     report = coord_check(
-        lambda width: mup(without_queries(name, width)), WIDTHS, make_optimizer=mu_adam, **CHECK
+        lambda width: without_queries(mup(plain(name, width))),
+        WIDTHS,
+        make_optimizer=mu_adam,
+        **CHECK,
     )
     if name not in BY_HOOK:
         assert report.passed, report
@@ -56,7 +80,10 @@ def test_the_coordinate_check_fails_in_sp(name):
         return torch.optim.Adam(model.parameters(), lr=0.01)
 
     report = coord_check(
-        lambda width: without_queries(name, width), NARROW, make_optimizer=plain_adam, **CHECK
+        lambda width: without_queries(plain(name, width)),
+        NARROW,
+        make_optimizer=plain_adam,
+        **CHECK,
     )
     growing = {v.fit.tensor for v in report.failures if v.fit.exponent > 0.5}
     assert "(output)[logits]" in growing, report
@@ -68,7 +95,7 @@ def test_the_coordinate_check_sees_1_over_sqrt_d_attention(name):
     """GPT-2 and Llama, which attend to few tokens here, come out undecided, and not passed."""
 
     def build(width):
-        model = mup(without_queries(name, width))
+        model = without_queries(mup(plain(name, width)))
         for module in model.modules():
             if hasattr(module, ATTENTION_MULT):
                 setattr(module, ATTENTION_MULT, 1.0)
@@ -84,6 +111,7 @@ def test_the_coordinate_check_sees_1_over_sqrt_d_attention(name):
 def test_the_coordinate_check_sees_a_conv1d_read_the_other_way_round(monkeypatch):
     """With a feed-forward layer of constant width, whose fan-in alone scales."""
     monkeypatch.setattr(storage, "is_conv1d", lambda module: False)
+    monkeypatch.setattr(huggingface, "observe", without_layouts)
 
     def build(width):
         model = GPT2LMHeadModel(gpt2(width, d_ffn=64)).eval()
