@@ -8,7 +8,8 @@
     >>> model = huggingface.parametrize(model, config(32), config(64))
     >>> optimizer = MuAdam(model, lr=1e-3)
 
-Only this module needs transformers; `import mupkit` does not bring it.
+Only this module needs transformers; `import mupkit` does not bring it. `docs/huggingface.md` says
+which models are tested, which are refused, and how to mend them.
 
 Attention goes through transformers' attention interface: "mup_sdpa" and "mup_eager" are registered
 there, with the masks of "sdpa" and "eager". In a model that does not use the interface, such as
@@ -37,7 +38,7 @@ from mupkit.observe import Observed, observe
 from mupkit.parametrization import INITS, infshapes
 from mupkit.parametrization import parametrize as core_parametrize
 from mupkit.rules import TABLE_3, Rules
-from mupkit.shape import REGISTRY, unwrap
+from mupkit.shape import REGISTRY, check_names, get_shapes, unwrap
 from mupkit.storage import Inits, Layout, free_parameters, is_conv1d
 from mupkit.verify import attention_mults, check_fresh, check_multipliers, initializations
 
@@ -115,6 +116,7 @@ def parametrize(
     parametrized = REGISTRY in vars(inner)  # then its multipliers are in its forward pass
     base = _built(inner, base_config, "meta")
     delta = None if delta_config is None else _built(inner, delta_config, "meta")
+    check_names(get_shapes(base), get_shapes(inner), "base", "model")
     seen_base = _observe(_built(inner, base_config), inputs)
     seen = _observe(_built(inner, inner.config, "meta") if parametrized else inner, inputs)
     mults = attention_mults(seen_base, seen)

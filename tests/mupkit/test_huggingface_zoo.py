@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
@@ -431,3 +432,12 @@ def test_the_initialization_of_a_model_without_data_and_delta_is_warned_of():
         model = hf.LlamaForCausalLM(config(1024))
     with pytest.warns(mupkit.messages.MupWarning, match="was not measured"):
         huggingface.parametrize(model, config(128))
+
+
+def test_the_documentation_lists_the_models_that_are_tested():
+    page = (Path(__file__).parents[2] / "docs" / "huggingface.md").read_text(encoding="utf-8")
+    (listed,) = (line for line in page.splitlines() if line.startswith("ALBERT, "))
+    names = {"bert": "BERT", "megatron": "Megatron-BERT", "gpt2": "GPT-2", "llama": "Llama"}
+    names["roberta"] = "RoBERTa"
+    expected = sorted([*RIGHT, *(names[name] for name in FAMILIES)], key=str.lower)
+    assert listed.removesuffix(".").split(", ") == expected
