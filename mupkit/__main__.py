@@ -23,9 +23,9 @@ from torch import nn
 from torch.optim import Optimizer
 
 import mupkit
+from mupkit.base_shapes import REGISTRY, read_shapes
 from mupkit.explain import Finding, Row, explain, findings
 from mupkit.messages import MupWarning
-from mupkit.shape import REGISTRY, read_shapes
 
 EXPLAIN = """\
 Show what happens to each parameter, and what looks wrong.

@@ -11,13 +11,13 @@ from typing import Any, Literal
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from mupkit.base_shapes import canonical, get_scalings
 from mupkit.infshape import InfShape, Role
 from mupkit.messages import RatioError
 from mupkit.multipliers import multiplier
 from mupkit.optim import family_of, setting
 from mupkit.rules import Exponents, Family, Rules, rule_for, scale
 from mupkit.schedule import guard
-from mupkit.shape import canonical, get_scalings
 from mupkit.storage import embeddings, free_parameters, is_linear, own_parameters
 
 COLUMNS: dict[Role, str] = {

@@ -8,10 +8,10 @@ from typing import TypeVar, cast
 import torch
 from torch import nn
 
+from mupkit.base_shapes import unwrap
 from mupkit.layer import MuReadout
 from mupkit.multipliers import fold_multipliers
 from mupkit.parametrization import forget
-from mupkit.shape import unwrap
 
 ModelT = TypeVar("ModelT", bound=nn.Module)
 

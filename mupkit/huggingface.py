@@ -33,12 +33,12 @@ from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from mupkit import fold as core_fold
+from mupkit.base_shapes import REGISTRY, check_names, get_shapes, unwrap
 from mupkit.messages import MupWarning
 from mupkit.observe import Observed, observe
 from mupkit.parametrization import INITS, infshapes
 from mupkit.parametrization import parametrize as core_parametrize
 from mupkit.rules import TABLE_3, Rules
-from mupkit.shape import REGISTRY, check_names, get_shapes, unwrap
 from mupkit.storage import Inits, Layout, free_parameters, is_conv1d
 from mupkit.verify import attention_mults, check_fresh, check_multipliers, initializations
 

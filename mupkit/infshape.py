@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 Role = Literal["input", "hidden", "output", "scalar"]
 
@@ -84,13 +84,44 @@ class InfShape:
         dims = (f"{d.base_dim}->{d.dim}" if d.isinf() else f"{d.dim}" for d in self)
         return f"InfShape({', '.join(dims)})"
 
+    @classmethod
+    def deserialize(cls, sizes: Mapping[str, Sequence[Any]]) -> InfShape:
+        """The inverse of `serialize`."""
+        return cls(map(InfDim, sizes["base_shape"], sizes["shape"]))
+
+    def serialize(self) -> dict[str, list[int | None]]:
+        """Base sizes and sizes, for a file."""
+        return {"base_shape": self.base_shape(), "shape": [*self.shape()]}
+
+    def base_shape(self) -> list[int | None]:
+        """The base size of each dimension, None where it is finite."""
+        return [d.base_dim for d in self]
+
+    def shape(self) -> list[int]:
+        """The size of each dimension."""
+        return [d.dim for d in self]
+
+    @property
+    def main_idx(self) -> int | None:
+        """The index of the last dimension that scales.
+
+        `mup` lets it be set. Here `mupkit.parametrize(..., layout={name: "in_out"})` says how a
+        parameter is stored.
+        """
+        return next((i for i in reversed(range(len(self))) if self[i].isinf()), None)
+
+    @property
+    def main(self) -> InfDim | None:
+        """The last dimension that scales."""
+        return None if self.main_idx is None else self[self.main_idx]
+
     def ninf(self) -> int:
         """The number of dimensions that scale with width: 0 scalar, 1 vector, 2 matrix-like."""
         return sum(d.isinf() for d in self)
 
     def width_mult(self) -> float:
         """The multiplier of the last dimension that scales: fan-in for a matrix-like weight."""
-        return next((d.width_mult() for d in reversed(self.dims) if d.isinf()), 1.0)
+        return 1.0 if self.main is None else self.main.width_mult()
 
     def fanin_fanout(self) -> tuple[InfDim, InfDim]:
         """Fan-in and fan-out; a vector has fan-in 1 (paper, caption of Table 3).
@@ -105,6 +136,11 @@ class InfShape:
             return (fan_out, fan_in) if self.transposed and self.ninf() == 2 else (fan_in, fan_out)
         return (self[0], self[1]) if self.transposed else (self[1], self[0])
 
+    def fanin_fanout_mult_ratio(self) -> float:
+        """The width multiplier of the fan-in over that of the fan-out."""
+        fan_in, fan_out = self.fanin_fanout()
+        return fan_in.width_mult() / fan_out.width_mult()
+
     def role(self) -> Role:
         """The column of the µP tables that this parameter belongs to."""
         if self.ninf() == 0:
@@ -113,3 +149,24 @@ class InfShape:
             return "hidden"
         fan_in, _ = self.fanin_fanout()
         return "output" if fan_in.isinf() else "input"
+
+
+def zip_infshape(
+    base_dims: Sequence[int | InfDim | None], dims: Sequence[int], fin_if_same: bool = True
+) -> InfShape:
+    """The `InfShape` of base sizes and sizes.
+
+    Args:
+        base_dims: one for each dimension; None, or an `InfDim` without a base, is finite.
+        dims: as many sizes.
+        fin_if_same: a base size that equals the size counts as finite, as without a delta model.
+
+    Raises:
+        ValueError: if there are not as many of each.
+    """
+    found = []
+    for given, dim in zip(base_dims, dims, strict=True):
+        base = given.base_dim if isinstance(given, InfDim) else given
+        same = fin_if_same and not isinstance(given, InfDim) and base == dim
+        found.append(InfDim(None if same else base, dim))
+    return InfShape(found)

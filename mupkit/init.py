@@ -12,14 +12,18 @@ Source: Tensor Programs V, Tables 3, 8 and 9, row "Init. Var."; names as in the 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from mupkit.base_shapes import infshape_of, rules_of
 from mupkit.rules import rule_for, scale
-from mupkit.shape import infshape_of, rules_of
 
 __all__ = [
+    "constant_std_init_",
+    "eye_",
     "fan_in_normal_",
     "kaiming_normal_",
     "kaiming_uniform_",
@@ -73,6 +77,32 @@ def ones_(tensor: Tensor) -> Tensor:
     """
     _constant_std_scale(tensor, centred=False)
     return nn.init.ones_(tensor)
+
+
+def eye_(tensor: Tensor) -> Tensor:
+    """The identity, for vector-like and scalar-like matrices (fan_out, fan_in).
+
+    Raises:
+        ValueError: for a matrix-like tensor.
+    """
+    _constant_std_scale(tensor, centred=False)
+    return nn.init.eye_(tensor)
+
+
+def constant_std_init_(tensor: Tensor, sampler_: Callable[..., Any]) -> Tensor:
+    """Whatever a sampler of one's own draws at base width, scaled by s.
+
+    Args:
+        tensor: any parameter with a base shape.
+        sampler_: fills the tensor in place; its keyword `scale`, 1 if it is not given, is a factor
+            of all that it draws.
+    """
+    s = _init_scale(tensor)
+    if s == 1:
+        sampler_(tensor)
+    else:
+        sampler_(tensor, scale=s)
+    return tensor
 
 
 def zeros_(tensor: Tensor) -> Tensor:

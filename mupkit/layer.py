@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
+import torch
 from torch import Tensor, nn
+
+from mupkit.base_shapes import RESCALED, infshape_of
 
 
 class MuReadout(nn.Linear):
@@ -100,3 +103,24 @@ class MuSharedReadout(MuReadout):
         """Zero the bias; the weight is initialized by the embedding."""
         if self.bias is not None:
             nn.init.zeros_(self.bias)
+
+
+def rescale_linear_bias(linear: nn.Module) -> None:
+    """Rescale the bias of a layer of one's own from PyTorch's default to a constant std, once.
+
+    `set_base_shapes` and `parametrize` do so for PyTorch's layers, and it does nothing to these.
+
+    Args:
+        linear: with a `bias` and a `weight` (fan_out, fan_in, ...) that has a base shape.
+
+    Raises:
+        ValueError: if the weight has none.
+    """
+    weight, bias = cast(Tensor, linear.weight), cast(Tensor | None, linear.bias)
+    factor = infshape_of(weight, "weight")[1].width_mult() ** 0.5
+    done: dict[str, float] = vars(linear).setdefault(RESCALED, {})
+    if bias is None or "bias" in done:
+        return
+    with torch.no_grad():
+        bias.mul_(factor)
+    done["bias"] = factor

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from mupkit.shape import canonical
+from mupkit.base_shapes import canonical
 
 _MULTIPLY = {"mul", "mul_", "multiply", "multiply_", "__mul__", "__rmul__", "__imul__"}
 _DIVIDE = {"div", "div_", "divide", "true_divide", "__truediv__", "__itruediv__"}

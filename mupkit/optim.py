@@ -40,11 +40,11 @@ from torch.optim import (
     SparseAdam,
 )
 
+from mupkit.base_shapes import get_scalings, infshape_of, rules_of
 from mupkit.infshape import InfShape
 from mupkit.messages import MupWarning
 from mupkit.rules import Family, Rule, Rules, rule_for, scale
 from mupkit.schedule import guard
-from mupkit.shape import get_scalings, infshape_of, rules_of
 from mupkit.staged import MuAdafactor, MuRAdam
 
 Params = nn.Module | Iterable[Any]
@@ -366,6 +366,27 @@ def _make(
     optimizer = impl(groups, **given)
     optimizer.register_step_pre_hook(guard)
     return optimizer
+
+
+def process_param_groups(params: Iterable[Any], **options: Any) -> list[dict[str, Any]]:
+    """Parameters as torch's group dictionaries, each with a rate and a weight decay.
+
+    Args:
+        params: parameters, or groups of them, which are left unchanged.
+        **options: lr, and weight_decay (0 without it), for groups that have none of their own.
+
+    Raises:
+        ValueError: if a group has no rate.
+    """
+    groups = list(params)
+    if groups and not isinstance(groups[0], dict):
+        groups = [{"params": groups}]
+    defaults = {"weight_decay": 0.0, **options}
+    shared = {key: defaults[key] for key in ("lr", "weight_decay") if key in defaults}
+    groups = [{**shared, **group} for group in groups]
+    if any("lr" not in group for group in groups):
+        raise ValueError("a µP optimizer needs lr, as an argument or in every group")
+    return groups
 
 
 def _check_family(impl: type[Optimizer], family: Family) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar
@@ -11,14 +12,10 @@ import torch
 from torch import nn
 
 from mupkit import bsh
-from mupkit.infshape import InfDim, InfShape
-from mupkit.layer import MuReadout
-from mupkit.messages import MupWarning
-from mupkit.multipliers import parametrization, set_multiplier
-from mupkit.rules import TABLE_3, TABLE_8, Rules, rule_for, scale, tied_multiplier
-from mupkit.shape import (
+from mupkit.base_shapes import (
     ATTRIBUTE,
     REGISTRY,
+    RESCALED,
     RULES_ATTRIBUTE,
     ModelOrShapes,
     Scaling,
@@ -32,6 +29,11 @@ from mupkit.shape import (
     read_shapes,
     unwrap,
 )
+from mupkit.infshape import InfDim, InfShape
+from mupkit.layer import MuReadout
+from mupkit.messages import MupWarning
+from mupkit.multipliers import parametrization, set_multiplier
+from mupkit.rules import TABLE_3, TABLE_8, Rules, rule_for, scale, tied_multiplier
 from mupkit.storage import (
     Init,
     Inits,
@@ -48,7 +50,7 @@ from mupkit.storage import (
 )
 
 ModelT = TypeVar("ModelT", bound=nn.Module)
-RESCALED, INITS = "_mup_rescaled", "_mup_inits"
+INITS = "_mup_inits"
 NO_LAYOUT: Layout = MappingProxyType({})
 
 
@@ -121,7 +123,7 @@ def parametrize(
     registry = infshapes(inner, base, delta, layout)
     if not isinstance(init, str) and (unknown := sorted(init.keys() - registry.keys())):
         raise ValueError(f"init names no parameter of the model: {', '.join(unknown)}")
-    _attach(inner, registry, rules)
+    attach(inner, registry, rules)
     if rescale_params:
         _rescale(inner, init)
     _set_multipliers(inner)
@@ -149,8 +151,8 @@ def set_base_shapes(
     inner = unwrap(model)
     registry = infshapes(inner, base, delta)
     if do_assert:
-        _check_readouts(inner, registry)
-    _attach(inner, registry, TABLE_8)
+        check_readouts(inner, registry)
+    attach(inner, registry, TABLE_8)
     if savefile is not None:
         bsh.save(get_base_shapes(inner), savefile)
     if rescale_params:
@@ -242,7 +244,8 @@ def _warn_forgotten(base: Shapes, widths: Shapes, shapes: Shapes) -> None:
         warnings.warn(MupWarning(what, fix), stacklevel=4)
 
 
-def _attach(model: nn.Module, registry: dict[str, InfShape], rules: Rules) -> None:
+def attach(model: nn.Module, registry: Mapping[str, InfShape], rules: Rules) -> None:
+    """Give the parameters their `InfShape` and rules, and the model the registry of both."""
     for name, p in model.named_parameters():
         setattr(p, ATTRIBUTE, registry[canonical(name)])
         setattr(p, RULES_ATTRIBUTE, rules)
@@ -336,7 +339,8 @@ def _set_multipliers(model: nn.Module) -> None:
             set_multiplier(module, local, scale(infshape, rule_for(infshape, rules).multiplier))
 
 
-def _check_readouts(model: nn.Module, registry: dict[str, InfShape]) -> None:
+def check_readouts(model: nn.Module, registry: Mapping[str, InfShape]) -> None:
+    """Raise ValueError for an output layer that is no `MuReadout`, naming it."""
     embedded = embeddings(model)
     for name, module, local, p in own_parameters(model):
         if local != "weight" or not is_linear(module) or isinstance(module, MuReadout):

@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from torch import nn
 
+from mupkit.base_shapes import RESCALED, canonical
 from mupkit.infshape import InfShape
 from mupkit.observe import Observed, changed
-from mupkit.parametrization import RESCALED, owners_of
-from mupkit.shape import canonical
+from mupkit.parametrization import owners_of
 from mupkit.storage import Init, Inits, default_std, local_parameters
 
 DRAWS = 16  # of an initialization, at most

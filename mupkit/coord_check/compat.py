@@ -72,7 +72,7 @@ def get_coord_data(
     flatten_input: bool = False,
     flatten_output: bool = False,
     output_name: str = "loss",
-    lossfn: str = "xent",
+    lossfn: str | Callable[[Tensor, Tensor], Tensor] = "xent",
     filter_module_by_name: Callable[[str], bool] | None = None,
     fix_data: bool = True,
     cuda: bool | None = None,
@@ -99,7 +99,7 @@ def get_coord_data(
             (-1, classes).
         output_name: the loss's key in the output, if `dict_in_out` and the output is a dictionary;
             otherwise the loss is the first element.
-        lossfn: "xent", "mse" (to one-hot labels) or "nll".
+        lossfn: "xent", "mse" (to one-hot labels), "nll", or a function of output and labels.
         filter_module_by_name: which modules are recorded; all if None.
         fix_data: use the first batch at every step.
         cuda: train on a GPU.
@@ -120,7 +120,8 @@ def get_coord_data(
     pandas = _load("pandas", "get_coord_data returns a pandas DataFrame: install pandas")
     lr = lr if lr is not None else 0.1 if optimizer == "sgd" else 1e-3
     make_optimizer = _optimizer(optimizer, mup)
-    if lossfn not in _LOSSES:
+    loss_of = lossfn if callable(lossfn) else _LOSSES.get(lossfn)
+    if loss_of is None:
         raise ValueError(f"lossfn is {lossfn!r}, allowed are {', '.join(_LOSSES)}")
     device = "cuda" if (torch.cuda.is_available() if cuda is None else cuda) else "cpu"
     statistics = (output_fdict or {"l1": "l1"}, input_fdict or {}, param_fdict or {})
@@ -143,7 +144,7 @@ def get_coord_data(
                     loss = _dict_loss(model, _to(batch, device), output_name)
                 else:
                     flat = flatten_input, flatten_output
-                    loss = _pair_loss(model, _to(batch, device), flat, _LOSSES[lossfn])
+                    loss = _pair_loss(model, _to(batch, device), flat, loss_of)
             trainer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             trainer.step()

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from mupkit.base_shapes import canonical
 from mupkit.coord_check.capture import Loss, capture
 from mupkit.coord_check.theory import Stored, expected_updates, stored_parameters
-from mupkit.shape import canonical
 
 Kind = Literal["activation", "change", "update"]
 Build = Callable[[int], nn.Module]

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from mupkit.base_shapes import ATTRIBUTE, canonical
 from mupkit.infshape import InfDim, InfShape
 from mupkit.multipliers import multiplier
 from mupkit.rules import TABLE_3, scale, update_exponents
-from mupkit.shape import ATTRIBUTE, canonical
 from mupkit.storage import free_parameters, is_embedding, own_parameters, transposed_parameters
 
 

@@ -11,7 +11,7 @@ from torch import nn
 
 import mupkit
 from mupkit import get_infshapes, make_base_shapes, parametrize, set_base_shapes
-from mupkit.shape import read_shapes
+from mupkit.base_shapes import read_shapes
 from tests.mupkit.models import FAMILIES, MLP, PLAIN, parametrized
 
 

@@ -12,8 +12,8 @@ from torch import nn
 
 import mupkit
 from mupkit import MuAdam, MuAdamW, MuFrobenius, MuMuon, MuSGD
+from mupkit.base_shapes import canonical
 from mupkit.optim import family_of
-from mupkit.shape import canonical
 from tests.mupkit.models import Lion, by_name
 
 BASE, LR, EPS, DECAY = (4, 6), 0.1, 1e-3, 0.05

@@ -179,4 +179,5 @@ def test_an_unknown_mode_is_refused():
 @pytest.mark.parametrize("initializer", init.__all__)
 def test_a_parameter_without_base_shape_is_refused(initializer):
     with pytest.raises(ValueError, match=r"parameter \(3, 4\) has no base shape"):
-        getattr(init, initializer)(nn.Parameter(torch.zeros(3, 4)))
+        arguments = [nn.init.ones_] if initializer == "constant_std_init_" else []
+        getattr(init, initializer)(nn.Parameter(torch.zeros(3, 4)), *arguments)

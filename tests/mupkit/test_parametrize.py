@@ -10,8 +10,8 @@ from torch import nn
 
 import mupkit
 from mupkit import NTP, SP, TABLE_3, TABLE_8, TABLE_9, get_infshapes, parametrize
+from mupkit.base_shapes import canonical
 from mupkit.multipliers import multiplier
-from mupkit.shape import canonical
 from mupkit.storage import own_parameters
 from tests.mupkit.models import by_name
 

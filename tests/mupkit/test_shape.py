@@ -11,7 +11,7 @@ from torch import nn
 
 import mupkit
 from mupkit import InfDim, InfShape, get_infshapes, make_base_shapes, set_base_shapes
-from mupkit.shape import infshape_of
+from mupkit.base_shapes import infshape_of
 from tests.mupkit.models import CNN, FAMILIES, MLP, Tied, Transformer, parametrized
 
 

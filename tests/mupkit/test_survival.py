@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 import mupkit
+from mupkit.base_shapes import canonical
 from mupkit.multipliers import multiply_input
-from mupkit.shape import canonical
 from tests.mupkit.kinds import BASE, KINDS, TOKENS, WIDE, loss_of, make, rates, step
 from tests.mupkit.models import MLP, PLAIN, Tied, by_name
 

@@ -12,10 +12,10 @@ import torch
 
 from experiments.families.kill_matrix.bugs import BASE, Case, adam, cases
 from experiments.messages import note
+from mupkit.base_shapes import REGISTRY
 from mupkit.coord_check import Report, capture, coord_check, wider_is_better
 from mupkit.coord_check.record import train_step
 from mupkit.explain import findings
-from mupkit.shape import REGISTRY
 
 MUP_RATIO = 1.25
 """In the `mup` package's check a reader looks at curves of mean |x| over widths. Read here as: at
