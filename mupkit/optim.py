@@ -32,7 +32,6 @@ from torch.optim import (
     Adam,
     Adamax,
     AdamW,
-    Muon,
     NAdam,
     Optimizer,
     RAdam,
@@ -50,6 +49,8 @@ from mupkit.staged import MuAdafactor, MuRAdam
 Params = nn.Module | Iterable[Any]
 DecayMode = Literal["independent", "coupled"]
 
+Muon: Any = getattr(torch.optim, "Muon", None)  # which torch has since 2.9
+
 _FAMILY_OF: dict[type[Optimizer], Family] = {
     SGD: "sgd",
     ASGD: "sgd",
@@ -62,7 +63,7 @@ _FAMILY_OF: dict[type[Optimizer], Family] = {
     RMSprop: "adam",
     SparseAdam: "adam",
     Adafactor: "frobenius",
-    Muon: "muon",
+    **({} if Muon is None else {Muon: "muon"}),
 }
 _COUPLED = (Adam, NAdam, RAdam, Adagrad, Adamax, RMSprop)  # unless decoupled_weight_decay
 _NO_RULE = (torch.optim.Adadelta, torch.optim.Rprop, torch.optim.LBFGS)
@@ -285,10 +286,13 @@ def MuMuon(
             the whole gradient's norm, is not scaled.
 
     Raises:
-        ValueError: as `MuAdam`, and for a parameter that is no hidden matrix, naming it.
+        ValueError: as `MuAdam`, for a parameter that is no hidden matrix, naming it, and without
+            `impl` if torch is older than 2.9 and has no Muon.
 
     Source: Yang, Simon, Bernstein 2023 (arXiv:2310.17813), Condition 1.
     """
+    if impl is None:
+        raise ValueError(f"torch {torch.__version__} has no Muon: give an impl, or update torch")
     shared = _Shared(lr, weight_decay, weight_decay_mode, scale_eps=False)
     return _make(params, impl, "muon", shared, options)
 
