@@ -164,13 +164,13 @@ def _explain(arguments: argparse.Namespace) -> int:
         torch.manual_seed(0)
         with torch.device("meta" if arguments.meta else "cpu"):
             model = build(**_keywords(arguments.target))
-        plain = None
+            # One that parametrizes itself is in SP at base width, where nothing is rescaled.
+            at_base = build(**base)
         if not _parametrized(model):
-            plain = None if arguments.meta else build(**base)
             _parametrize(model, arguments, build)
         optimizer = _optimizer(arguments)(model)
         schedule = _load(arguments.scheduler) if arguments.scheduler else None
-        found += findings(model, plain, optimizer, schedule)
+        found += findings(model, at_base, optimizer, schedule)
         rows = explain(model, _optimizer(arguments)(model))
     found += [_caught(w) for w in caught if issubclass(w.category, UserWarning)]
     if arguments.json:

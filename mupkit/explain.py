@@ -162,11 +162,12 @@ def findings(
 
     Args:
         model: on any device; its initialization is checked unless it is on the meta device.
-        base: the base model, initialized alike (not on the meta device), to compare stds with.
+        base: the base model, initialized alike, to compare stds with (unless it is on the meta
+            device) and sizes of heads.
         optimizer: its rates are compared with the rules'.
         scheduler: scheduler(optimizer) makes a scheduler, which is then stepped a hundred times.
     """
-    found = [*_structure(model)]
+    found = [*_structure(model), *_attention(model, base)]
     if base is not None:
         found += _initialization(model, base)
     if optimizer is not None:
@@ -207,14 +208,24 @@ def _structure(model: nn.Module) -> Iterable[Finding]:
                 '"in_out" for x @ W)',
                 "note",
             )
-    for name, submodule in model.named_modules():
-        if isinstance(submodule, nn.MultiheadAttention) and submodule.head_dim > 1:
+
+
+def _attention(model: nn.Module, base: nn.Module | None) -> Iterable[Finding]:
+    sizes = {} if base is None else _head_sizes(base)
+    for name, size in _head_sizes(model).items():
+        if size > 1 and sizes.get(name) != size:
             yield Finding(
                 name,
-                "nn.MultiheadAttention divides attention logits by sqrt(d_head)",
+                "nn.MultiheadAttention divides attention logits by sqrt(d_head), and d_head is "
+                f"{size} here and {sizes.get(name, 'unknown')} in the base model",
                 "Keep d_head fixed and scale the number of heads, or use an attention whose logits "
                 "you multiply by mupkit.attention_scale(d_head, base_d_head)",
             )
+
+
+def _head_sizes(model: nn.Module) -> dict[str, int]:
+    modules = model.named_modules()
+    return {canonical(n): m.head_dim for n, m in modules if isinstance(m, nn.MultiheadAttention)}
 
 
 def _initialization(model: nn.Module, base: nn.Module) -> Iterable[Finding]:
@@ -240,13 +251,17 @@ def _rates(model: nn.Module, optimizer: Optimizer) -> Iterable[Finding]:
     family, options = family_of(type(optimizer)), _options(optimizer)
     if family in (None, "muon"):  # torch's Muon has factors of its own
         return
-    masters: dict[int, list[tuple[float, str]]] = {}  # by the group in which they were given
+    # By the group in which they were given: rates, and decays that are the same at all widths.
+    masters: dict[int, list[tuple[float, str]]] = {}
+    decays: dict[int, list[tuple[float, str]]] = {}
     for name, p in model.named_parameters():
         infshape, rules = get_scalings(model)[name]
         group = options.get(id(p))
         if group is not None:
-            master = float(group["lr"]) / setting(infshape, rules, family).lr_mult
-            masters.setdefault(group.get("mup_group", -1), []).append((master, canonical(name)))
+            mult, origin = setting(infshape, rules, family).lr_mult, group.get("mup_group", -1)
+            masters.setdefault(origin, []).append((float(group["lr"]) / mult, canonical(name)))
+            if (decay := group.get("weight_decay")) and not group.get("coupled_decay"):
+                decays.setdefault(origin, []).append((decay * mult, canonical(name)))
         elif p.requires_grad:
             yield Finding(
                 canonical(name), "the optimizer does not have it", "Give it all parameters"
@@ -258,6 +273,16 @@ def _rates(model: nn.Module, optimizer: Optimizer) -> Iterable[Finding]:
                 most,
                 f"its rate is {high / low:.3g} times that of {least}, each measured by its rule",
                 "Make the optimizer by mupkit.MuAdam, MuAdamW or MuSGD",
+            )
+    for found in decays.values():
+        (low, least), (high, most) = min(found), max(found)
+        if high > 1.001 * low:
+            yield Finding(
+                most,
+                f"a step shrinks it {high / low:.3g} times as much as {least} by weight decay; it "
+                "should be the same at all widths",
+                "Give weight_decay to mupkit.MuAdamW or MuSGD, or say weight_decay_mode='coupled', "
+                "if decay is meant to follow the rate",
             )
 
 

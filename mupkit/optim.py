@@ -362,6 +362,8 @@ def _make(
             for decay in decays:
                 new[decay] = asked[decay] / (mult if mode == "independent" else 1)
             new |= {"lr_mult": mult, "mup_group": origin}
+            if mode == "coupled":
+                new["coupled_decay"] = True
             if shared.scale_eps:
                 new |= _epsilon(asked.get("eps"), found)
             if issubclass(impl, MuRAdam):
