@@ -8,7 +8,8 @@ with the exponents (a, b) that the rule for the parameter's role has for the opt
 holds its factor as `lr_mult`.
 
 Before each step a guard checks that the rates keep their ratios: a scheduler that sets absolute
-rates (OneCycleLR, eta_min) would otherwise undo µP without a sign.
+rates (OneCycleLR, eta_min) would otherwise undo µP without a sign. The class of an optimizer is a
+subclass of torch's of the same name, so that copies, pickles and loaded states keep the guard.
 
 Source: Tensor Programs V, Tables 3, 8 and 9; Appendix B.3.
 """
@@ -43,7 +44,7 @@ from mupkit.base_shapes import get_scalings, infshape_of, rules_of
 from mupkit.infshape import InfShape
 from mupkit.messages import MupWarning
 from mupkit.rules import Family, Rule, Rules, rule_for, scale
-from mupkit.schedule import guard
+from mupkit.schedule import guard, guarded
 from mupkit.staged import MuAdafactor, MuRAdam
 
 Params = nn.Module | Iterable[Any]
@@ -361,7 +362,7 @@ def _make(
             new = {**own, "params": members, "lr": asked["lr"] * mult}
             for decay in decays:
                 new[decay] = asked[decay] / (mult if mode == "independent" else 1)
-            new |= {"lr_mult": mult, "mup_group": origin}
+            new |= {"lr_mult": mult, "mup_group": origin, "mup_lr": float(asked["lr"])}
             if mode == "coupled":
                 new["coupled_decay"] = True
             if shared.scale_eps:
@@ -369,7 +370,7 @@ def _make(
             if issubclass(impl, MuRAdam):
                 new["sgd_ratio"] = found.sgd_ratio
             groups.append(new)
-    optimizer = impl(groups, **given)
+    optimizer: Optimizer = guarded(impl)(groups, **given)
     optimizer.register_step_pre_hook(guard)
     return optimizer
 

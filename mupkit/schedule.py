@@ -11,6 +11,13 @@ from torch.optim import Optimizer
 from mupkit.messages import RatioError
 
 TOLERANCE = 1e-4
+KEPT = ("lr_mult", "mup_group", "mup_lr", "coupled_decay", "sgd_ratio")
+"""What a group of a µP optimizer has beside torch's options."""
+FIX = (
+    "A scheduler has set an absolute rate, or the state of a plain optimizer was loaded. Give a "
+    "scheduler a list, max_lr=mupkit.per_group(optimizer, 1e-3) (OneCycleLR, CyclicLR, "
+    "ReduceLROnPlateau's min_lr, SWALR), leave eta_min at 0 (CosineAnnealingLR), or use LambdaLR"
+)
 
 
 def per_group(optimizer: Optimizer, rate: float) -> list[float]:
@@ -30,7 +37,10 @@ def per_group(optimizer: Optimizer, rate: float) -> list[float]:
 
 
 def guard(optimizer: Optimizer, args: Any = None, kwargs: Any = None) -> None:
-    """Raise unless the groups that were made from one of yours keep the ratios of their rates.
+    """Raise unless the optimizer's groups keep the ratios of their rates.
+
+    Groups that were made from one of yours must keep theirs exactly. Two of yours may have
+    schedules of their own, but not the same rate where µP gives them different ones.
 
     Every µP optimizer calls it before each step. Rates on an accelerator are not checked, since
     reading them would make each step wait.
@@ -38,7 +48,8 @@ def guard(optimizer: Optimizer, args: Any = None, kwargs: Any = None) -> None:
     Raises:
         RatioError: a ValueError that names two groups and the fix.
     """
-    rates: dict[int, tuple[int, float]] = {}
+    masters: dict[int, tuple[int, float]] = {}  # rate over lr_mult, by the group of yours
+    rates: dict[float, tuple[int, float]] = {}  # rate that µP gives, by the rate that is set
     for index, group in enumerate(optimizer.param_groups):
         lr, mult, origin = group["lr"], group.get("lr_mult"), group.get("mup_group")
         if mult is None or origin is None:
@@ -47,13 +58,56 @@ def guard(optimizer: Optimizer, args: Any = None, kwargs: Any = None) -> None:
             if lr.device.type != "cpu":
                 continue
             lr = lr.item()
-        first, master = rates.setdefault(origin, (index, lr / mult))
+        first, master = masters.setdefault(origin, (index, lr / mult))
         if not math.isclose(lr / mult, master, rel_tol=TOLERANCE):
             raise RatioError(
                 f"the learning rates of groups {first} and {index} have lost the ratio that µP "
                 f"gives them: over lr_mult they are {master:g} and {lr / mult:g}",
-                "A scheduler has set an absolute rate. Give it a list, "
-                "max_lr=mupkit.per_group(optimizer, 1e-3) (OneCycleLR, CyclicLR, "
-                "ReduceLROnPlateau's min_lr, SWALR), leave eta_min at 0 (CosineAnnealingLR), or "
-                "use LambdaLR",
+                FIX,
             )
+        asked = group["mup_lr"] * mult
+        first, other = rates.setdefault(lr, (index, asked))
+        if lr and not math.isclose(asked, other, rel_tol=TOLERANCE):
+            raise RatioError(
+                f"groups {first} and {index} have the same learning rate, {lr:g}, where they were "
+                f"asked to have {other:g} and {asked:g}",
+                FIX,
+            )
+
+
+def guarded(impl: type[Optimizer]) -> Any:
+    """A subclass of an optimizer that goes by its name and keeps `guard` through copies and loads.
+
+    A deep copy, a pickle, and a state that was saved by a plain optimizer would lose it otherwise.
+    """
+    if impl in _GUARDED:
+        return _GUARDED[impl]
+    base: Any = impl
+
+    class Guarded(base):  # type: ignore[misc]
+        def __reduce_ex__(self, protocol: Any) -> Any:
+            return _blank, (impl,), self.__getstate__()
+
+        def __setstate__(self, state: dict[str, Any]) -> None:
+            super().__setstate__(state)
+            if guard not in self._optimizer_step_pre_hooks.values():
+                self.register_step_pre_hook(guard)
+
+        def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+            before = [{key: g[key] for key in KEPT if key in g} for g in self.param_groups]
+            super().load_state_dict(state_dict)
+            for group, kept in zip(self.param_groups, before, strict=True):
+                for key, value in kept.items():
+                    group.setdefault(key, value)
+
+    for name in ("__name__", "__qualname__", "__module__", "__doc__"):
+        setattr(Guarded, name, getattr(impl, name))
+    return _GUARDED.setdefault(impl, Guarded)
+
+
+_GUARDED: dict[type[Optimizer], Any] = {}
+
+
+def _blank(impl: Any) -> Any:
+    cls = guarded(impl)
+    return cls.__new__(cls)

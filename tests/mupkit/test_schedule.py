@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 import math
+import pickle
 
 import pytest
 import torch
@@ -201,3 +202,89 @@ def test_an_optimizer_of_torch_passes():
     optimizer = torch.optim.SGD([{"params": [model.weight], "lr": 1.0}, {"params": [model.bias]}])
     guard(optimizer)
     assert per_group(optimizer, 0.5) == [0.5, 0.5]
+
+
+def grouped(make=mupkit.MuAdam):
+    """Matrices and the rest as groups of one's own, so that no group has two rates."""
+    model = parametrized(mupkit, "mlp", (64, 96))
+    for p in model.parameters():
+        p.grad = torch.zeros_like(p)
+    matrices = [model.hidden.weight]
+    rest = [p for p in model.parameters() if p is not model.hidden.weight]
+    return model, make([{"params": matrices}, {"params": rest}], lr=RATE)
+
+
+@pytest.mark.parametrize("name", ["OneCycleLR", "CyclicLR", "ReduceLROnPlateau", "SWALR"])
+def test_the_same_rate_for_groups_of_ones_own_is_stopped_too(name):
+    _, optimizer = grouped()
+    assert len({group["lr"] for group in optimizer.param_groups}) == 2
+    scheduler = LOSE[name](optimizer)
+    with pytest.raises(ValueError, match=r"have the same learning rate, .* where they were asked"):
+        for _ in range(9):
+            optimizer.step()
+            step(scheduler)
+
+
+@pytest.mark.parametrize("name", KEEP)
+def test_a_scheduler_that_keeps_the_ratios_keeps_those_of_ones_own_groups(name):
+    _, optimizer = grouped()
+    scheduler = KEEP[name](optimizer)
+    for _ in range(6):
+        optimizer.step()
+        step(scheduler)
+
+
+def test_groups_may_have_schedules_of_their_own():
+    _, optimizer = grouped()
+    factors = [(0.5, 0.9)[group["mup_group"]] for group in optimizer.param_groups]
+    scheduler = schedulers.LambdaLR(optimizer, [lambda s, x=x: x**s for x in factors])
+    for _ in range(6):
+        optimizer.step()
+        scheduler.step()
+
+
+COPIES = {
+    "deepcopy": copy.deepcopy,
+    "pickle": lambda optimizer: pickle.loads(pickle.dumps(optimizer)),
+    "pickle of a copy": lambda optimizer: pickle.loads(pickle.dumps(copy.deepcopy(optimizer))),
+}
+
+
+@pytest.mark.parametrize("make", [mupkit.MuAdam, mupkit.MuSGD, mupkit.MuFrobenius])
+@pytest.mark.parametrize("way", COPIES)
+def test_a_copy_keeps_the_guard(make, way):
+    _, optimizer = model_and_optimizer(make)
+    optimizer.step()
+    copied = COPIES[way](optimizer)
+    assert type(copied) is type(optimizer)
+    assert [g["lr"] for g in copied.param_groups] == [g["lr"] for g in optimizer.param_groups]
+    for group in copied.param_groups:
+        for p in group["params"]:
+            p.grad = torch.zeros_like(p)
+    copied.step()
+    for group in copied.param_groups:
+        group["lr"] = RATE
+    with pytest.raises(ValueError, match="have lost the ratio"):
+        copied.step()
+
+
+def test_the_state_of_a_plain_optimizer_does_not_take_the_guard_away():
+    model, optimizer = model_and_optimizer()
+    groups = [{"params": group["params"]} for group in optimizer.param_groups]
+    plain = torch.optim.Adam(groups, lr=RATE)
+    optimizer.load_state_dict(plain.state_dict())
+    assert {group["lr"] for group in optimizer.param_groups} == {RATE}
+    with pytest.raises(ValueError, match=r"lost the ratio.* a plain optimizer was loaded"):
+        optimizer.step()
+    own = mupkit.MuAdam(model, lr=RATE)
+    optimizer.load_state_dict(own.state_dict())
+    optimizer.step()
+
+
+def test_a_hook_of_ones_own_runs_once_a_step():
+    _, optimizer = model_and_optimizer()
+    torch.optim.Adam([torch.zeros(1, requires_grad=True)])  # torch changes the class at the first
+    calls = []
+    optimizer.register_step_pre_hook(lambda *_: calls.append(1))
+    optimizer.step()
+    assert len(calls) == 1
