@@ -14,14 +14,7 @@ Source: Tensor Programs V, Table 8.
 
 from mupkit import init
 from mupkit.attention import attention_scale
-from mupkit.base_shapes import (
-    get_base_shapes,
-    get_infshapes,
-    get_rules,
-    get_shapes,
-    make_base_shapes,
-    save_base_shapes,
-)
+from mupkit.base_shapes import get_base_shapes, get_rules
 from mupkit.bsh import load as load_base_shapes
 from mupkit.folding import fold
 from mupkit.infshape import InfDim, InfShape, Role
@@ -41,6 +34,7 @@ from mupkit.rules import (
     rule_for,
 )
 from mupkit.schedule import per_group
+from mupkit.shape import get_infshapes, get_shapes, make_base_shapes, save_base_shapes
 
 __all__ = [
     "NTP",

@@ -39,19 +39,39 @@ def get_scalings(model: nn.Module) -> dict[str, Scaling]:
     The model may be a copy or a wrapper (DDP, a compiled model) of what was parametrized.
 
     Raises:
-        ValueError: if a parameter has none, naming it.
+        ValueError: if a parameter has none, has another shape than the one that was parametrized,
+            or an `infshape` of its own that differs, naming it.
     """
     registry: dict[str, Scaling] = {}
     for prefix, module in model.named_modules():
         for name, scaling in vars(module).get(REGISTRY, {}).items():
             registry.setdefault(canonical(f"{prefix}.{name}" if prefix else name), scaling)
-    names = [name for name, _ in model.named_parameters()]
-    if missing := [name for name in names if canonical(name) not in registry]:
+    named = dict(model.named_parameters())
+    if missing := [name for name in named if canonical(name) not in registry]:
         raise ValueError(
             f"{type(model).__name__} has parameters without base shapes: {', '.join(missing)}; "
             "call mupkit.set_base_shapes(model, base) or mupkit.parametrize(model, base)"
         )
-    return {name: registry[canonical(name)] for name in names}
+    for name, p in named.items():
+        _check(name, p, registry[canonical(name)][0])
+    return {name: registry[canonical(name)] for name in named}
+
+
+def _check(name: str, p: Tensor, infshape: InfShape) -> None:
+    """Refuse a parameter that is not the one that was parametrized, or says otherwise itself."""
+    own = getattr(p, ATTRIBUTE, infshape)
+    if own != infshape or getattr(own, "transposed", None) != infshape.transposed:
+        raise ValueError(
+            f"{name}.{ATTRIBUTE} is {own}, but the model was parametrized with {infshape}: say how "
+            "it is stored by mupkit.parametrize(..., layout=), or call mupkit.shape.apply_infshapes"
+        )
+    sharded = "_fsdp_wrapped_module" in name or hasattr(p, "ds_id")  # flat there, or empty
+    if not sharded and infshape.shape() != [*p.shape]:
+        raise ValueError(
+            f"{name} has the shape {tuple(p.shape)}, but the model was parametrized with "
+            f"{infshape}: exchange layers first, with a base that has the new ones too, and call "
+            "mupkit.parametrize then (rescale_params=False if the rest is trained)"
+        )
 
 
 def get_infshapes(model: nn.Module) -> dict[str, InfShape]:

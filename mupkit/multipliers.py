@@ -48,8 +48,9 @@ def set_multiplier(module: nn.Module, local: str, mult: float) -> None:
     """Make `module` use its parameter `local` times `mult`; a second call replaces the first.
 
     Raises:
-        ValueError: for a recurrent layer, since its kernels read the stored weights, and for a
-            parameter that is already sharded, since fully_shard remembers its place.
+        ValueError: for a recurrent layer, since its kernels read the stored weights, for a
+            parameter that is already sharded, since fully_shard remembers its place, and for a
+            `MuReadout` with a width multiplier of its own.
     """
     if mult != 1 and isinstance(module, nn.RNNBase):
         raise ValueError(
@@ -58,6 +59,11 @@ def set_multiplier(module: nn.Module, local: str, mult: float) -> None:
         )
     if local == "weight" and isinstance(module, MuReadout):
         module.set_width_mult(1 / mult)
+        if module.width_mult() != 1 / mult:
+            raise ValueError(
+                f"{type(module).__name__}.width_mult() is {module.width_mult():g}, but its weight "
+                f"has the rules of {1 / mult:g}: do not override it, scale by output_mult"
+            )
     elif local == "weight" and _calls_hooks(module):
         if not hasattr(module, INPUT_MULT):
             if mult == 1:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -328,6 +329,8 @@ def _rescale(model: nn.Module, init: Init | Inits) -> None:
 
 
 def _set_multipliers(model: nn.Module) -> None:
+    if (dynamo := sys.modules.get("torch._dynamo")) is not None:
+        dynamo.reset()  # what torch.compile has traced does not see hooks that come later
     embedded = embeddings(model)
     for _, module, local, p in list(own_parameters(model)):
         infshape: InfShape = getattr(p, ATTRIBUTE)
