@@ -441,3 +441,5 @@ def test_the_documentation_lists_the_models_that_are_tested():
     names["roberta"] = "RoBERTa"
     expected = sorted([*RIGHT, *(names[name] for name in FAMILIES)], key=str.lower)
     assert listed.removesuffix(".").split(", ") == expected
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    assert f"[{len(expected)} kinds are tested](docs/huggingface.md)" in readme
