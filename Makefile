@@ -43,7 +43,7 @@ format: setup
 
 # The API reference, for a browser; it needs no network.
 docs: setup
-	$(BIN)/pdoc -d google -o docs/api mupkit mupkit.coord_check mupkit.huggingface
+	$(BIN)/pdoc -d google -o docs/api mupkit mupkit.coord_check mupkit.huggingface mupkit.transfer
 
 lock: setup
 	$(BIN)/python tools/lock.py > requirements.lock.new

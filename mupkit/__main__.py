@@ -1,4 +1,4 @@
-"""python -m mupkit explain | check: examine the parametrization of any model from the shell."""
+"""python -m mupkit explain | check | transfer: examine and tune any model from the shell."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from torch.optim import Optimizer
 
 import mupkit
 from mupkit.base_shapes import REGISTRY, read_shapes
+from mupkit.coord_check import Report, coord_check
 from mupkit.explain import Finding, Row, explain, findings
 from mupkit.messages import MupWarning
 
@@ -55,6 +56,34 @@ While something is undecided, seeds are added.
 
 Exit status: 0 passed, 1 something scales differently from theory, 2 the request cannot be carried
 out, 3 something is undecided, 4 your own code raised an error.
+"""
+TRANSFER = """\
+Tune a small proxy in µP and say what to train the target with: Algorithm 1 of the paper.
+
+  python -m mupkit transfer my_model:build --loss my_model:loss --space space.toml \\
+      --proxy width=64 --target width=1024 --trials 40
+  python -m mupkit transfer my_model:build --loss my_model:loss --validate my_model:validate \\
+      --space space.toml --proxy width=64 --target width=1024 --trials 200 --steps 1000 \\
+      --storage sqlite:///search.db --target-runs 3
+
+loss(model, step) returns the training loss of a step. space.toml has a table for each
+hyperparameter: lr and weight_decay go to the optimizer, all others to build.
+
+  [lr]
+  low = 1e-4
+  high = 1e-1
+  log = true
+
+  [output_mult]
+  values = [0.5, 1, 2, 4]
+
+With --storage, processes on several machines work at one search: start the same command on each.
+It goes on where it was when it is started again, and optuna-dashboard shows it. The coordinate
+check comes first. --target-runs trains the target with the best points and says what the first one
+loses.
+
+Exit status: 0 done, 1 the coordinate check fails, 2 the request cannot be carried out, 4 your own
+code raised an error.
 """
 PACKAGE = Path(__file__).parent
 NOT_OWN = (PACKAGE, *(Path(sysconfig.get_path(kind)) for kind in ("stdlib", "purelib", "platlib")))
@@ -111,7 +140,7 @@ def _user_code(error: Exception) -> str:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m mupkit", description=__doc__)
-    commands = parser.add_subparsers(required=True, metavar="explain | check")
+    commands = parser.add_subparsers(required=True, metavar="explain | check | transfer")
     raw = argparse.RawDescriptionHelpFormatter
     one = commands.add_parser("explain", description=EXPLAIN, formatter_class=raw)
     two = commands.add_parser("check", description=CHECK, formatter_class=raw)
@@ -152,6 +181,28 @@ def _parser() -> argparse.ArgumentParser:
     )
     two.add_argument("--picture", help="file to draw to (needs the experiments package)")
     two.set_defaults(run=_check)
+    three = commands.add_parser("transfer", description=TRANSFER, formatter_class=raw)
+    three.add_argument("build", help="module:function that builds the model")
+    three.add_argument("--loss", required=True, help="module:function of the model and the step")
+    three.add_argument("--validate", help="module:function of the model: what is minimized")
+    three.add_argument("--space", required=True, help="TOML file of hyperparameters")
+    three.add_argument("--proxy", nargs="+", required=True, metavar="KEY=VALUE", help="base sizes")
+    three.add_argument("--target", nargs="+", required=True, metavar="KEY=VALUE")
+    three.add_argument("--trials", type=int, default=40, help="in all; more than once is no error")
+    three.add_argument("--steps", type=int, default=200, help="of each training")
+    three.add_argument("--rules", default="3", choices=sorted(mupkit.RULES), help="to scale by")
+    three.add_argument(
+        "--optimizer",
+        default="adam",
+        help=f"{', '.join(OPTIMIZERS)}, or module:function of the model, lr and weight_decay",
+    )
+    three.add_argument("--storage", help="of Optuna, such as sqlite:///search.db")
+    three.add_argument("--study", default="mupkit", help="name in the storage")
+    three.add_argument("--seed", type=int, help="of the search")
+    three.add_argument("--target-runs", type=int, default=0, help="trainings of the target")
+    three.add_argument("--no-check", action="store_true", help="leave the coordinate check out")
+    three.add_argument("--json", action="store_true", help="print JSON")
+    three.set_defaults(run=_transfer)
     return parser
 
 
@@ -186,8 +237,6 @@ def _explain(arguments: argparse.Namespace) -> int:
 
 
 def _check(arguments: argparse.Namespace) -> int:
-    from mupkit.coord_check import coord_check
-
     build, loss = _load(arguments.build), _load(arguments.loss)
     widths = _sweep(arguments.widths)
 
@@ -205,7 +254,7 @@ def _check(arguments: argparse.Namespace) -> int:
         most_seeds=arguments.most_seeds,
         dtype=DTYPES[arguments.dtype],
     )
-    status = WRONG if report.failures else OK if report.passed else UNDECIDED
+    status = _status(report)
     if arguments.json:
         print(_json({"verdict": VERDICTS[status], "tensors": report.table()}))
     else:
@@ -218,6 +267,65 @@ def _check(arguments: argparse.Namespace) -> int:
         draw(report).savefig(arguments.picture)
         print(f"drawn to {arguments.picture}", file=sys.stderr if arguments.json else sys.stdout)
     return status
+
+
+def _status(report: Report) -> int:
+    return WRONG if report.failures else OK if report.passed else UNDECIDED
+
+
+def _transfer(arguments: argparse.Namespace) -> int:
+    try:
+        import optuna
+
+        from mupkit import transfer
+    except ModuleNotFoundError as error:
+        raise UsageError(f"{error}; it comes with pip install 'mupkit[transfer]'") from None
+    space = transfer.read_space(arguments.space)
+    name = arguments.optimizer
+    if ":" not in name and name not in OPTIMIZERS:
+        raise UsageError(f"--optimizer is {name}, allowed are {', '.join(OPTIMIZERS)}, or a:b")
+    problem = transfer.Problem(
+        build=_load(arguments.build),
+        loss=_load(arguments.loss),
+        proxy=_keywords(arguments.proxy),
+        target=_keywords(arguments.target),
+        steps=arguments.steps,
+        validate=_load(arguments.validate) if arguments.validate else None,
+        make_optimizer=_load(name) if ":" in name else OPTIMIZERS[name],
+        rules=mupkit.RULES[arguments.rules],
+    )
+    if problem.proxy.keys() != problem.target.keys():
+        raise UsageError("--proxy and --target need the same keys")
+    say = print if not arguments.json else partial(print, file=sys.stderr)
+    if not arguments.no_check:
+        report = transfer.check(problem, space)
+        status = _status(report)
+        say(f"coordinate check of the proxy and two wider models: {VERDICTS[status]}")
+        if status == WRONG:
+            say(report)
+            return WRONG
+    optuna.logging.set_verbosity(optuna.logging.WARNING)  # a bar shows more
+    study = transfer.search(
+        problem,
+        space,
+        arguments.trials,
+        storage=arguments.storage,
+        study=arguments.study,
+        seed=arguments.seed,
+        progress=sys.stderr.isatty(),
+    )
+    found = transfer.summary(problem, study)
+    say(found)
+    runs = transfer.at_target(problem, found.best[: arguments.target_runs])
+    for run in runs:
+        say(f"target with {transfer.words(run.point)}: {run.loss:.4g}")
+    lost = transfer.regret(runs) if len(runs) > 1 else None
+    if lost is not None:
+        say(f"regret: the first one loses {lost:.4g} to the best of these {len(runs)}")
+    if arguments.json:
+        at_target = [{"point": run.point, "loss": run.loss} for run in runs]
+        print(_json({**asdict(found), "target_runs": at_target, "regret": lost}))
+    return OK
 
 
 def _parametrized(model: nn.Module) -> bool:

@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
 LINK = re.compile(r"\]\((?!https?:|#)([^)#]+)[^)]*\)")
-MODULES = ("mupkit", "mupkit.coord_check", "mupkit.huggingface")
+MODULES = ("mupkit", "mupkit.coord_check", "mupkit.huggingface", "mupkit.transfer")
 COVERED = (*MODULES, "mupkit.init")  # which comes with the package
 
 

@@ -1,4 +1,4 @@
-"""The tutorial's code runs, in its order; its shell commands too."""
+"""The code of these pages runs, in its order; their shell commands too."""
 
 import os
 import re
@@ -9,24 +9,27 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-BLOCK = re.compile(r"^```(python|sh)\n(.*?)^```", re.MULTILINE | re.DOTALL)
-EXPECTED_STATUS = {"explain": 0, "check": 0}
+BLOCK = re.compile(r"^```(python|sh|toml)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+EXPECTED_STATUS = {"explain": 0, "check": 0, "transfer": 0}
 
 
-def test_every_block_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("page", "made"), [("tutorial", "check.png"), ("transfer", "search.db")])
+def test_every_block_runs(
+    page: str, made: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     namespace: dict[str, object] = {}
-    blocks = BLOCK.findall((ROOT / "docs" / "tutorial.md").read_text(encoding="utf-8"))
-    assert {language for language, _ in blocks} == {"python", "sh"}
+    blocks = BLOCK.findall((ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8"))
+    assert {"python", "sh"} <= {language for language, _ in blocks}
     for language, code in blocks:
         if language == "sh":
-            run(code.split())
-        elif code.startswith("# my_model.py"):
-            Path("my_model.py").write_text(code, encoding="utf-8")
+            run(code.replace("\\\n", " ").split())
+        elif written := re.match(r"# (\w+\.(py|toml))\n", code):
+            Path(written[1]).write_text(code, encoding="utf-8")
         else:
-            exec(compile(code, "docs/tutorial.md", "exec"), namespace)
-    assert Path("check.png").stat().st_size > 1000
+            exec(compile(code, f"docs/{page}.md", "exec"), namespace)
+    assert Path(made).stat().st_size > 1000
 
 
 def run(words: list[str]) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-EXTRAS = ("experiments", "families", "huggingface", "test")
+EXTRAS = ("experiments", "families", "huggingface", "test", "transfer")
 # Asked for by mup and ve-fairseq, and never imported: two built for another torch, two for builds.
 # Asked for by lm-eval, with twenty more behind them, for metrics, caches and models unused here.
 LEFT_OUT = {
