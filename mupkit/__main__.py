@@ -275,8 +275,6 @@ def _status(report: Report) -> int:
 
 def _transfer(arguments: argparse.Namespace) -> int:
     try:
-        import optuna
-
         from mupkit import transfer
     except ModuleNotFoundError as error:
         raise UsageError(f"{error}; it comes with pip install 'mupkit[transfer]'") from None
@@ -304,7 +302,7 @@ def _transfer(arguments: argparse.Namespace) -> int:
         if status == WRONG:
             say(report)
             return WRONG
-    optuna.logging.set_verbosity(optuna.logging.WARNING)  # a bar shows more
+    transfer.quiet()
     study = transfer.search(
         problem,
         space,

@@ -382,6 +382,11 @@ def _parametrized(model: nn.Module) -> bool:
     return any(REGISTRY in vars(module) for module in model.modules())
 
 
+def quiet() -> None:
+    """Keep Optuna from printing a line for every trial: the bar shows as much."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+
 def _ranked(study: optuna.Study, count: int) -> list[tuple[float, dict[str, Any]]]:
     """Losses and hyperparameters of the best trials, best first, none twice."""
     found: list[tuple[float, dict[str, Any]]] = []

@@ -252,5 +252,7 @@ def test_an_error_of_ones_own_code_is_told_as_that(monkeypatch, tmp_path, capsys
 
 def test_without_optuna_the_extra_is_named(monkeypatch, tmp_path, capsys):
     monkeypatch.setitem(sys.modules, "optuna", None)
+    monkeypatch.delitem(sys.modules, "mupkit.transfer")
+    monkeypatch.delattr(mupkit, "transfer")
     assert run(monkeypatch, tmp_path) == 2
     assert "mupkit[transfer]" in capsys.readouterr().err
