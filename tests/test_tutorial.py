@@ -10,13 +10,12 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 BLOCK = re.compile(r"^```(python|sh|toml)\n(.*?)^```", re.MULTILINE | re.DOTALL)
-EXPECTED_STATUS = {"explain": 0, "check": 0, "transfer": 0}
+PAGES = {"tutorial": "check.png", "transfer": "search.db", "recipes": "width64.bsh"}
+"""A file that each leaves behind."""
 
 
-@pytest.mark.parametrize(("page", "made"), [("tutorial", "check.png"), ("transfer", "search.db")])
-def test_every_block_runs(
-    page: str, made: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize("page", PAGES)
+def test_every_block_runs(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     namespace: dict[str, object] = {}
@@ -29,7 +28,7 @@ def test_every_block_runs(
             Path(written[1]).write_text(code, encoding="utf-8")
         else:
             exec(compile(code, f"docs/{page}.md", "exec"), namespace)
-    assert Path(made).stat().st_size > 1000
+    assert Path(PAGES[page]).stat().st_size > 100
 
 
 def run(words: list[str]) -> None:
@@ -39,4 +38,4 @@ def run(words: list[str]) -> None:
         [sys.executable, *words[1:]], env=environment, capture_output=True, text=True
     )
     assert words[0] == "python"
-    assert done.returncode == EXPECTED_STATUS[words[3]], done.stdout + done.stderr
+    assert done.returncode == 0, done.stdout + done.stderr
