@@ -347,8 +347,8 @@ def _observe(model: PreTrainedModel, inputs: Mapping[str, Tensor] | None) -> Obs
 def _inputs(model: PreTrainedModel, given: Mapping[str, Tensor] | None) -> dict[str, Tensor]:
     """Keyword arguments of a short forward pass, on the model's device."""
     found = _made_up(model.config, model.main_input_name) if given is None else given
-    device = next(model.parameters()).device
-    return {name: x.to(device) for name, x in found.items()}
+    like = next(model.parameters())
+    return {n: x.to(like if x.is_floating_point() else like.device) for n, x in found.items()}
 
 
 def _made_up(config: Any, main: str) -> dict[str, Tensor]:
