@@ -331,7 +331,8 @@ def _observe(model: PreTrainedModel, inputs: Mapping[str, Tensor] | None) -> Obs
     try:
         if switched:
             model.set_attn_implementation("eager")
-        return observe(model, lambda: model(**_inputs(model, inputs)))
+        with torch.device(next(model.parameters()).device):
+            return observe(model, lambda: model(**_inputs(model, inputs)))
     except Exception as error:
         where = " on the meta device" if next(model.parameters()).is_meta else ""
         fix = "inputs={...} of its own" + (", or build it on another device" if where else "")

@@ -20,7 +20,7 @@ from mupkit.storage import Init, Inits, default_std, local_parameters
 
 DRAWS = 16  # of an initialization, at most
 SIGMAS = 5.0
-SLACK, CLEAR = 0.02, 0.1  # of the logarithm of a size: beside chance, and with it
+SLACK, CLEAR = 0.02, 0.15  # of the logarithm of a size: beside chance, and with it
 
 
 def initializations(

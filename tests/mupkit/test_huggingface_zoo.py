@@ -408,6 +408,13 @@ def test_measuring_leaves_the_model_and_the_random_numbers_as_they_were():
     assert all(torch.equal(p, q) for p, q in pairs)
 
 
+def test_it_can_be_called_where_the_meta_device_is_the_default():
+    kind = RIGHT["Whisper"]
+    with torch.device("meta"):
+        model = mup(kind, built(kind, 128))
+    assert mults(model) == {0.5}
+
+
 def test_a_forward_pass_that_fails_is_an_error_that_names_it():
     family = FAMILIES["bert"]
     model = family.model(family.config(128))
