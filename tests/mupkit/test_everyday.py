@@ -17,7 +17,7 @@ from tests.mupkit.everyday import HEAD, KINDS, Block, Decoder, Encoder, loss
 PASSED, WRONG, UNDECIDED = 0, 1, 3
 
 
-def check(build, *options, widths="64,128,256,512", monkeypatch):
+def check(build, *options, widths="64,128,256", monkeypatch):
     monkeypatch.setitem(sys.modules, "own", SimpleNamespace(build=build, loss=loss))
     base = widths.split(",")[0]
     given = ["--base", f"width={base}", "--widths", f"width={widths}", *options]
@@ -31,7 +31,7 @@ def explain(build, *options, monkeypatch):
 
 
 def of_convolutions(build):
-    return "16,32,64,128" if build in (everyday.cnn, everyday.unet) else "64,128,256,512"
+    return "16,32,64" if build in (everyday.cnn, everyday.unet) else "64,128,256"
 
 
 @pytest.mark.parametrize("build", KINDS, ids=lambda build: build.__name__)

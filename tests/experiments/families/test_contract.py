@@ -5,9 +5,6 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import re
-import subprocess
-import sys
-import zipfile
 from collections.abc import Iterator
 
 import pytest
@@ -195,45 +192,6 @@ def test_every_product_takes_seconds_at_smoke_and_its_example_is_a_run(name) -> 
     for product in trained(family):
         assert sum(map(cost, product.runs("smoke", data))) < 30, product.name
     assert family.config.make(**{**family.example, "data": data}).id
-
-
-@pytest.fixture(scope="session")
-def wheel(tmp_path_factory) -> set[str]:
-    """Names of the files in the project's wheel."""
-    folder = tmp_path_factory.mktemp("wheel")
-    project = folder / "project"
-    project.mkdir()
-    tracked = subprocess.run(
-        ("git", "-C", str(ROOT), "ls-files", "-co", "--exclude-standard"),
-        capture_output=True,
-        text=True,
-    )
-    if tracked.returncode:
-        pytest.skip("not a git checkout")
-    for name in tracked.stdout.splitlines():
-        source, target = ROOT / name, project / name
-        wanted = name.startswith(("mupkit/", "experiments/", "pyproject", "README", "LICENSE"))
-        if wanted and source.is_file():
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(source.read_bytes())
-    build = "from setuptools.build_meta import build_wheel as b; import sys; b(sys.argv[1])"
-    command = [sys.executable, "-W", "ignore", "-c", build, str(folder)]
-    done = subprocess.run(command, cwd=project, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    (path,) = folder.glob("*.whl")
-    with zipfile.ZipFile(path) as archive:
-        return set(archive.namelist())
-
-
-@pytest.mark.parametrize("name", EXHIBITS)
-def test_a_wheel_holds_its_folder(name, wheel) -> None:
-    folder = ROOT / "experiments" / "families" / name
-    files = {
-        str(path.relative_to(ROOT))
-        for path in folder.rglob("*")
-        if path.is_file() and "__pycache__" not in path.parts
-    }
-    assert files and files <= wheel
 
 
 def test_every_folder_with_a_task_is_tested() -> None:
