@@ -23,7 +23,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 import mupkit
-from mupkit.base_shapes import REGISTRY, read_shapes
+from mupkit.base_shapes import is_parametrized, read_shapes
 from mupkit.coord_check import Report, coord_check
 from mupkit.explain import Finding, Row, explain, findings
 from mupkit.messages import MupWarning
@@ -217,7 +217,7 @@ def _explain(arguments: argparse.Namespace) -> int:
             model = build(**_keywords(arguments.target))
             # One that parametrizes itself is in SP at base width, where nothing is rescaled.
             at_base = build(**base)
-        if not _parametrized(model):
+        if not is_parametrized(model):
             _parametrize(model, arguments, build)
         optimizer = _optimizer(arguments)(model)
         schedule = _load(arguments.scheduler) if arguments.scheduler else None
@@ -242,7 +242,7 @@ def _check(arguments: argparse.Namespace) -> int:
 
     def at(width: int) -> nn.Module:
         model: nn.Module = build(**widths[width])
-        return model if _parametrized(model) else _parametrize(model, arguments, build)
+        return model if is_parametrized(model) else _parametrize(model, arguments, build)
 
     report = coord_check(
         at,
@@ -324,10 +324,6 @@ def _transfer(arguments: argparse.Namespace) -> int:
         at_target = [{"point": run.point, "loss": run.loss} for run in runs]
         print(_json({**asdict(found), "target_runs": at_target, "regret": lost}))
     return OK
-
-
-def _parametrized(model: nn.Module) -> bool:
-    return any(REGISTRY in vars(module) for module in model.modules())
 
 
 def _parametrize(model: nn.Module, arguments: argparse.Namespace, build: Any) -> nn.Module:

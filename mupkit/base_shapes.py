@@ -33,6 +33,11 @@ def get_shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
     return {canonical(name): tuple(p.shape) for name, p in model.named_parameters()}
 
 
+def is_parametrized(model: nn.Module) -> bool:
+    """Whether the model or a part of it was parametrized."""
+    return any(REGISTRY in vars(module) for module in model.modules())
+
+
 def get_scalings(model: nn.Module) -> dict[str, Scaling]:
     """The `InfShape` and the scaling rules of every parameter of `model`, by name.
 

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from mupkit.base_shapes import REGISTRY, read_shapes
+from mupkit.base_shapes import is_parametrized, read_shapes
 from mupkit.coord_check import Report, coord_check
 from mupkit.optim import MuAdam
 from mupkit.parametrization import parametrize
@@ -159,7 +159,7 @@ class Problem:
         """A model of these sizes in µP, whose base is the proxy."""
         own = _of_build(hyperparameters)
         model = self.build(**sizes, **own)
-        if _parametrized(model):
+        if is_parametrized(model):
             return model
         with torch.device("meta"):
             base = read_shapes(self.build(**self.proxy, **own))
@@ -364,7 +364,7 @@ def summary(problem: Problem, study: optuna.Study, count: int = 5) -> Summary:
         proxy=dict(problem.proxy),
         target=dict(problem.target),
         optimizer=_code(problem.make_optimizer),
-        parametrizes=_parametrized(problem.build(**problem.proxy, **_of_build(points[0]))),
+        parametrizes=is_parametrized(problem.build(**problem.proxy, **_of_build(points[0]))),
     )
 
 
@@ -376,10 +376,6 @@ def _code(function: Any) -> str:
 
 def _of_build(values: Mapping[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in values.items() if k not in OF_OPTIMIZER}
-
-
-def _parametrized(model: nn.Module) -> bool:
-    return any(REGISTRY in vars(module) for module in model.modules())
 
 
 def quiet() -> None:

@@ -12,7 +12,7 @@ import torch
 
 from experiments.families.kill_matrix.bugs import BASE, Case, adam, cases
 from experiments.messages import note
-from mupkit.base_shapes import REGISTRY
+from mupkit.base_shapes import is_parametrized
 from mupkit.coord_check import Report, capture, coord_check, wider_is_better
 from mupkit.coord_check.record import train_step
 from mupkit.explain import findings
@@ -94,7 +94,7 @@ def _explain(case: Case) -> tuple[bool, str]:
         warnings.simplefilter("always")
         torch.manual_seed(0)
         model, base = case.build(4 * BASE), case.build(BASE)
-        if not any(REGISTRY in vars(m) for m in model.modules()):
+        if not is_parametrized(model):
             return True, "has no base shapes"
         make = adam if case.scheduler else case.make_optimizer
         found = findings(model, base, make(model, case.lr), case.scheduler)
