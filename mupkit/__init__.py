@@ -12,7 +12,7 @@ The names are those of the `mup` package, so that code moves over with one chang
 Source: Tensor Programs V, Table 8.
 """
 
-from mupkit import init
+from mupkit import checkpoint, init
 from mupkit.attention import attention_scale
 from mupkit.base_shapes import get_base_shapes, get_rules
 from mupkit.bsh import load as load_base_shapes
@@ -56,6 +56,7 @@ __all__ = [
     "Rule",
     "Rules",
     "attention_scale",
+    "checkpoint",
     "fold",
     "get_base_shapes",
     "get_infshapes",

@@ -11,14 +11,15 @@ from typing import Any, Literal
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from mupkit.base_shapes import canonical, get_scalings
+from mupkit.base_shapes import canonical, get_scalings, unwrap
 from mupkit.infshape import InfShape, Role
 from mupkit.messages import RatioError
 from mupkit.multipliers import multiplier
 from mupkit.optim import family_of, setting
+from mupkit.parametrization import LAYOUT, NO_LAYOUT
 from mupkit.rules import Exponents, Family, Rules, rule_for, scale
 from mupkit.schedule import guard
-from mupkit.storage import embeddings, free_parameters, is_linear, own_parameters
+from mupkit.storage import Layout, embeddings, free_parameters, is_linear, own_parameters
 
 COLUMNS: dict[Role, str] = {
     "input": "input weights & biases",
@@ -185,7 +186,8 @@ def _structure(model: nn.Module) -> Iterable[Finding]:
             "no dimension of any parameter scales with width, so it is in SP",
             "Give a base whose widths differ, or a delta model if this is the base width",
         )
-    embedded, free = embeddings(model), free_parameters(model, {})
+    told: Layout = vars(unwrap(model)).get(LAYOUT, NO_LAYOUT)
+    embedded, free = embeddings(model), free_parameters(unwrap(model), told)
     by_id = {id(p): scalings[name] for name, p in model.named_parameters()}
     known = (nn.MultiheadAttention, nn.RNNBase, nn.Embedding, nn.EmbeddingBag)
     for name, module, _, p in own_parameters(model):

@@ -28,10 +28,11 @@ from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from mupkit import checkpoint
 from mupkit import fold as core_fold
 from mupkit.base_shapes import REGISTRY, check_names, get_shapes, unwrap
 from mupkit.messages import MupWarning
@@ -94,13 +95,16 @@ def parametrize(
         verify: False leaves out the refusals below of what goes with width otherwise.
 
     Returns:
-        `model`, in place. Choose its attention implementation first: "sdpa" becomes "mup_sdpa",
-        "eager" becomes "mup_eager"; for any other the query is multiplied.
+        `model`, in place, with a configuration of its own, which records the µP and goes with its
+        checkpoints as config.json. Choose its attention implementation
+        first: "sdpa" becomes "mup_sdpa", "eager" becomes "mup_eager"; for any other the query is
+        multiplied.
 
     Raises:
         TypeError: if a configuration is not of the model's class, or the model is a wrapper of
             peft.
-        ValueError: as `mupkit.parametrize`; if a scalar in the forward pass, such as an embedding's
+        ValueError: as `mupkit.parametrize`; if config.json records a µP, and this is another one or
+            weights are to be rescaled; if a scalar in the forward pass, such as an embedding's
             scale, or the size of an initialization goes with width otherwise than understood; if
             parameters are not as the initialization draws them and are to be rescaled; if
             attention, its query projection or a forward pass is not to be had. Each names it.
@@ -114,6 +118,12 @@ def parametrize(
     inner = cast(PreTrainedModel, unwrap(model))
     _refuse_wrapper(inner)
     parametrized = REGISTRY in vars(inner)  # then its multipliers are in its forward pass
+    recorded = None if parametrized else vars(inner.config).get(checkpoint.KEY)
+    if recorded and rescale_params:
+        raise ValueError(
+            f"config.{checkpoint.KEY} says that these weights were trained in µP, so they must not "
+            "be rescaled: say rescale_params=False, or delete it if they are drawn anew"
+        )
     base = _built(inner, base_config, "meta")
     delta = None if delta_config is None else _built(inner, delta_config, "meta")
     check_names(get_shapes(base), get_shapes(inner), "base", "model")
@@ -130,9 +140,16 @@ def parametrize(
     inits: Inits = vars(inner).get(INITS, {})
     if rescale_params and not parametrized:
         inits = _measured(inner, base_config, delta_config, layout, init, verify)
+    shapes = infshapes(inner, base, delta, layout)
+    record = checkpoint.record(shapes, rules)
+    if recorded and (error := checkpoint.difference(recorded, record)):
+        raise ValueError(error)
     core_parametrize(
         inner, base, delta, rules=rules, init=inits, rescale_params=rescale_params, layout=layout
     )
+    if not parametrized:
+        _copy_config(inner)
+    setattr(inner.config, checkpoint.KEY, record)
     setattr(inner, INITS, inits)
     backend = _backend(inner)
     for name, mult in mults.items():
@@ -168,6 +185,7 @@ def fold(model: ModelT) -> ModelT:
     """
     plain = core_fold(model)
     inner = cast(PreTrainedModel, plain)
+    vars(inner.config).pop(checkpoint.KEY, None)
     for name, attention in inner.named_modules():
         if (mult := _take_mult(attention)) != 1:
             projection, size = _query(name, attention)
@@ -277,6 +295,16 @@ def _refuse_wrapper(model: nn.Module) -> None:
             f"{type(model).__name__} is a wrapper of peft, whose adapters are no part of the base "
             "model: parametrize the model before peft gets it"
         )
+
+
+def _copy_config(model: PreTrainedModel) -> None:
+    """Give the model a configuration of its own, since other models may share the one it has."""
+    copies: dict[int, Any] = {}
+    copy.deepcopy(model.config, copies)
+    for module in model.modules():
+        for name, value in vars(module).items():
+            if id(value) in copies and isinstance(value, PreTrainedConfig):
+                setattr(module, name, copies[id(value)])
 
 
 def _built(model: PreTrainedModel, config: Any, device: str = "cpu", seed: int = 0) -> Any:

@@ -16,11 +16,13 @@ Source: Tensor Programs V, Tables 3, 8 and 9; Appendix B.3.
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import math
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -48,6 +50,7 @@ from mupkit.schedule import guard, guarded
 from mupkit.staged import MuAdafactor, MuRAdam
 
 Params = nn.Module | Iterable[Any]
+Impl = type[Optimizer] | partial[Any]
 DecayMode = Literal["independent", "coupled"]
 
 Muon: Any = getattr(torch.optim, "Muon", None)  # which torch has since 2.9
@@ -80,7 +83,7 @@ _WRAPPER: dict[Family, str] = {
 
 def MuAdam(
     params: Params,
-    impl: type[Optimizer] = Adam,
+    impl: Impl = Adam,
     *,
     lr: float | Tensor | None = None,
     weight_decay: float = 0.0,
@@ -112,7 +115,8 @@ def MuAdam(
         params: the model, `model.parameters()`, `model.named_parameters()`, or torch's group
             dictionaries, which are left unchanged. An option of a group overrides the argument.
         impl: Adam, AdamW, Adagrad, Adamax, NAdam, RAdam, RMSprop or SparseAdam of torch, or another
-            class whose updates are as large as the rate, such as Lion.
+            class whose updates are as large as the rate, such as Lion, or a functools.partial that
+            binds keywords of such a class.
         lr: learning rate at base width; required unless every group has its own.
         weight_decay: coefficient λ at base width: a step shrinks a weight by its rate * λ. 0 unless
             given, also where torch has another default.
@@ -136,15 +140,7 @@ def MuAdam(
     Source: Tensor Programs V, Tables 3, 8 and 9, row "Adam LR"; Appendix B.3.
     """
     shared = _Shared(lr, weight_decay, weight_decay_mode, scale_eps)
-    optimizer = _make(params, impl, "adam", shared, options)
-    coupled = impl in _COUPLED and not options.get("decoupled_weight_decay", False)
-    if coupled and any(group["weight_decay"] for group in optimizer.param_groups):
-        what = (
-            f"the weight decay of {impl.__name__} goes through its normalization and does not "
-            "transfer across width"
-        )
-        warnings.warn(MupWarning(what, "Use mupkit.MuAdamW"), stacklevel=2)
-    return optimizer
+    return _make(params, impl, "adam", shared, options)
 
 
 def MuAdamW(
@@ -181,7 +177,7 @@ def MuAdamW(
 
 def MuSGD(
     params: Params,
-    impl: type[Optimizer] = SGD,
+    impl: Impl = SGD,
     *,
     lr: float | Tensor | None = None,
     weight_decay: float = 0.0,
@@ -223,7 +219,7 @@ def MuSGD(
 
 def MuFrobenius(
     params: Params,
-    impl: type[Optimizer] = Adafactor,
+    impl: Impl = Adafactor,
     *,
     lr: float | Tensor | None = None,
     weight_decay: float = 0.0,
@@ -261,7 +257,7 @@ def MuFrobenius(
 
 def MuMuon(
     params: Params,
-    impl: type[Optimizer] = Muon,
+    impl: Impl = Muon,
     *,
     lr: float | Tensor | None = None,
     weight_decay: float = 0.0,
@@ -336,8 +332,9 @@ def family_of(impl: type[Optimizer]) -> Family | None:
 
 
 def _make(
-    params: Params, impl: type[Optimizer], family: Family, shared: _Shared, options: dict[str, Any]
+    params: Params, impl: Impl, family: Family, shared: _Shared, options: dict[str, Any]
 ) -> Optimizer:
+    impl, shared, options = _unbound(impl, shared, options)
     _check_family(impl, family)
     mode = shared.weight_decay_mode
     if mode not in ("independent", "coupled"):
@@ -349,6 +346,7 @@ def _make(
     if shared.weight_decay or "weight_decay" in accepted:  # SparseAdam has none
         given["weight_decay"] = shared.weight_decay
     defaults = {n: p.default for n, p in accepted.items()} | {"weight_decay": 0.0} | given
+    coupled = impl in _COUPLED and not options.get("decoupled_weight_decay", False)
     impl = _STAGED.get(impl, impl)
     decays = ["weight_decay", *(["lambd"] if issubclass(impl, ASGD) else [])]
     groups = []
@@ -372,7 +370,31 @@ def _make(
             groups.append(new)
     optimizer: Optimizer = guarded(impl)(groups, **given)
     optimizer.register_step_pre_hook(guard)
+    if coupled and any(group["weight_decay"] for group in optimizer.param_groups):
+        what = (
+            f"the weight decay of {type(optimizer).__name__} goes through its normalization and "
+            "does not transfer across width"
+        )
+        warnings.warn(MupWarning(what, "Use mupkit.MuAdamW"), stacklevel=3)
     return optimizer
+
+
+def _unbound(
+    impl: Impl, shared: _Shared, options: dict[str, Any]
+) -> tuple[type[Optimizer], _Shared, dict[str, Any]]:
+    """A class, with what a functools.partial of it binds as options."""
+    lr, decay = shared.lr, shared.weight_decay
+    kind: Any = impl
+    while isinstance(kind, partial):
+        if kind.args:
+            raise ValueError(f"impl binds {kind.args} by position: bind keywords alone")
+        options = {**kind.keywords, **options}
+        kind = kind.func
+    if lr is None:
+        lr = options.get("lr")
+    decay = decay or options.get("weight_decay", 0.0)
+    options = {n: value for n, value in options.items() if n not in ("lr", "weight_decay")}
+    return kind, dataclasses.replace(shared, lr=lr, weight_decay=decay), options
 
 
 def process_param_groups(params: Iterable[Any], **options: Any) -> list[dict[str, Any]]:

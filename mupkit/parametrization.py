@@ -7,19 +7,18 @@ import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import nn
 
-from mupkit import bsh
+from mupkit import bsh, checkpoint
 from mupkit.base_shapes import (
     ATTRIBUTE,
     REGISTRY,
     RESCALED,
     RULES_ATTRIBUTE,
     ModelOrShapes,
-    Scaling,
     Shapes,
     canonical,
     check_names,
@@ -51,7 +50,7 @@ from mupkit.storage import (
 )
 
 ModelT = TypeVar("ModelT", bound=nn.Module)
-INITS = "_mup_inits"
+INITS, LAYOUT = "_mup_inits", "_mup_layout"
 NO_LAYOUT: Layout = MappingProxyType({})
 
 
@@ -125,6 +124,7 @@ def parametrize(
     if not isinstance(init, str) and (unknown := sorted(init.keys() - registry.keys())):
         raise ValueError(f"init names no parameter of the model: {', '.join(unknown)}")
     attach(inner, registry, rules)
+    setattr(inner, LAYOUT, dict(layout))
     if rescale_params:
         _rescale(inner, init)
     _set_multipliers(inner)
@@ -234,7 +234,7 @@ def _warn_forgotten(base: Shapes, widths: Shapes, shapes: Shapes) -> None:
         f"{name} dimension {i} ({base[name][i]} -> {size})"
         for name, shape in shapes.items()
         for i, size in enumerate(shape)
-        if widths[name][i] is None and base[name][i] != size
+        if widths[name][i] is None and base[name][i] not in (None, size)  # None in a .bsh file
     ]
     if forgotten:
         what = (
@@ -253,40 +253,7 @@ def attach(model: nn.Module, registry: Mapping[str, InfShape], rules: Rules) -> 
     first = REGISTRY not in vars(model)
     setattr(model, REGISTRY, {name: (infshape, rules) for name, infshape in registry.items()})
     if first:
-        model.register_state_dict_post_hook(_save_metadata)  # type: ignore[no-untyped-call]
-        model.register_load_state_dict_pre_hook(_check_metadata)  # type: ignore[no-untyped-call]
-
-
-def _metadata(model: nn.Module) -> dict[str, Any]:
-    """The entry "mup" of a state dict's metadata: base shapes by parameter, names of the rules."""
-    registry: dict[str, Scaling] = vars(model)[REGISTRY]
-    shapes = {name: [d.base_dim for d in infshape] for name, (infshape, _) in registry.items()}
-    return {"base_shapes": shapes, "rules": sorted({r.name for _, r in registry.values()})}
-
-
-def _save_metadata(model: nn.Module, state: Any, prefix: str, metadata: dict[str, Any]) -> None:
-    metadata["mup"] = _metadata(model)
-
-
-def _check_metadata(
-    model: nn.Module,
-    state: Any,
-    prefix: str,
-    metadata: dict[str, Any],
-    strict: bool,
-    missing: list[str],
-    unexpected: list[str],
-    errors: list[str],
-) -> None:
-    """Refuse a checkpoint whose base shapes or rules are not those of the model."""
-    saved = metadata.get("mup")
-    if saved is not None and saved != (here := _metadata(model)):
-        differ = [n for n, s in saved["base_shapes"].items() if here["base_shapes"].get(n) != s]
-        what = f"base shapes of {', '.join(differ[:3])}" if differ else "scaling rules"
-        errors.append(
-            f"the checkpoint was made with other µP: its {what} differ from the model's; "
-            "parametrize the model with the base it was trained with"
-        )
+        checkpoint.attach_hooks(model)
 
 
 def owners_of(model: nn.Module) -> dict[int, tuple[nn.Module, str]]:
@@ -362,16 +329,6 @@ def check_readouts(model: nn.Module, registry: Mapping[str, InfShape]) -> None:
 def forget(model: nn.Module) -> None:
     """Remove everything that parametrization keeps on a model, except multipliers."""
     for module in model.modules():
-        for kept in (REGISTRY, RESCALED, INITS):
+        for kept in (REGISTRY, RESCALED, INITS, LAYOUT):
             vars(module).pop(kept, None)
-        for hooks in (module._state_dict_hooks, module._load_state_dict_pre_hooks):
-            ours = [key for key, hook in hooks.items() if _unhooked(hook) in _HOOKS]
-            for key in ours:
-                del hooks[key]
-
-
-_HOOKS = (_save_metadata, _check_metadata)
-
-
-def _unhooked(hook: Any) -> Any:
-    return getattr(hook, "hook", hook)  # torch wraps hooks that want the module
+        checkpoint.detach_hooks(module)

@@ -14,6 +14,8 @@ PAGES = {"tutorial": "check.png", "transfer": "search.db", "recipes": "width64.b
 """A file that each leaves behind."""
 
 
+@pytest.mark.filterwarnings("ignore:'pin_memory' argument is set")  # Trainer's default, on a CPU
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated")  # by peft
 @pytest.mark.parametrize("page", PAGES)
 def test_every_block_runs(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)

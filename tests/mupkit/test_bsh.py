@@ -78,6 +78,16 @@ def test_a_file_is_a_base_wherever_a_model_is(file):
     assert narrow["hidden.weight"] == [24, 16]
 
 
+def test_a_delta_beside_a_file_warns_of_nothing_that_the_file_tells(tmp_path):
+    """Whose finite sizes are null."""
+    file = tmp_path / "base.bsh"
+    make_base_shapes(MLP(mupkit, 16, 24), MLP(mupkit, 17, 25), savefile=file)
+    model = set_base_shapes(MLP(mupkit, 64, 96), file, delta=MLP(mupkit, 17, 25))
+    assert get_infshapes(model) == get_infshapes(set_base_shapes(MLP(mupkit, 64, 96), file))
+    with pytest.warns(UserWarning, match=r"hidden\.weight dimension 0 \(24 -> 96\)"):
+        set_base_shapes(MLP(mupkit, 64, 96), file, delta=MLP(mupkit, 17, 24), do_assert=False)
+
+
 def test_every_way_to_write_one_writes_the_same(tmp_path):
     files = [tmp_path / f"{i}.bsh" for i in range(4)]
     base, delta = MLP(mupkit, 16, 24), MLP(mupkit, 17, 25)

@@ -98,6 +98,14 @@ def test_a_tied_embedding_and_a_free_parameter_are_noted():
     assert 'layout={"position": "out_in"}' in notes["position"].fix
 
 
+def test_what_layout_tells_is_not_noted():
+    """Also where it says what the parameter is taken for without it, and through a wrapper."""
+    for stored in ("in_out", "out_in"):
+        model = mupkit.parametrize(Net(64), Net(16), layout={"position": stored})
+        for seen in (model, nn.DataParallel(model)):
+            assert [f.where for f in findings(seen) if f.level == "note"] == []
+
+
 def test_attention_of_torch_is_warned_of():
     assert [f.where for f in warnings_of(parametrized(attention=True))] == ["attention"]
 

@@ -221,6 +221,37 @@ def test_a_trained_checkpoint_is_loaded_without_rescaling(name, tied, tmp_path):
     assert torch.equal(logits(mup(loaded, rescale_params=False)), expected), "a second call"
 
 
+@pytest.mark.parametrize("name", FAMILIES)
+def test_config_json_keeps_the_record(name, tmp_path):
+    """So that trained weights are not rescaled, nor trained on with another base."""
+    mup(stock(name, WIDTH)).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"config\.mup says .* were trained in µP.* delete it"):
+        mup(type(stock(name, BASE)).from_pretrained(tmp_path), verify=False)
+    loaded = type(stock(name, BASE)).from_pretrained(tmp_path)
+    other = dict(rules=TABLE_8, rescale_params=False)
+    with pytest.raises(ValueError, match="other µP: its scaling rules differ"):
+        mup(loaded, **other)
+    small, delta = stock(name, BASE // 2).config, stock(name, BASE).config
+    with pytest.raises(ValueError, match="other µP: its base shapes of"):
+        huggingface.parametrize(loaded, small, delta, rescale_params=False)
+    mup(loaded, rescale_params=False)
+    folded = huggingface.fold(loaded)
+    assert "mup" not in folded.config.to_dict()
+    assert "mup" in loaded.config.to_dict()
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_configuration_that_models_share_is_left_as_it_is(name):
+    shared = stock(name, WIDTH).config
+    before = shared.to_dict()
+    first, second = (type(stock(name, BASE))(shared) for _ in range(2))
+    mup(first)
+    assert shared.to_dict() == before
+    assert shared._attn_implementation == second.config._attn_implementation
+    assert logits(second).isfinite().all(), "it is a plain model"
+    mup(second)
+
+
 @pytest.mark.parametrize("name", ["gpt2", "llama"])
 def test_generation_with_a_cache_and_padding(name):
     model = mup(stock(name, WIDTH))

@@ -6,6 +6,7 @@ import copy
 import inspect
 import re
 from contextlib import nullcontext
+from functools import partial
 
 import pytest
 import torch
@@ -116,6 +117,28 @@ def test_they_are_torchs_optimizers_with_their_options(factory, impl):
     assert weights(by_name(model, optimizer, "lr")) == scaled(MLP_RATES, 0.1)
     optimizer = MuSGD(model, impl=torch.optim.ASGD, lr=0.1)
     assert by_name(model, optimizer, "lr")["input.weight"] == pytest.approx(0.4)
+
+
+@pytest.mark.parametrize("named", [True, False], ids=["lr=", "bound"])
+def test_impl_may_bind_keywords(named):
+    bound = {"betas": (0.5, 0.6), "weight_decay": 0.2, **({} if named else {"lr": 0.1})}
+    impl = partial(partial(torch.optim.AdamW, eps=1.0), **bound)
+    model, options = mlp(), {"lr": 0.1} if named else {}
+    optimizer = MuAdam(model, impl, **options)
+    expected = MuAdamW(model, lr=0.1, betas=(0.5, 0.6), weight_decay=0.2, eps=1.0)
+    assert isinstance(optimizer, torch.optim.AdamW)
+    assert str(optimizer) == str(expected)
+    assert MuAdam(model, impl, lr=0.3, betas=(0.7, 0.8)).defaults["betas"] == (0.7, 0.8)
+    assert max(by_name(model, MuAdam(model, impl, lr=0.3), "lr").values()) == 0.3
+
+
+def test_an_impl_that_binds_what_it_cannot_is_refused():
+    with pytest.raises(ValueError, match=r"impl binds \(0\.1,\) by position"):
+        MuSGD(mlp(), partial(torch.optim.SGD, 0.1))
+    with pytest.raises(ValueError, match=r"SGD is for mupkit\.MuSGD"):
+        MuAdam(mlp(), partial(torch.optim.SGD, lr=0.1))
+    with pytest.warns(UserWarning, match="decay of Adam goes through"):
+        MuAdam(mlp(), partial(torch.optim.Adam, lr=0.1, weight_decay=0.1))
 
 
 FORMS = {

@@ -8,9 +8,12 @@ import pickle
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import load_model, save_model
 from torch import nn
 
 import mupkit
+from mupkit import checkpoint
 from mupkit.base_shapes import canonical
 from mupkit.multipliers import multiply_input
 from tests.mupkit.kinds import BASE, KINDS, TOKENS, WIDE, loss_of, make, rates, step
@@ -104,6 +107,46 @@ def test_a_checkpoint_by_other_rules_is_refused(kind):
     if model.state_dict().keys() == here.state_dict().keys():
         with pytest.raises(RuntimeError, match=r"its scaling rules differ from"):
             here.load_state_dict(saved(model))
+
+
+def metadata_in_a_file(model, folder, **given):
+    path = folder / "model.safetensors"
+    save_model(model, path, **given)
+    with safe_open(path, "pt") as file:
+        return path, file.metadata()
+
+
+def test_safetensors_keep_the_record(kind, tmp_path):
+    model, other = make(kind), make(kind, seed=1)
+    step(model)
+    path, found = metadata_in_a_file(model, tmp_path, metadata=checkpoint.metadata(model))
+    checkpoint.check_metadata(other, found)
+    load_model(other, path)
+    same(other, model)
+
+
+def test_the_record_in_safetensors_refuses_what_is_not_in_the_same_mup(kind, tmp_path):
+    build, parametrize = KINDS[kind]
+    model, plain = make(kind), build(WIDE)
+    _, found = metadata_in_a_file(model, tmp_path, metadata=checkpoint.metadata(model))
+    with pytest.raises(ValueError, match="the model is not parametrized: parametrize it before"):
+        checkpoint.check_metadata(plain, found)
+    with pytest.raises(ValueError, match=r"other µP: its base shapes of .*word\.weight"):
+        checkpoint.check_metadata(parametrize(build(WIDE), build(BASE // 2)), found)
+    whole = nn.ModuleDict({"part": model})
+    checkpoint.check_metadata(whole, checkpoint.metadata(whole))
+    with pytest.raises(ValueError, match="and part is not parametrized"):
+        checkpoint.check_metadata(nn.ModuleDict({"part": plain}), checkpoint.metadata(whole))
+
+
+def test_a_checkpoint_without_a_record_is_no_checkpoint_in_mup(kind, tmp_path):
+    model = make(kind)
+    with pytest.raises(ValueError, match="the checkpoint has no record of that"):
+        checkpoint.check_metadata(model, metadata_in_a_file(model, tmp_path)[1])
+    plain = KINDS[kind][0](WIDE)
+    checkpoint.check_metadata(plain, metadata_in_a_file(plain, tmp_path)[1])
+    with pytest.raises(ValueError, match="was not parametrized"):
+        checkpoint.metadata(plain)
 
 
 def test_a_checkpoint_without_metadata_loads(kind):

@@ -1,0 +1,130 @@
+"""The record of µP that checkpoints carry: base shapes and rules, so that no other µP loads them.
+
+In a state dict it is metadata, which `torch.save` keeps. safetensors drops that, but has metadata
+of its own, for `metadata` and `check_metadata`. `mupkit.huggingface` writes it into config.json.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from mupkit.base_shapes import REGISTRY, Scaling, canonical, unwrap
+from mupkit.infshape import InfShape
+from mupkit.rules import Rules
+
+KEY = "mup"
+
+
+def metadata(model: nn.Module) -> dict[str, str]:
+    """The record of µP as metadata of a safetensors file.
+
+        save_model(model, "model.safetensors", metadata=mupkit.checkpoint.metadata(model))
+
+    Raises:
+        ValueError: if the model was not parametrized.
+    """
+    if not (records := _records(model)):
+        raise ValueError(f"{type(model).__name__} was not parametrized: it has no µP to record")
+    return {KEY: json.dumps(records)}
+
+
+def check_metadata(model: nn.Module, metadata: Mapping[str, str] | None) -> None:
+    """Refuse a model that is not parametrized as the one whose checkpoint it gets.
+
+        with safetensors.safe_open("model.safetensors", "pt") as file:
+            mupkit.checkpoint.check_metadata(model, file.metadata())
+
+    Args:
+        model: as it will get, or has got, the checkpoint's weights.
+        metadata: those of a safetensors file; None or without a record of µP if it has none.
+
+    Raises:
+        ValueError: if one of the two is in µP and the other is not, or in another µP.
+    """
+    saved, ours = json.loads((metadata or {}).get(KEY, "{}")), _records(model)
+    if missing := [prefix for prefix in saved if prefix not in ours]:
+        raise ValueError(
+            f"the checkpoint was trained in µP, and {missing[0] or 'the model'} is not "
+            "parametrized: parametrize it before it is loaded, or with rescale_params=False after"
+        )
+    if missing := [prefix for prefix in ours if prefix not in saved]:
+        raise ValueError(
+            f"{missing[0] or 'the model'} is in µP, and the checkpoint has no record of that: it "
+            "was trained without, or saved without metadata=mupkit.checkpoint.metadata(model)"
+        )
+    for prefix, own in saved.items():
+        if error := difference(own, ours[prefix]):
+            raise ValueError(error)
+
+
+def record(infshapes: Mapping[str, InfShape], *rules: Rules) -> dict[str, Any]:
+    """Base shapes by parameter name and the names of the rules, as JSON has them."""
+    shapes = {name: [d.base_dim for d in infshape] for name, infshape in infshapes.items()}
+    return {"base_shapes": shapes, "rules": sorted({r.name for r in rules})}
+
+
+def _records(model: nn.Module) -> dict[str, dict[str, Any]]:
+    """The record of each part that was parametrized, by its path; "" for the model itself."""
+    parts = unwrap(model).named_modules()
+    return {canonical(path): _record(part) for path, part in parts if REGISTRY in vars(part)}
+
+
+def _record(model: nn.Module) -> dict[str, Any]:
+    registry: dict[str, Scaling] = vars(model)[REGISTRY]
+    infshapes = {name: infshape for name, (infshape, _) in registry.items()}
+    return record(infshapes, *(rules for _, rules in registry.values()))
+
+
+def difference(saved: Mapping[str, Any], ours: Mapping[str, Any]) -> str:
+    """In what a checkpoint's record is not that of the model, as an error; empty if in nothing."""
+    if saved == ours:
+        return ""
+    here = ours["base_shapes"]
+    differ = [n for n, shape in saved["base_shapes"].items() if here.get(n) != shape]
+    what = f"base shapes of {', '.join(differ[:3])}" if differ else "scaling rules"
+    return (
+        f"the checkpoint was made with other µP: its {what} differ from the model's; "
+        "parametrize the model with the base it was trained with"
+    )
+
+
+def attach_hooks(model: nn.Module) -> None:
+    """Make the state dict carry the record, and loading compare it."""
+    model.register_state_dict_post_hook(_save)  # type: ignore[no-untyped-call]
+    model.register_load_state_dict_pre_hook(_check)  # type: ignore[no-untyped-call]
+
+
+def detach_hooks(module: nn.Module) -> None:
+    """Undo `attach_hooks`."""
+    for hooks in (module._state_dict_hooks, module._load_state_dict_pre_hooks):
+        ours = [key for key, hook in hooks.items() if _unhooked(hook) in (_save, _check)]
+        for key in ours:
+            del hooks[key]
+
+
+def _unhooked(hook: Any) -> Any:
+    return getattr(hook, "hook", hook)  # torch wraps hooks that want the module
+
+
+def _save(model: nn.Module, state: Any, prefix: str, metadata: dict[str, Any]) -> None:
+    metadata[KEY] = _record(model)
+
+
+def _check(
+    model: nn.Module,
+    state: Any,
+    prefix: str,
+    metadata: dict[str, Any],
+    strict: bool,
+    missing: list[str],
+    unexpected: list[str],
+    errors: list[str],
+) -> None:
+    """Refuse a checkpoint whose base shapes or rules are not those of the model."""
+    saved = metadata.get(KEY)
+    if saved is not None and (error := difference(saved, _record(model))):
+        errors.append(error)
