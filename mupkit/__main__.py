@@ -118,7 +118,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return REFUSED
     except Exception as error:
         if place := _user_code(error):
-            print(f"error: {place}: {type(error).__name__}: {error}", file=sys.stderr)
+            notes = "".join(f"; {note}" for note in getattr(error, "__notes__", ()))
+            print(f"error: {place}: {type(error).__name__}: {error}{notes}", file=sys.stderr)
             return USER_CODE
         if not isinstance(error, ValueError | TypeError | OSError):
             raise

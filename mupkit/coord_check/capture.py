@@ -8,7 +8,7 @@ of `scaled_dot_product_attention` ends, so that each counts once.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -22,7 +22,9 @@ _SOFTMAX = ("aten::_softmax", "aten::_safe_softmax")
 _FUSED = "aten::_scaled_dot_product"
 
 
-def capture(model: nn.Module, loss: Loss, seed: int = 0) -> dict[str, Tensor]:
+def capture(
+    model: nn.Module, loss: Loss, seed: int = 0, sources: dict[str, float] | None = None
+) -> dict[str, Tensor]:
     """The activations of the forward pass in `loss(model)`, by name, as float64 copies.
 
     A module's output has the module's path as its name, the model's own has `OUTPUT`; the input of
@@ -34,11 +36,13 @@ def capture(model: nn.Module, loss: Loss, seed: int = 0) -> dict[str, Tensor]:
         model: stays as it was, including its buffers (running statistics) and its mode.
         loss: calls `model` on a batch that is always the same.
         seed: for what is random in the pass, such as dropout; the generators' states are restored.
+        sources: gets the root mean square of the largest tensor that each module was called with,
+            by the name of its output.
     """
     found: dict[str, Tensor] = {}
     path: list[str] = []
 
-    def keep(name: str, x: Any) -> None:
+    def keep(name: str, x: Any, inputs: Iterable[Any] = ()) -> None:
         if isinstance(x, Tensor) and x.is_floating_point():
             calls = 1
             unique = name
@@ -46,6 +50,8 @@ def capture(model: nn.Module, loss: Loss, seed: int = 0) -> dict[str, Tensor]:
                 calls += 1
                 unique = f"{name}#{calls}"
             found[unique] = x.detach().to(torch.float64, copy=True)
+            if sources is not None and (sizes := list(_sizes(inputs))):
+                sources[unique] = max(sizes)
 
     def keep_softmax(x: Tensor) -> None:
         if path:
@@ -58,7 +64,7 @@ def capture(model: nn.Module, loss: Loss, seed: int = 0) -> dict[str, Tensor]:
                 continue  # these compute weights, not activations
             enter, leave = _hooks(name, path, keep)
             stack.callback(module.register_forward_pre_hook(enter).remove)
-            stack.callback(module.register_forward_hook(leave).remove)
+            stack.callback(module.register_forward_hook(leave, with_kwargs=True).remove)
         stack.enter_context(torch.no_grad())
         stack.enter_context(_Softmax(keep_softmax))
         loss(model)
@@ -66,26 +72,32 @@ def capture(model: nn.Module, loss: Loss, seed: int = 0) -> dict[str, Tensor]:
 
 
 def _hooks(
-    name: str, path: list[str], keep: Callable[[str, Any], None]
+    name: str, path: list[str], keep: Callable[[str, Any, Iterable[Any]], None]
 ) -> tuple[Callable[..., None], Callable[..., None]]:
     """Hooks that keep track of `path`, the modules being called, and keep the module's output."""
 
     def enter(module: nn.Module, args: Any) -> None:
         path.append(name)
 
-    def leave(module: nn.Module, args: Any, output: Any) -> None:
+    def leave(module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> None:
         path.pop()
-        label = name or OUTPUT
+        label, inputs = name or OUTPUT, [*args, *kwargs.values()]
         if isinstance(output, Mapping):
             for key, x in output.items():
-                keep(f"{label}[{key}]", x)
+                keep(f"{label}[{key}]", x, inputs)
         elif isinstance(output, Sequence):
             for i, x in enumerate(output):
-                keep(f"{label}[{i}]", x)
+                keep(f"{label}[{i}]", x, inputs)
         else:
-            keep(label, output)
+            keep(label, output, inputs)
 
     return enter, leave
+
+
+def _sizes(inputs: Iterable[Any]) -> Iterator[float]:
+    for x in inputs:
+        if isinstance(x, Tensor) and x.is_floating_point() and x.numel():
+            yield float(x.detach().double().norm()) / math.sqrt(x.numel())
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +18,6 @@ from mupkit.coord_check.theory import Stored, expected_updates, stored_parameter
 Kind = Literal["activation", "change", "update"]
 Build = Callable[[int], nn.Module]
 MakeOptimizer = Callable[[Any], Optimizer]
-Measured = tuple[int, str, Kind, float, tuple[int, ...]]  # step, tensor, kind, value, shape
 MASKED = -1e8
 """Smaller entries are masks of attention, -inf or the like, and are left out."""
 
@@ -37,6 +36,7 @@ class Row:
         value: root mean square over the entries.
         finite: whether the tensor's shape is the same at all widths.
         expected: log2 of the size that theory gives an update, up to a constant.
+        source: root mean square of the largest tensor that an activation's module got.
     """
 
     width: int
@@ -47,6 +47,18 @@ class Row:
     value: float
     finite: bool
     expected: float | None = None
+    source: float | None = None
+
+
+class _Measured(NamedTuple):
+    """A measurement of one model; without a value for a parameter that got no gradient."""
+
+    step: int
+    tensor: str
+    kind: Kind
+    value: float | None
+    shape: tuple[int, ...]
+    source: float | None = None
 
 
 def record(
@@ -61,6 +73,9 @@ def record(
 ) -> list[Row]:
     """Train models of several widths for a few steps and measure every tensor.
 
+    Where routing depends on data, as in a mixture of experts, a module may be called in some runs
+    alone, and its tensors have sizes that data decide: then their changes are not measured.
+
     Args:
         build: build(width) returns the parametrized and initialized model of a width; each
             dimension that is a width has to differ between the narrowest and the widest model.
@@ -73,14 +88,15 @@ def record(
             rounding noise would look like signal; None converts nothing.
 
     Raises:
-        ValueError: for fewer than two widths, no seeds or steps, or if a tensor is missing at some
-            widths, naming it.
+        ValueError: for fewer than two widths, no seeds or steps, or if a module or a parameter is
+            missing at some widths, naming it.
     """
     widths, seeds = sorted(set(widths)), list(dict.fromkeys(seeds))
     if len(widths) < 2 or not seeds or steps < 1:
         raise ValueError("a coordinate check needs at least two widths, a seed and a step")
-    measured: dict[tuple[int, int], list[Measured]] = {}
+    measured: dict[tuple[int, int], list[_Measured]] = {}
     stored: dict[int, dict[str, Stored]] = {}
+    parts: dict[int, set[str]] = {}
     for width in widths:
         for seed in seeds:
             torch.manual_seed(seed)
@@ -88,16 +104,40 @@ def record(
             if dtype is not None:
                 model = _convert(model, dtype)
             stored[width] = stored_parameters(model)
+            parts[width] = {*stored[width], *(canonical(name) for name, _ in model.named_modules())}
+            _check_parts(parts)
             optimizer = make_optimizer(model)
-            measured[width, seed] = list(_measure(model, optimizer, loss, steps, seed))
-    finite = _finite(measured)
+            try:
+                measured[width, seed] = list(_measure(model, optimizer, loss, steps, seed))
+            except RuntimeError as error:
+                if dtype is not None and _runs(build, width, loss):
+                    error.add_note(f"it runs in its own type: say dtype=None instead of {dtype}")
+                raise
+    shapes = _shapes(measured)
+    finite = {key: _alike(list(by_width.values())) for key, by_width in shapes.items()}
+    routed = {name for (_, name), found in shapes.items() if max(map(len, found.values())) > 1}
+    seen = _with_gradient(measured)
     rows = []
     for (width, seed), found in measured.items():
         expected = expected_updates(stored[width], stored[widths[0]], stored[widths[-1]])
-        for step, tensor, kind, value, _ in found:
+        for step, tensor, kind, value, _, source in found:
             theory = expected[tensor] if kind == "update" else None
-            rows.append(Row(width, seed, step, tensor, kind, value, finite[kind, tensor], theory))
+            if value is None and tensor in seen:
+                continue  # routing left it out in this run
+            if kind == "change" and tensor in routed:
+                continue  # the rows of the two are of different inputs
+            size, known = value or 0.0, finite[kind, tensor]
+            rows.append(Row(width, seed, step, tensor, kind, size, known, theory, source))
     return rows
+
+
+def _runs(build: Build, width: int, loss: Loss) -> bool:
+    """Whether a forward pass works as the model is built."""
+    try:
+        capture(build(width), loss)
+    except RuntimeError:
+        return False
+    return True
 
 
 def train_step(model: nn.Module, optimizer: Optimizer, loss: Loss) -> float:
@@ -118,23 +158,31 @@ def rms(x: Tensor, hidden: Tensor | None = None) -> float:
 
 def _measure(
     model: nn.Module, optimizer: Optimizer, loss: Loss, steps: int, seed: int
-) -> Iterator[Measured]:
+) -> Iterator[_Measured]:
     """The measurements of one model; only the tensors of step 0 are kept in memory."""
     start: dict[str, Tensor] = {}
     for step in range(steps + 1):
         if step:
             before = _parameters(model)
             train_step(model, optimizer, loss)
+            idle = {
+                canonical(n)
+                for n, p in model.named_parameters()
+                if p.requires_grad and p.grad is None
+            }
             for name, p in _parameters(model).items():
-                yield step, name, "update", rms(p - before[name]), tuple(p.shape)
-        activations = capture(model, loss, seed)
+                value = None if name in idle else rms(p - before[name])
+                yield _Measured(step, name, "update", value, tuple(p.shape))
+        sources: dict[str, float] = {}
+        activations = capture(model, loss, seed, sources)
         start = start or activations
         for name, x in activations.items():
             shape = tuple(x.shape)
-            yield step, name, "activation", rms(x, x < MASKED), shape
-            if step and start[name].shape == x.shape:
+            size, source = rms(x, x < MASKED), sources.get(name)
+            yield _Measured(step, name, "activation", size, shape, source)
+            if step and name in start and start[name].shape == x.shape:
                 hidden = (x < MASKED) | (start[name] < MASKED)
-                yield step, name, "change", rms(x - start[name], hidden), shape
+                yield _Measured(step, name, "change", rms(x - start[name], hidden), shape)
 
 
 def _parameters(model: nn.Module) -> dict[str, Tensor]:
@@ -158,20 +206,37 @@ def _convert(model: nn.Module, dtype: torch.dtype) -> nn.Module:
     return model.to(dtype)
 
 
-def _finite(
-    measured: Mapping[tuple[int, int], Sequence[Measured]],
-) -> dict[tuple[Kind, str], bool]:
-    """Whether each tensor has the same shape in all models; it has to be in all of them."""
-    shapes: dict[tuple[Kind, str], set[tuple[int, ...]]] = {}
-    met: dict[tuple[Kind, str], set[tuple[int, int]]] = {}
-    for run, found in measured.items():
-        for _, tensor, kind, _, shape in found:
-            shapes.setdefault((kind, tensor), set()).add(shape)
-            met.setdefault((kind, tensor), set()).add(run)
-    for (_, tensor), runs in met.items():
-        if missing := sorted({width for width, _ in measured.keys() - runs}):
+def _check_parts(parts: Mapping[int, set[str]]) -> None:
+    """Refuse models that have not the same modules and parameters."""
+    for width, names in parts.items():
+        if missing := sorted(set().union(*parts.values()) - names):
             raise ValueError(
-                f"{tensor} is missing at width {missing[0]} and present at others: the models must "
+                f"{missing[0]} is missing at width {width} and present at others: the models must "
                 "differ in width alone"
             )
-    return {key: len(found) == 1 for key, found in shapes.items()}
+
+
+def _shapes(
+    measured: Mapping[tuple[int, int], Sequence[_Measured]],
+) -> dict[tuple[Kind, str], dict[int, set[tuple[int, ...]]]]:
+    """The shapes that each tensor has at each width: several ones if data decide."""
+    shapes: dict[tuple[Kind, str], dict[int, set[tuple[int, ...]]]] = {}
+    for (width, _), found in measured.items():
+        for m in found:
+            shapes.setdefault((m.kind, m.tensor), {}).setdefault(width, set()).add(m.shape)
+    return shapes
+
+
+def _alike(shapes: Sequence[set[tuple[int, ...]]]) -> bool:
+    """Whether the dimensions that are one size at each width are the same at all widths."""
+    if len({len(shape) for own in shapes for shape in own}) != 1:
+        return False
+    by_dimension = [list(zip(*own, strict=True)) for own in shapes]
+    fixed = zip(*([set(sizes) for sizes in own] for own in by_dimension), strict=True)
+    return all(len(set().union(*sizes)) == 1 for sizes in fixed if max(map(len, sizes)) == 1)
+
+
+def _with_gradient(measured: Mapping[tuple[int, int], Sequence[_Measured]]) -> set[str]:
+    """The parameters that got a gradient in some run."""
+    found = (m for run in measured.values() for m in run if m.kind == "update")
+    return {m.tensor for m in found if m.value is not None}

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import NormalDist, fmean, linear_regression, stdev
+from typing import cast
 
 from mupkit.coord_check.record import Kind, Row
 
@@ -36,6 +37,9 @@ class Fit:
             for the limit.
         inactive: the fraction of the values that are zero or negligible.
         seeds: the number of seeds.
+        missing: the number of seeds that are left out, since the tensor is not there at half of the
+            widths: routing that depends on data calls a module in some runs alone.
+        source: the exponent of the largest tensor that the module of an activation got.
     """
 
     tensor: str
@@ -47,6 +51,8 @@ class Fit:
     curvature: float | None
     inactive: float
     seeds: int
+    missing: int = 0
+    source: float | None = None
 
 
 def t_quantile(degrees: int) -> float:
@@ -85,7 +91,8 @@ def fit(rows: Iterable[Row]) -> list[Fit]:
     for row in (row for group in pooled for row in group):
         key = (row.kind, (row.width, row.seed))
         largest[key] = max(largest.get(key, 0.0), row.value)
-    return [_fit(group, largest) for group in pooled]
+    widths, seeds = {row.width for row in rows}, {row.seed for row in rows}
+    return [_fit(group, largest, widths, seeds) for group in pooled]
 
 
 def _pool(rows: Sequence[Row]) -> Row:
@@ -93,22 +100,29 @@ def _pool(rows: Sequence[Row]) -> Row:
     return replace(rows[-1], value=math.sqrt(fmean(row.value**2 for row in rows)))
 
 
-def _fit(rows: Sequence[Row], largest: Mapping[tuple[Kind, Run], float]) -> Fit:
+def _fit(
+    rows: Sequence[Row],
+    largest: Mapping[tuple[Kind, Run], float],
+    widths: set[int],
+    asked: set[int],
+) -> Fit:
     first = rows[0]
+    have = {seed: {row.width for row in rows if row.seed == seed} for seed in asked}
+    seeds = sorted(seed for seed in asked if len(have[seed]) >= max(2, (len(widths) + 1) / 2))
+    rows = [row for row in rows if row.seed in seeds]
     floors = [NEGLIGIBLE * largest[row.kind, (row.width, row.seed)] for row in rows]
     # Not ">", so that nan is not negligible.
-    inactive = fmean(row.value <= floor for row, floor in zip(rows, floors, strict=True))
-    seeds = sorted({row.seed for row in rows})
+    negligible = [row.value <= floor for row, floor in zip(rows, floors, strict=True)]
     exponent = interval = curvature = None
     if not all(math.isfinite(row.value) for row in rows):
         exponent = math.nan
-    elif not inactive:
+    elif rows and not any(negligible):
         points = [_points(rows, seed) for seed in seeds]
         slopes = [_slope(p) for p in points]
         exponent, interval = fmean(slopes), mean_interval(slopes)
-        n = len(points[0])
-        if n > 2:
-            curvature = fmean(_slope(p[(n - 1) // 2 :]) - _slope(p[: n // 2 + 1]) for p in points)
+        n, whole = len(widths), [p for p in points if len(p) == len(widths)]
+        if n > 2 and whole:
+            curvature = fmean(_slope(p[(n - 1) // 2 :]) - _slope(p[: n // 2 + 1]) for p in whole)
     return Fit(
         tensor=first.tensor,
         kind=first.kind,
@@ -117,9 +131,19 @@ def _fit(rows: Sequence[Row], largest: Mapping[tuple[Kind, Run], float]) -> Fit:
         exponent=exponent,
         interval=interval,
         curvature=curvature,
-        inactive=inactive,
+        inactive=fmean(negligible) if rows else 0.0,
         seeds=len(seeds),
+        missing=len(asked) - len(seeds),
+        source=_source(rows, seeds),
     )
+
+
+def _source(rows: Sequence[Row], seeds: Sequence[int]) -> float | None:
+    """The exponent of the sources; None if one is not known, zero or not finite."""
+    if not rows or not all(row.source and math.isfinite(row.source) for row in rows):
+        return None
+    sources = [replace(row, value=cast(float, row.source)) for row in rows]
+    return fmean(_slope(_points(sources, seed)) for seed in seeds)
 
 
 def _points(rows: Iterable[Row], seed: int) -> list[tuple[float, float]]:

@@ -38,13 +38,19 @@ class Verdict:
     reason: str = ""
 
 
-def judge(fit: Fit) -> Verdict:
+def judge(fit: Fit, shrunk: Fit | None = None) -> Verdict:
     """Compare an exponent with theory.
+
+    Args:
+        fit: the measurement.
+        shrunk: an activation of finite shape that shrinks at initialization, earlier in the pass.
 
     In µP activations have the same size at every width at initialization and move by the same
     amount; parameters move in proportion to what theory expects of their role: the exponent is 0.
     At initialization the output and attention logits may shrink with width, as 1/sqrt(width), or be
-    zero; so there a tensor of finite shape, and the input of softmax, only must not grow.
+    zero; so there a tensor of finite shape, and the input of softmax, only must not grow. Nor must
+    what is computed from such a tensor alone, as behind a bottleneck of finite size: an activation
+    that comes later and shrinks no faster than what its module gets.
 
     The verdict is "ok" if the whole confidence interval is within `TOLERANCE` of theory, "fails" if
     all of it is outside, else "undecided": more seeds narrow the interval, a wider range of widths
@@ -59,8 +65,12 @@ def judge(fit: Fit) -> Verdict:
     Source: Tensor Programs V, Appendix J.2 (sizes of activations and updates), Fig. 5 and
     Appendix D.1 (coordinate check), Appendix D.2 (output and attention logits at initialization).
     """
-    one_sided = fit.kind == "activation" and (fit.finite or _is_softmax(fit.tensor))
+    inherited = shrunk is not None and _inherits(fit)
+    one_sided = fit.kind == "activation" and (fit.finite or _is_softmax(fit.tensor) or inherited)
     theory: Literal["= 0", "<= 0"] = "<= 0" if one_sided else "= 0"
+    if fit.missing and fit.seeds < 2:
+        reason = f"in {fit.seeds} of {fit.seeds + fit.missing} seeds: a larger batch"
+        return Verdict(fit, "undecided", theory, reason)
     if fit.exponent is None:
         if fit.inactive == 1:
             return Verdict(fit, "inactive", theory, "zero or rounding noise in every run")
@@ -72,7 +82,10 @@ def judge(fit: Fit) -> Verdict:
         return Verdict(fit, "undecided", theory, "one seed: give more")
     low, high = fit.interval
     if (one_sided or low >= -TOLERANCE) and high <= TOLERANCE:
-        return Verdict(fit, "ok", theory)
+        behind = (
+            f"shrinks as its input does, behind {shrunk.tensor}" if inherited and shrunk else ""
+        )
+        return Verdict(fit, "ok", theory, behind)
     if low > TOLERANCE:
         return Verdict(fit, "fails", theory, "grows with width")
     if high < -TOLERANCE and not one_sided:
@@ -81,6 +94,13 @@ def judge(fit: Fit) -> Verdict:
             return Verdict(fit, "undecided", theory, reason)
         return Verdict(fit, "fails", theory, "shrinks with width")
     return Verdict(fit, "undecided", theory, "more seeds, or a wider range of widths")
+
+
+def _inherits(fit: Fit) -> bool:
+    """Whether an activation shrinks, and so does its module's input."""
+    if fit.source is None or fit.exponent is None or fit.source >= -TOLERANCE:
+        return False
+    return fit.exponent - fit.source >= -TOLERANCE
 
 
 def _is_softmax(tensor: str) -> bool:
@@ -117,6 +137,12 @@ class Report:
         """The verdicts that need more seeds or widths."""
         return [v for v in self.verdicts if v.judgement == "undecided"]
 
+    @property
+    def unchanged(self) -> list[str]:
+        """The activations whose changes were not measured: data decide their shapes."""
+        changes = {fit.tensor for fit in self.fits if fit.kind == "change"}
+        return [f.tensor for f in self.fits if f.kind == "activation" and f.tensor not in changes]
+
     def table(self) -> list[dict[str, Any]]:
         """A tidy table: one dictionary per verdict, with its fields and those of its `Fit`."""
         return [
@@ -137,6 +163,8 @@ class Report:
             "  ".join(cell.ljust(size) for cell, size in zip(line, sizes, strict=True)).rstrip()
             for line in lines
         ]
+        if names := self.unchanged:
+            body.append(f"not measured: changes of {', '.join(names)}, whose shapes data decide")
         return "\n".join([f"{'passed' if self.passed else 'not passed'}: {counts}", *body])
 
 
@@ -148,11 +176,19 @@ def report(fits: Iterable[Fit], rows: Iterable[Row] = ()) -> Report:
         far = math.inf if v.fit.exponent is None else abs(v.fit.exponent)
         return ORDER.index(v.judgement), -(math.inf if math.isnan(far) else far)
 
-    return Report(fits, sorted(map(judge, fits), key=trouble), list(rows))
+    verdicts, shrunk = [], None
+    for fit in fits:
+        verdicts.append(judge(fit, shrunk))
+        shrinks = fit.exponent is not None and fit.exponent < -TOLERANCE
+        if shrunk is None and fit.kind == "activation" and fit.finite and shrinks:
+            shrunk = fit
+    return Report(fits, sorted(verdicts, key=trouble), list(rows))
 
 
 def _line(v: Verdict) -> tuple[str, ...]:
     fit = v.fit
     exponent = "" if fit.exponent is None else f"{fit.exponent:+.3f}"
     interval = "" if fit.interval is None else f"[{fit.interval[0]:+.3f}, {fit.interval[1]:+.3f}]"
-    return v.judgement, fit.kind, fit.tensor, exponent, interval, v.theory, v.reason
+    seeds = f"in {fit.seeds} of {fit.seeds + fit.missing} seeds" if fit.missing else ""
+    reason = ", ".join(filter(None, (v.reason, "" if fit.seeds < 2 else seeds)))
+    return v.judgement, fit.kind, fit.tensor, exponent, interval, v.theory, reason

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -91,6 +92,51 @@ def transformer(width: int, lib: Any = mupkit, **options: Any) -> nn.Module:
     """A Transformer in µP, or in SP."""
     base = Transformer(lib, BASE, **options)
     return lib.set_base_shapes(Transformer(lib, width, **options), base)
+
+
+def bottleneck(width: int, rules: mupkit.Rules = mupkit.TABLE_3) -> nn.Module:
+    """An MLP with a layer of 8 in its middle, without biases: what follows starts small."""
+
+    def plain(width: int) -> nn.Module:
+        sizes = (8, width, 8, width, width, 5)
+        layers = [nn.Linear(*pair, bias=False) for pair in pairwise(sizes)]
+        relu = nn.ReLU()
+        return nn.Sequential(
+            layers[0], relu, layers[1], layers[2], relu, layers[3], relu, layers[4]
+        )
+
+    return mupkit.parametrize(plain(width), plain(BASE), rules=rules)
+
+
+class Routed(nn.Module):
+    """A mixture of experts: each input goes to one, and few inputs leave some of them out."""
+
+    def __init__(self, width: int, experts: int = 4):
+        super().__init__()
+        self.input, self.gate = nn.Linear(8, width), nn.Linear(width, experts)
+        self.experts = nn.ModuleList(nn.Linear(width, width) for _ in range(experts))
+        self.readout = nn.Linear(width, 5)
+
+    def forward(self, x_BI: Tensor) -> Tensor:
+        x_BD = torch.relu(self.input(x_BI))
+        weight_B, chosen_B = self.gate(x_BD).softmax(-1).max(-1)
+        y_BD = torch.zeros_like(x_BD)
+        for i, expert in enumerate(self.experts):
+            rows = (chosen_B == i).nonzero().squeeze(1)
+            if len(rows):
+                y_BD = y_BD.index_add(0, rows, expert(x_BD[rows]) * weight_B[rows, None])
+        return self.readout(x_BD + y_BD)
+
+
+def routed(width: int) -> nn.Module:
+    """A mixture of experts in µP."""
+    return mupkit.parametrize(Routed(width), Routed(BASE))
+
+
+def many_inputs_loss(model: nn.Module) -> Tensor:
+    """On one batch of 64 inputs."""
+    generator = torch.Generator().manual_seed(7)
+    return F.cross_entropy(model(torch.randn(64, 8, generator=generator)), torch.arange(64) % 5)
 
 
 def mlp_loss(model: nn.Module) -> Tensor:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import doctest
 from functools import partial
 
 import pytest
 
+import mupkit
 import mupkit.coord_check
 from mupkit.coord_check import coord_check
 from tests.mupkit.coord_check import cases
@@ -37,6 +39,56 @@ SQRT = {"power": 0.5}
 def test_correct_models_pass(check, build, make_optimizer):
     report = check(build, make_optimizer=make_optimizer)
     assert report.passed, report
+
+
+def test_what_shrinks_behind_a_finite_bottleneck_is_no_failure():
+    report = mlp(cases.bottleneck, make_optimizer=cases.mu_adam)
+    assert not report.failures, report
+    behind = {v.fit.tensor: v for v in report.verdicts if v.reason.startswith("shrinks as its")}
+    assert behind.keys() == {"3", "1#2", "5", "1#3"}  # and not 2, which is the bottleneck
+    assert all(v.judgement == "ok" and v.fit.exponent < -0.25 for v in behind.values())
+
+
+def test_a_layer_that_shrinks_by_itself_behind_a_bottleneck_fails():
+    hidden = dataclasses.replace(mupkit.TABLE_3["hidden"], init_std=(-1, 0))
+    rules = dataclasses.replace(
+        mupkit.TABLE_3, by_role={**mupkit.TABLE_3.by_role, "hidden": hidden}
+    )
+    report = mlp(partial(cases.bottleneck, rules=rules), make_optimizer=cases.mu_adam)
+    assert {v.fit.tensor for v in report.failures} == {"5"}, report
+
+
+def test_experts_are_judged_in_the_seeds_that_call_them():
+    report = coord_check(
+        cases.routed,
+        cases.WIDTHS,
+        make_optimizer=cases.mu_adam,
+        loss=cases.many_inputs_loss,
+        most_seeds=20,
+    )
+    assert report.passed, report
+    assert set(report.unchanged) == {f"experts.{i}" for i in range(4)}
+    assert "not measured: changes of experts." in str(report)
+    assert any(v.fit.missing for v in report.verdicts)
+
+
+def test_experts_that_are_seldom_called_are_undecided():
+    report = mlp(cases.routed, make_optimizer=cases.mu_adam, seeds=range(3))
+    assert not report.failures, report
+    assert any(v.reason.endswith("of 3 seeds: a larger batch") for v in report.undecided), report
+
+
+def test_a_wrong_expert_fails():
+    report = coord_check(
+        cases.routed,
+        cases.WIDTHS,
+        make_optimizer=cases.unscaled(
+            cases.mu_adam, 0.02, *(f"experts.{i}.weight" for i in range(4))
+        ),
+        loss=cases.many_inputs_loss,
+    )
+    failing = {v.fit.tensor for v in report.failures}
+    assert failing & {f"experts.{i}.weight" for i in range(4)}, report
 
 
 def test_the_example_runs():

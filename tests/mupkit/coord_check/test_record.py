@@ -167,3 +167,34 @@ def test_models_that_differ_in_more_than_width():
 
     with pytest.raises(ValueError, match="2 is missing at width 2"):
         measure(build, [2, 3], cases.plain_adam)
+
+
+class Single(nn.Linear):
+    """A layer that refuses double precision, as some fused operations do."""
+
+    def forward(self, x):
+        if x.dtype == torch.float64:
+            raise RuntimeError("expected Float")
+        return super().forward(x)
+
+
+def test_a_model_that_refuses_double_precision_is_told_what_to_do():
+    def build(width):
+        model = Single(8, width)
+        return mupkit.parametrize(model, nn.Linear(8, 32))
+
+    with pytest.raises(RuntimeError, match="expected Float") as caught:
+        measure(build, loss=lambda model: model(X).square().mean())
+    (note,) = caught.value.__notes__
+    assert note == "it runs in its own type: say dtype=None instead of torch.float64"
+    measure(build, loss=lambda model: model(X).square().mean(), dtype=None)
+    with pytest.raises(RuntimeError, match="shapes") as caught:
+        measure(loss=lambda model: model(X.T).square().mean())
+    assert not hasattr(caught.value, "__notes__")
+
+
+def test_the_input_of_a_module_is_known(rows):
+    sources = {r.tensor: r.source for r in rows if r.kind == "activation" and r.step == 0}
+    assert sources["input"] == sources["(output)"] == pytest.approx(rms(X))
+    values = {r.tensor: r.value for r in rows if r.kind == "activation" and r.step == 0}
+    assert sources["readout"] < values["hidden"]  # through ReLU

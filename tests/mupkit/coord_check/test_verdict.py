@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import pytest
@@ -46,6 +47,38 @@ def measured(exponent, half=0.05, kind="change", tensor="x", finite=False, inact
 )
 def test_judgements(fit, judgement):
     assert judge(fit).judgement == judgement
+
+
+BOTTLENECK = measured(-0.5, kind="activation", tensor="bottleneck", finite=True)
+
+
+@pytest.mark.parametrize(
+    ("exponent", "source", "before", "judgement"),
+    [
+        (-0.5, -0.5, BOTTLENECK, "ok"),
+        (-0.5, -0.5, None, "fails"),  # nothing explains that the input shrinks
+        (-0.5, 0.0, BOTTLENECK, "fails"),  # the layer itself makes it shrink
+        (-1.0, -0.5, BOTTLENECK, "fails"),
+        (-0.5, None, BOTTLENECK, "fails"),
+        (0.5, -0.5, BOTTLENECK, "fails"),
+    ],
+)
+def test_behind_a_bottleneck(exponent, source, before, judgement):
+    layer = dataclasses.replace(measured(exponent, kind="activation"), source=source)
+    assert judge(layer, before).judgement == judgement
+    found = {v.fit.tensor: v for v in report([*filter(None, [before]), layer]).verdicts}
+    assert found["x"].judgement == judgement
+    later = {v.fit.tensor: v for v in report([layer, BOTTLENECK]).verdicts}
+    assert later["x"].judgement == "fails", "what comes later explains nothing"
+
+
+def test_a_tensor_that_is_missing_in_some_seeds():
+    seen = dataclasses.replace(measured(0.0), seeds=3, missing=2)
+    assert judge(seen).judgement == "ok"
+    assert str(report([seen])).splitlines()[2].endswith("in 3 of 5 seeds")
+    seldom = dataclasses.replace(measured(0.0, half=None), seeds=1, missing=4)
+    assert judge(seldom).judgement == "undecided"
+    assert judge(seldom).reason == "in 1 of 5 seeds: a larger batch"
 
 
 def test_the_report_passes_if_nothing_fails_and_nothing_is_open():
