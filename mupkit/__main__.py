@@ -33,11 +33,13 @@ Show what happens to each parameter, and what looks wrong.
 
   python -m mupkit explain my_model:build --base width=64 --target width=1024
   python -m mupkit explain my_model:build --base width=64 --target width=1024 --delta width=96 \\
-      --optimizer adamw --lr 3e-4 --weight-decay 0.1 --scheduler my_model:schedule
+      --optimizer adamw --lr 3e-4 --weight-decay 0.1 --scheduler my_model:schedule \\
+      --loss my_model:loss
   python -m mupkit explain my_model:build --base width=64 --target width=8192 --meta --csv > a.csv
 
 build(**arguments) returns the model. A plain model is then parametrized by --rules; one on which
-you called mupkit.set_base_shapes or mupkit.parametrize yourself is taken as it is.
+you called mupkit.set_base_shapes or mupkit.parametrize yourself is taken as it is. With --loss, a
+forward pass is looked at, too: the factor of attention logits, and numbers that go with width.
 
 Exit status: 0 all is well, 1 something looks wrong, 2 the request cannot be carried out, 4 your own
 code raised an error.
@@ -163,6 +165,7 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--lr", type=float, default=1e-3, help="at base width")
     one.add_argument("--target", nargs="+", required=True, metavar="KEY=VALUE")
     one.add_argument("--scheduler", help="module:function of the optimizer")
+    one.add_argument("--loss", help="module:function of the model, on a fixed batch")
     one.add_argument(
         "--meta", action="store_true", help="allocate nothing, and show no initial stds"
     )
@@ -174,6 +177,7 @@ def _parser() -> argparse.ArgumentParser:
     two.add_argument("--steps", type=int, default=4)
     two.add_argument("--seeds", type=int, default=3, help="to begin with")
     two.add_argument("--most-seeds", type=int, default=12, help="while something is undecided")
+    two.add_argument("--clip", type=float, help="norm of all gradients, as your training clips it")
     two.add_argument(
         "--dtype",
         default="float64",
@@ -222,7 +226,10 @@ def _explain(arguments: argparse.Namespace) -> int:
             _parametrize(model, arguments, build)
         optimizer = _optimizer(arguments)(model)
         schedule = _load(arguments.scheduler) if arguments.scheduler else None
-        found += findings(model, at_base, optimizer, schedule)
+        loss = _load(arguments.loss) if arguments.loss else None
+        if loss and arguments.meta:
+            raise UsageError("--loss needs data, which --meta leaves out")
+        found += findings(model, at_base, optimizer, schedule, loss)
         rows = explain(model, _optimizer(arguments)(model))
     found += [_caught(w) for w in caught if issubclass(w.category, UserWarning)]
     if arguments.json:
@@ -253,6 +260,7 @@ def _check(arguments: argparse.Namespace) -> int:
         steps=arguments.steps,
         seeds=range(arguments.seeds),
         most_seeds=arguments.most_seeds,
+        clip=arguments.clip,
         dtype=DTYPES[arguments.dtype],
     )
     status = _status(report)

@@ -6,6 +6,7 @@ import math
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 from torch import Tensor, nn
@@ -15,6 +16,7 @@ from mupkit.base_shapes import canonical, get_scalings, unwrap
 from mupkit.infshape import InfShape, Role
 from mupkit.messages import RatioError
 from mupkit.multipliers import multiplier
+from mupkit.observe import changed, observe
 from mupkit.optim import family_of, setting
 from mupkit.parametrization import LAYOUT, NO_LAYOUT
 from mupkit.rules import Exponents, Family, Rules, rule_for, scale
@@ -158,6 +160,7 @@ def findings(
     base: nn.Module | None = None,
     optimizer: Optimizer | None = None,
     scheduler: Callable[[Optimizer], Any] | None = None,
+    loss: Callable[[Any], Any] | None = None,
 ) -> list[Finding]:
     """What looks wrong about a parametrized model.
 
@@ -167,10 +170,13 @@ def findings(
             device) and sizes of heads.
         optimizer: its rates are compared with the rules'.
         scheduler: scheduler(optimizer) makes a scheduler, which is then stepped a hundred times.
+        loss: loss(model) makes a forward pass, in which attention and the numbers that multiply
+            activations are looked at, beside those of the base.
     """
     found = [*_structure(model), *_attention(model, base)]
     if base is not None:
         found += _initialization(model, base)
+        found += _forward(model, base, loss) if loss is not None else []
     if optimizer is not None:
         found += _rates(model, optimizer)
         if scheduler is not None:
@@ -228,6 +234,37 @@ def _attention(model: nn.Module, base: nn.Module | None) -> Iterable[Finding]:
 def _head_sizes(model: nn.Module) -> dict[str, int]:
     modules = model.named_modules()
     return {canonical(n): m.head_dim for n, m in modules if isinstance(m, nn.MultiheadAttention)}
+
+
+def _forward(model: nn.Module, base: nn.Module, loss: Callable[[Any], Any]) -> Iterable[Finding]:
+    """What the forward pass does otherwise than at base width, apart from multipliers of mupkit."""
+    seen, at_base = (observe(m, partial(loss, m)) for m in (model, base))
+    known = {canonical(n) for n, m in model.named_modules() if isinstance(m, nn.MultiheadAttention)}
+    for name in seen.attention.keys() & at_base.attention.keys() - known:
+        logits = zip(at_base.attention[name], seen.attention[name], strict=False)
+        ratios = {(s.size * s.factor) / (b.size * b.factor) for b, s in logits}
+        if wrong := [ratio for ratio in ratios if abs(math.log(abs(ratio))) > 0.01]:
+            yield Finding(
+                name or "model",
+                f"d_head times the factor of q·k is {wrong[0]:.3g} times what it is in the base "
+                "model, and should be the same",
+                "Multiply q·k by mupkit.attention_scale(d_head, base_d_head), and by nothing else",
+            )
+    scaled = {
+        canonical(name)
+        for name, module, local, _ in own_parameters(model)
+        for name in [name.removesuffix(f".{local}")]
+        if multiplier(module, local) != 1
+    }
+    for name in seen.factors.keys() & at_base.factors.keys() - scaled:
+        if pairs := changed(at_base.factors[name], seen.factors[name]):
+            numbers = ", ".join(f"{there:.3g} there and {here:.3g} here" for there, here in pairs)
+            yield Finding(
+                name or "model",
+                "activations are multiplied by a number that is not that of the base model: "
+                f"{numbers}",
+                "Use the same number at all widths: initialization and rates already go with width",
+            )
 
 
 def _initialization(model: nn.Module, base: nn.Module) -> Iterable[Finding]:

@@ -26,6 +26,7 @@ _DIVIDE = {"div", "div_", "divide", "true_divide", "__truediv__", "__itruediv__"
 _PRODUCTS = {"matmul", "__matmul__", "mm", "bmm", "addmm", "baddbmm"}
 _ALONG = {"add", "add_", "__add__", "__radd__", "__iadd__", "cat", "concat"}  # a bias, a sink
 _TRANSPOSE = {"t", "transpose", "swapaxes", "mT", "T"}
+_REDUCTIONS = {"sum", "norm", "vector_norm", "linalg_norm", "linalg_vector_norm"}
 _SOFTMAX, _ATTENTION = {"softmax", "_softmax"}, "scaled_dot_product_attention"
 
 
@@ -48,7 +49,8 @@ class Observed:
     Attributes:
         layouts: how a parameter is stored, by name, where the pass multiplies activations by it.
         attention: the logits of each softmax, by module and in the order of the pass.
-        factors: the scalars that multiply activations of at least two dimensions, likewise.
+        factors: the scalars that multiply activations of at least two dimensions, likewise, but
+            not on their way to a softmax, nor what was summed, since a sum over a size is a mean.
         contracted: sizes over which two activations are contracted, likewise.
     """
 
@@ -63,6 +65,7 @@ class _Path(NamedTuple):
 
     factor: float
     size: int | None  # of the last contraction
+    scalars: frozenset[tuple[str, int]] = frozenset()  # by module and position in its factors
 
 
 _START = _Path(1.0, None)
@@ -81,12 +84,16 @@ def observe(model: nn.Module, call: Callable[[], Any]) -> Observed:
         stack.enter_context(torch.random.fork_rng(devices=_devices(model)))
         for name, module in model.named_modules():
             enter, leave = _hooks(name, path)
-            stack.callback(module.register_forward_pre_hook(enter).remove)
+            stack.callback(module.register_forward_pre_hook(enter, prepend=True).remove)
             stack.callback(module.register_forward_hook(leave, always_call=True).remove)
         model.eval()
         stack.enter_context(torch.no_grad())
-        stack.enter_context(_Observer(found, path, names))
+        observer = stack.enter_context(_Observer(found, path, names))
         call()
+    for name, factors in found.factors.items():
+        attending = (i for module, i in observer.attending if module == name)
+        for i in sorted(attending, reverse=True):
+            del factors[i]
     return found
 
 
@@ -112,6 +119,8 @@ class _Observer(TorchFunctionMode):
         # and the paths of activations. The tensors are kept, so that no id is used twice.
         self.weights: dict[int, tuple[str, bool]] = {}
         self.paths: dict[int, _Path] = {}
+        self.reduced: set[int] = set()
+        self.attending: set[tuple[str, int]] = set()  # the scalars on the way to a softmax
         self.kept: list[Tensor] = []
 
     def __torch_function__(
@@ -130,6 +139,9 @@ class _Observer(TorchFunctionMode):
         elif weights and name not in _ALONG:
             self._see_layout(name, args, tensors)
         elif tensors:
+            if name in _REDUCTIONS and isinstance(result, Tensor):
+                self.reduced.add(id(result))
+                self.kept.append(result)
             known = self._follow(name, tensors, args, kwargs)
             for x in _tensors([result]) if known != _START else ():
                 self.paths[id(x)] = known
@@ -170,8 +182,8 @@ class _Observer(TorchFunctionMode):
         self, name: str, tensors: list[Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> _Path:
         """The path of the result of an operation on activations."""
-        here = self.path[-1]
         paths = [self.paths.get(id(x), _START) for x in tensors]
+        scalars = frozenset[tuple[str, int]]().union(*(path.scalars for path in paths))
         if name in _PRODUCTS:
             left, right = paths[-2:]
             alpha = float(kwargs.get("alpha", 1))
@@ -189,13 +201,15 @@ class _Observer(TorchFunctionMode):
             scalar = _scalar(args)
             if scalar is not None:
                 factor = 1 / scalar if divides else scalar
-                self.found.factors.setdefault(here, []).append(factor)
+                if not any(id(x) in self.reduced for x in tensors):
+                    scalars |= {self._multiplied(factor)}
                 known = paths[0] if paths[0] != _START else paths[-1]
-                return _Path(known.factor * factor, known.size)
+                return _Path(known.factor * factor, known.size, scalars)
             left, right = (*paths, _START)[:2]
             factor = left.factor * (1 / right.factor if divides else right.factor)
-            return _Path(factor, left.size or right.size)
+            return _Path(factor, left.size or right.size, scalars)
         known = next((x for x in paths if x.size), paths[0])
+        known = _Path(known.factor, known.size, scalars)
         if name in _SOFTMAX:
             self._attend(known)
             return _START
@@ -203,12 +217,19 @@ class _Observer(TorchFunctionMode):
 
     def _contract(self, size: int, left: _Path, right: _Path, factor: float = 1.0) -> _Path:
         self.found.contracted.setdefault(self.path[-1], []).append(size)
+        scalars = left.scalars | right.scalars
         if factor != 1:
-            self.found.factors.setdefault(self.path[-1], []).append(factor)
-        return _Path(left.factor * right.factor * factor, size)
+            scalars |= {self._multiplied(factor)}
+        return _Path(left.factor * right.factor * factor, size, scalars)
+
+    def _multiplied(self, factor: float) -> tuple[str, int]:
+        factors = self.found.factors.setdefault(self.path[-1], [])
+        factors.append(factor)
+        return self.path[-1], len(factors) - 1
 
     def _attend(self, known: _Path) -> None:
         if known.size is not None:
+            self.attending |= known.scalars
             logits = Logits(known.size, known.factor)
             self.found.attention.setdefault(self.path[-1], []).append(logits)
 

@@ -33,6 +33,7 @@ from collections.abc import Iterable
 
 import torch
 
+from mupkit.coord_check.attention import attention_powers
 from mupkit.coord_check.capture import Loss, capture
 from mupkit.coord_check.compat import get_coord_data, plot_coord_data
 from mupkit.coord_check.record import Build, MakeOptimizer, Row, record
@@ -70,6 +71,7 @@ def coord_check(
     steps: int = 3,
     seeds: Iterable[int] = range(5),
     most_seeds: int | None = None,
+    clip: float | None = None,
     dtype: torch.dtype | None = torch.float64,
 ) -> Report:
     """Train models of several widths for a few steps, and judge how their sizes scale with width.
@@ -94,6 +96,7 @@ def coord_check(
         most_seeds: while nothing fails and something is undecided, as many further seeds are added,
             up to this number; None adds none. Every look has an interval of 95 %, so that with
             several looks chance decides a little more often.
+        clip: the norm to which all gradients together are clipped, as in your training, or None.
         dtype: the type to which models and their floating-point inputs are converted, since
             rounding noise would look like signal; None converts nothing.
 
@@ -108,6 +111,7 @@ def coord_check(
     widths, seeds = list(widths), list(dict.fromkeys(seeds))
     rows: list[Row] = []
     more = seeds
+    attention: dict[str, float] | None = None
     while True:
         rows += record(
             build,
@@ -116,9 +120,12 @@ def coord_check(
             loss=loss,
             steps=steps,
             seeds=more,
+            clip=clip,
             dtype=dtype,
         )
-        found = report(fit(rows), rows)
+        if attention is None:  # after the first runs, whose errors say more
+            attention = attention_powers(build, loss, min(widths), max(widths))
+        found = report(fit(rows), rows, attention)
         room = (most_seeds or 0) - len(seeds)
         if found.passed or found.failures or not found.undecided or room <= 0:
             return found

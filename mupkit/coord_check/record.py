@@ -14,10 +14,12 @@ from torch.optim import Optimizer
 from mupkit.base_shapes import canonical
 from mupkit.coord_check.capture import Loss, capture
 from mupkit.coord_check.theory import Stored, expected_updates, stored_parameters
+from mupkit.optim import family_of
 
-Kind = Literal["activation", "change", "update"]
+Kind = Literal["activation", "change", "update", "clipping"]
 Build = Callable[[int], nn.Module]
 MakeOptimizer = Callable[[Any], Optimizer]
+UNCLIPPED = 0.999
 MASKED = -1e8
 """Smaller entries are masks of attention, -inf or the like, and are left out."""
 
@@ -32,7 +34,8 @@ class Row:
         step: 0 at initialization, then the number of updates.
         tensor: the activation's name (see `capture`) or the parameter's.
         kind: "activation": the tensor x_t; "change": x_t - x_0; "update": the stored parameter,
-            p_t - p_(t-1).
+            p_t - p_(t-1); "clipping": what clipping leaves of the norm of all gradients, if there
+            is any, for optimizers whose updates are not normalized.
         value: root mean square over the entries.
         finite: whether the tensor's shape is the same at all widths.
         expected: log2 of the size that theory gives an update, up to a constant.
@@ -69,6 +72,7 @@ def record(
     loss: Loss,
     steps: int = 3,
     seeds: Iterable[int] = range(5),
+    clip: float | None = None,
     dtype: torch.dtype | None = torch.float64,
 ) -> list[Row]:
     """Train models of several widths for a few steps and measure every tensor.
@@ -84,6 +88,7 @@ def record(
         loss: loss(model) returns the scalar loss on a batch that is the same at every call.
         steps: number of updates; after one, only the readout may have moved the output.
         seeds: one model per width and seed.
+        clip: the norm to which all gradients together are clipped, as in your training, or None.
         dtype: the type to which models and their floating-point inputs are converted, since
             rounding noise would look like signal; None converts nothing.
 
@@ -108,7 +113,7 @@ def record(
             _check_parts(parts)
             optimizer = make_optimizer(model)
             try:
-                measured[width, seed] = list(_measure(model, optimizer, loss, steps, seed))
+                measured[width, seed] = list(_measure(model, optimizer, loss, steps, seed, clip))
             except RuntimeError as error:
                 if dtype is not None and _runs(build, width, loss):
                     error.add_note(f"it runs in its own type: say dtype=None instead of {dtype}")
@@ -117,6 +122,8 @@ def record(
     finite = {key: _alike(list(by_width.values())) for key, by_width in shapes.items()}
     routed = {name for (_, name), found in shapes.items() if max(map(len, found.values())) > 1}
     seen = _with_gradient(measured)
+    kept = [m.value for run in measured.values() for m in run if m.kind == "clipping"]
+    clips = any(share is not None and share < UNCLIPPED for share in kept)
     rows = []
     for (width, seed), found in measured.items():
         expected = expected_updates(stored[width], stored[widths[0]], stored[widths[-1]])
@@ -124,6 +131,8 @@ def record(
             theory = expected[tensor] if kind == "update" else None
             if value is None and tensor in seen:
                 continue  # routing left it out in this run
+            if kind == "clipping" and not clips:
+                continue
             if kind == "change" and tensor in routed:
                 continue  # the rows of the two are of different inputs
             size, known = value or 0.0, finite[kind, tensor]
@@ -140,13 +149,32 @@ def _runs(build: Build, width: int, loss: Loss) -> bool:
     return True
 
 
-def train_step(model: nn.Module, optimizer: Optimizer, loss: Loss) -> float:
-    """One step of training; returns the loss before it."""
+class Step(NamedTuple):
+    """One step of training: the loss before it, and what clipping left of the gradients' norm."""
+
+    loss: float
+    kept: float
+
+
+def train_step(
+    model: nn.Module, optimizer: Optimizer, loss: Loss, clip: float | None = None
+) -> Step:
+    """Train one step; `clip` is the norm of all gradients at most, or None."""
     optimizer.zero_grad()
     value = loss(model)
     value.backward()  # type: ignore[no-untyped-call]
-    optimizer.step()
-    return float(value.detach())
+    norm, after = _norm(model), [0.0]
+    if clip is not None:
+        nn.utils.clip_grad_norm_(model.parameters(), clip)
+    look = optimizer.register_step_pre_hook(lambda *_: after.append(_norm(model)))
+    optimizer.step()  # its own hooks, which may clip too, come first
+    look.remove()
+    return Step(float(value.detach()), after[-1] / norm if norm else 1.0)
+
+
+def _norm(model: nn.Module) -> float:
+    grads = [p.grad for p in model.parameters() if p.grad is not None]
+    return float(nn.utils.get_total_norm(grads)) if grads else 0.0
 
 
 def rms(x: Tensor, hidden: Tensor | None = None) -> float:
@@ -157,14 +185,22 @@ def rms(x: Tensor, hidden: Tensor | None = None) -> float:
 
 
 def _measure(
-    model: nn.Module, optimizer: Optimizer, loss: Loss, steps: int, seed: int
+    model: nn.Module,
+    optimizer: Optimizer,
+    loss: Loss,
+    steps: int,
+    seed: int,
+    clip: float | None,
 ) -> Iterator[_Measured]:
     """The measurements of one model; only the tensors of step 0 are kept in memory."""
+    normalized = family_of(type(optimizer)) not in (None, "sgd")
     start: dict[str, Tensor] = {}
     for step in range(steps + 1):
         if step:
             before = _parameters(model)
-            train_step(model, optimizer, loss)
+            kept = train_step(model, optimizer, loss, clip).kept
+            if not normalized:
+                yield _Measured(step, "(gradients)", "clipping", kept, ())
             idle = {
                 canonical(n)
                 for n, p in model.named_parameters()

@@ -83,7 +83,9 @@ def fit(rows: Iterable[Row]) -> list[Fit]:
     last = max(row.step for row in rows)
     sizes: dict[tuple[Kind, str], dict[Run, list[Row]]] = {}
     for row in rows:
-        if row.kind == "update" or row.step == (0 if row.kind == "activation" else last):
+        if row.kind in ("update", "clipping") or row.step == (
+            0 if row.kind == "activation" else last
+        ):
             runs = sizes.setdefault((row.kind, row.tensor), {})
             runs.setdefault((row.width, row.seed), []).append(row)
     pooled = [[_pool(steps) for steps in runs.values()] for runs in sizes.values()]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
+from types import MappingProxyType
 from typing import Any, Literal
 
 from mupkit.coord_check.record import Row
@@ -17,6 +18,7 @@ TOLERANCE = 0.25
 width, so this is the middle between none and the smallest. It is not an option, since a check that
 is loosened until a model passes says nothing."""
 
+NOT_SEEN: Mapping[str, float] = MappingProxyType({})
 CHANCE = -0.5
 """The power of a sum of random terms relative to one of equal terms (central limit theorem)."""
 
@@ -47,6 +49,8 @@ def judge(fit: Fit, shrunk: Fit | None = None) -> Verdict:
 
     In µP activations have the same size at every width at initialization and move by the same
     amount; parameters move in proportion to what theory expects of their role: the exponent is 0.
+    It is 0 for what clipping leaves of the gradients, too: the norm of all of them goes with width,
+    and so would the rates of an optimizer that does not normalize.
     At initialization the output and attention logits may shrink with width, as 1/sqrt(width), or be
     zero; so there a tensor of finite shape, and the input of softmax, only must not grow. Nor must
     what is computed from such a tensor alone, as behind a bottleneck of finite size: an activation
@@ -59,7 +63,8 @@ def judge(fit: Fit, shrunk: Fit | None = None) -> Verdict:
     A change or an update that may shrink by only a half power is undecided too. Sums over random
     weights shrink like that and learning does not, but at small rates the sums dominate: in
     attention logits, where the inputs of random queries and keys change, and in gradients of
-    queries and keys under SGD. Larger rates or more steps help, and so do queries and output
+    queries and keys under SGD. (`report` also knows the factor of the logits.) Larger rates or more
+    steps help, and so do queries and output
     projections that start at zero, as the paper advises for queries.
 
     Source: Tensor Programs V, Appendix J.2 (sizes of activations and updates), Fig. 5 and
@@ -89,6 +94,9 @@ def judge(fit: Fit, shrunk: Fit | None = None) -> Verdict:
     if low > TOLERANCE:
         return Verdict(fit, "fails", theory, "grows with width")
     if high < -TOLERANCE and not one_sided:
+        if fit.kind == "clipping":
+            reason = "clipping leaves less of the gradients, the wider the model"
+            return Verdict(fit, "fails", theory, reason)
         if fit.kind != "activation" and high > CHANCE - TOLERANCE:
             reason = "shrinks as sums of random terms do: larger rates, or more steps"
             return Verdict(fit, "undecided", theory, reason)
@@ -101,6 +109,18 @@ def _inherits(fit: Fit) -> bool:
     if fit.source is None or fit.exponent is None or fit.source >= -TOLERANCE:
         return False
     return fit.exponent - fit.source >= -TOLERANCE
+
+
+def _by_attention(verdict: Verdict, attention: Mapping[str, float]) -> Verdict:
+    """An undecided change of attention logits fails if their factor scales likewise."""
+    fit = verdict.fit
+    if verdict.judgement != "undecided" or fit.kind != "change" or not _is_softmax(fit.tensor):
+        return verdict
+    power = attention.get(fit.tensor.split("#")[0].rpartition("softmax")[0].removesuffix("."), 0.0)
+    if abs(power) <= TOLERANCE or power * (fit.exponent or 0.0) <= 0:
+        return verdict
+    reason = f"d_head times the factor of q·k goes as width^{power:+.2g}: it should be constant"
+    return Verdict(fit, "fails", verdict.theory, reason)
 
 
 def _is_softmax(tensor: str) -> bool:
@@ -168,8 +188,17 @@ class Report:
         return "\n".join([f"{'passed' if self.passed else 'not passed'}: {counts}", *body])
 
 
-def report(fits: Iterable[Fit], rows: Iterable[Row] = ()) -> Report:
-    """The verdicts of all fits, trouble first, the furthest from theory at the top."""
+def report(
+    fits: Iterable[Fit], rows: Iterable[Row] = (), attention: Mapping[str, float] = NOT_SEEN
+) -> Report:
+    """The verdicts of all fits, trouble first, the furthest from theory at the top.
+
+    Args:
+        fits: the measured exponents.
+        rows: what they were measured from.
+        attention: by module, the power of width that d_head times the factor of q·k follows; it
+            decides about changes of attention logits that chance leaves undecided.
+    """
     fits = list(fits)
 
     def trouble(v: Verdict) -> tuple[int, float]:
@@ -178,7 +207,7 @@ def report(fits: Iterable[Fit], rows: Iterable[Row] = ()) -> Report:
 
     verdicts, shrunk = [], None
     for fit in fits:
-        verdicts.append(judge(fit, shrunk))
+        verdicts.append(_by_attention(judge(fit, shrunk), attention))
         shrinks = fit.exponent is not None and fit.exponent < -TOLERANCE
         if shrunk is None and fit.kind == "activation" and fit.finite and shrinks:
             shrunk = fit

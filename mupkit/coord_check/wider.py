@@ -111,7 +111,7 @@ def _final_loss(
     torch.manual_seed(seed)
     model = build(width)
     optimizer = make_optimizer(model)
-    curve = [train_step(model, optimizer, loss) for _ in range(steps)]
+    curve = [train_step(model, optimizer, loss).loss for _ in range(steps)]
     return fmean(curve[-max(1, steps // 10) :])
 
 

@@ -370,6 +370,7 @@ def test_a_trained_model_is_not_rescaled_in_silence(tmp_path):
     model = mup(kind, built(kind, 128))
     model.save_pretrained(tmp_path)
     loaded = kind.model.from_pretrained(tmp_path)
+    del loaded.config.mup  # which would be refused at once
     with pytest.raises(ValueError, match=r"q_proj.weight \(0.5.* rescale_params=False"):
         mup(kind, loaded)
     kept = mup(kind, kind.model.from_pretrained(tmp_path), rescale_params=False)

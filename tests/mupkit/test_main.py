@@ -39,6 +39,31 @@ def warned(width):
 def own(width):
     return mupkit.set_base_shapes(Net(width), Net(32))  # a plain readout: refused
 
+class Branches(Net):
+    power = 0.0
+    def __init__(self, width):
+        super().__init__(width)
+        self.branch, self.factor = nn.Linear(width, width), width ** self.power
+    def forward(self, x):
+        x = self.down(torch.relu(self.up(x)))
+        return self.readout(x + self.factor * self.branch(x))
+
+class Vanishing(Branches):
+    power = -0.5
+
+class Attends(nn.Module):
+    power = -1.0
+    def __init__(self, width):
+        super().__init__()
+        self.up, self.qkv = nn.Linear(1, width), nn.Linear(width, 3 * width)
+        self.readout, self.factor = nn.Linear(width, 5), width ** self.power
+    def forward(self, x):
+        q, k, v = self.qkv(self.up(x[..., None])).chunk(3, -1)
+        return self.readout(((q @ k.mT * self.factor).softmax(-1) @ v).mean(1))
+
+class Rooted(Attends):
+    power = -0.5
+
 def loss(model):
     p = next(model.parameters())
     x = torch.randn(8, 8, generator=torch.Generator().manual_seed(0)).to(p)
@@ -96,6 +121,38 @@ def test_explain_warns_and_returns_1(options, words, capsys):
     arguments = arguments if "--delta" not in options else [*arguments, *EXPLAIN[4:], "ffn=64"]
     assert main([*arguments, *options]) == 1
     assert words in capsys.readouterr().out
+
+
+LOOKED_AT = [
+    ("Branches", ""),
+    (
+        "Vanishing",
+        "warning: model: activations are multiplied by a number that is not that of the ",
+    ),
+    ("Attends", ""),
+    ("Rooted", "warning: model: d_head times the factor of q·k is 2 times what it is in the base"),
+]
+
+
+@pytest.mark.parametrize("rules", ["3", "8"])
+@pytest.mark.parametrize(("build", "words"), LOOKED_AT)
+def test_explain_looks_at_a_forward_pass(build, words, rules, capsys):
+    arguments = ["explain", f"my_model:{build}", *EXPLAIN[2:], "--rules", rules]
+    assert main(arguments) == 0, "without a loss nothing is seen"
+    assert main([*arguments, "--loss", "my_model:loss"]) == (1 if words else 0)
+    assert words in capsys.readouterr().out
+    assert main([*arguments, "--loss", "my_model:loss", "--meta"]) == 2
+    assert "--loss needs data" in capsys.readouterr().err
+
+
+def test_check_clips_as_the_training_does(capsys):
+    arguments = [*CHECK[:7], "width=256,512,1024,2048", "--lr", "0.5", "--optimizer", "sgd"]
+    assert main(arguments) == 0
+    assert "clipping" not in capsys.readouterr().out
+    assert main([*arguments, "--clip", "0.1"]) == 1
+    out = capsys.readouterr().out
+    assert "clipping leaves less of the gradients, the wider the model" in out
+    assert main([*CHECK, "--clip", "0.1"]) == 0, "Adam normalizes"
 
 
 def test_a_warning_of_the_model_is_passed_on_as_it_is(capsys):

@@ -145,6 +145,36 @@ def test_scalars_are_seen_by_module(factor):
         check_multipliers(found, other)
 
 
+def normalized(x, w):
+    return x * x.shape[-1] ** 0.5 / x.square().sum(-1, keepdim=True).sqrt()
+
+
+def averaged(x, w):
+    return x.sum(-1, keepdim=True) / x.shape[-1]
+
+
+@pytest.mark.parametrize(("use", "factors"), [(averaged, []), (normalized, [8**0.5])])
+def test_what_is_summed_may_be_divided_by_its_number(use, factors):
+    model = Using(use, (1,))
+    found = observe(model, lambda: model(torch.randn(3, 8)))
+    assert found.factors.get("", []) == factors
+
+
+@pytest.mark.parametrize("form", [eager, in_place, batched, summed, twice])
+def test_the_factors_of_attention_are_no_other_factors(form):
+    """Those of the rest of the module are."""
+    model = Attending(lambda q, k, v: 3 * form(q, k, v))
+    found = observe(model, lambda: model(torch.randn(2, 3, 8)))
+    assert found.factors == {"": [3.0]}
+
+
+def test_a_multiplier_in_a_hook_is_the_modules_own():
+    inner = nn.Linear(8, 8)
+    inner.register_forward_pre_hook(lambda module, args: (args[0] * 5,))
+    model = nn.Sequential(inner)
+    assert observe(model, lambda: model(torch.randn(3, 8))).factors == {"0": [5.0]}
+
+
 def test_the_pass_leaves_no_trace_even_if_it_fails():
     model = nn.Sequential(nn.Linear(8, 8), nn.Dropout())
     with pytest.raises(RuntimeError):

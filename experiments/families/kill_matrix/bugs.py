@@ -68,9 +68,24 @@ class CNN(nn.Module):
 
 
 class Transformer(nn.Module):
-    """One block, pre-norm; d_head grows, the number of heads does not."""
+    """One block, pre-norm; d_head grows, the number of heads does not.
 
-    def __init__(self, width: int, tied: bool = False, base_d_head: int | None = BASE // HEADS):
+    Args:
+        width: d_model.
+        tied: whether the readout shares the weight of the embedding.
+        base_d_head: d_head at base width; without it attention is 1/sqrt(d).
+        attention_power: a power of d_head over its base that multiplies the logits in addition.
+        branch_power: a power of width over its base that multiplies both branches.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        tied: bool = False,
+        base_d_head: int | None = BASE // HEADS,
+        attention_power: float = 0.0,
+        branch_power: float = 0.0,
+    ):
         super().__init__()
         self.word = nn.Embedding(VOCABULARY, width)
         self.position = nn.Parameter(torch.randn(LENGTH, width))
@@ -82,7 +97,9 @@ class Transformer(nn.Module):
         self.readout = nn.Linear(width, VOCABULARY, bias=False)
         if tied:
             self.readout.weight = self.word.weight
-        self.scale = mupkit.attention_scale(width // HEADS, base_d_head)
+        ratio = width / BASE
+        self.scale = mupkit.attention_scale(width // HEADS, base_d_head) * ratio**attention_power
+        self.branch = ratio**branch_power
 
     def forward(self, tokens_BL: Tensor) -> Tensor:
         x_BLD = self.word(tokens_BL) + self.position
@@ -92,8 +109,9 @@ class Transformer(nn.Module):
             for layer in (self.query, self.key, self.value)
         )
         weights_BHLL = (self.scale * q_BHLK @ k_BHLK.mT).softmax(-1)
-        x_BLD = x_BLD + self.out((weights_BHLL @ v_BHLK).transpose(1, 2).flatten(2))
-        x_BLD = x_BLD + self.down(torch.relu(self.up(self.norm_2(x_BLD))))
+        y_BLD = self.out((weights_BHLL @ v_BHLK).transpose(1, 2).flatten(2))
+        x_BLD = x_BLD + self.branch * y_BLD
+        x_BLD = x_BLD + self.branch * self.down(torch.relu(self.up(self.norm_2(x_BLD))))
         logits_BLV: Tensor = self.readout(self.final(x_BLD))
         return logits_BLV
 
@@ -135,6 +153,7 @@ def even_mlp(width: int) -> nn.Module:
 
 
 EVEN = Kind(even_mlp, (32, 64, 128, 256), lambda: _drawn(16, 8))
+WIDE = Kind(even_mlp, (256, 512, 1024, 2048), lambda: _drawn(16, 8))
 UNEVEN = Kind(uneven_mlp, (32, 64, 128, 256), lambda: _drawn(16, 8))
 CNNS = Kind(CNN, (32, 64, 128, 256), lambda: _drawn(8, 2, 6, 6))
 TRANSFORMERS = Kind(Transformer, (64, 128, 256, 512), _tokens)
@@ -212,6 +231,25 @@ def unscaled_eps(model: nn.Module, lr: float) -> Optimizer:
     return mupkit.MuAdam(model, lr=lr, eps=0.01, scale_eps=False)
 
 
+def flat_decay(model: nn.Module, lr: float) -> Optimizer:
+    """AdamW with one weight decay for all groups, set after it was made."""
+    optimizer = mupkit.MuAdamW(model, lr=lr, weight_decay=0.1)
+    for group in optimizer.param_groups:
+        group["weight_decay"] = 0.1
+    return optimizer
+
+
+def clipped(model: nn.Module, lr: float) -> Optimizer:
+    """SGD with gradients clipped by the norm of all of them."""
+    optimizer, parameters = mupkit.MuSGD(model, lr=lr), list(model.parameters())
+
+    def clip(*_: Any) -> None:
+        nn.utils.clip_grad_norm_(parameters, 0.1)
+
+    optimizer.register_step_pre_hook(clip)
+    return optimizer
+
+
 def one_cycle(optimizer: Optimizer) -> LRScheduler:
     """A scheduler with one maximum for all groups; it starts at max_lr / 25."""
     highest = max(group["lr"] for group in optimizer.param_groups)
@@ -270,13 +308,20 @@ def flat_hidden_std(width: int) -> nn.Module:
     return model
 
 
+def small_position(width: int) -> nn.Module:
+    """Positions that start smaller, the wider the model is, drawn after the parametrization."""
+    model = cast(Transformer, parametrized(TRANSFORMERS, TABLE_3)(width))
+    nn.init.normal_(model.position, std=(BASE / width) ** 0.5)
+    return model
+
+
 NOTHING = "nothing"  # is wrong with a right model
 _ADAM, _SGD = (0.02, 1e-3), (0.5, 0.1)
 
 
 def cases() -> Iterable[Case]:
     """The right models, then the bugs."""
-    T, M, E, C = TRANSFORMERS, UNEVEN, EVEN, CNNS
+    T, M, E, W, C = TRANSFORMERS, UNEVEN, EVEN, WIDE, CNNS
 
     def with_adam(name: str, what: str, kind: Kind, build: Any, make: Any = adam) -> Case:
         return Case(name, what, kind, build, make, *_ADAM)
@@ -290,6 +335,7 @@ def cases() -> Iterable[Case]:
     )
     yield with_adam("right: uneven MLP, Table 3, Adam", NOTHING, M, parametrized(M, TABLE_3))
     yield with_sgd("right: MLP, Table 8, SGD", NOTHING, E, parametrized(E, TABLE_8))
+    yield with_sgd("right: MLP, Table 3, SGD", NOTHING, W, parametrized(W, TABLE_3))
     yield with_adam("right: CNN, Table 8, Adam", NOTHING, C, parametrized(C, TABLE_8))
     yield with_sgd("right: CNN, Table 3, SGD", NOTHING, C, parametrized(C, TABLE_3))
 
@@ -325,6 +371,22 @@ def cases() -> Iterable[Case]:
         "logits over sqrt(d_head)",
         T,
         parametrized(T, TABLE_3, base_d_head=None),
+    )
+    yield with_adam(
+        "attention scaled twice",
+        "1/d and 1/sqrt(d_head)",
+        T,
+        parametrized(T, TABLE_3, attention_power=-0.5),
+    )
+    yield with_adam(
+        "branches over sqrt(width)",
+        "residual branches vanish",
+        T,
+        parametrized(T, TABLE_3, branch_power=-0.5),
+    )
+    yield with_adam("small positions", "their std falls with width", T, small_position)
+    yield with_adam(
+        "flat weight decay", "AdamW, one decay for all", T, parametrized(T, TABLE_3), flat_decay
     )
     yield with_adam(
         "embedding as hidden",
@@ -368,9 +430,16 @@ def cases() -> Iterable[Case]:
     yield with_sgd(
         "bias rate unscaled",
         "SGD, one rate for biases",
-        M,
-        parametrized(M, TABLE_3),
+        E,
+        parametrized(E, TABLE_3),
         constant_bias_rate,
+    )
+    yield with_sgd(
+        "clipped gradients",
+        "SGD, clipped by their global norm",
+        W,
+        parametrized(W, TABLE_3),
+        clipped,
     )
     input_rate = changed(TABLE_3, "input", lr={"sgd": (0, 0)})
     yield with_sgd(
@@ -386,4 +455,5 @@ def cases() -> Iterable[Case]:
 
 
 def _standard(width: int) -> nn.Module:
-    return Transformer(width, base_d_head=None)
+    """Its own base, so that all stays as PyTorch has it."""
+    return mupkit.parametrize(Transformer(width, base_d_head=None), None)

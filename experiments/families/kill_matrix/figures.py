@@ -27,9 +27,10 @@ def render_kill_matrix(found: pd.DataFrame) -> TextTable:
         what = "" if by_check["right"].iloc[0] else by_check["what"].iloc[0]
         rows.append([f"**{case}**", what, *cells])
     notes = (
-        "explain: the warnings of `python -m mupkit explain`. Activations, changes, updates: the "
-        "coordinate check, with the tensor that is farthest from theory and by how much in the "
-        "exponent. Wider is better: a wide model trains worse than a narrower one.",
+        "explain: the warnings of `python -m mupkit explain`. Activations, changes, updates: "
+        "`python -m mupkit check` with its defaults, with the tensor that is farthest from theory "
+        "and by how much in the exponent (updates: clipping of gradients, too); ? is undecided. "
+        "Wider is better: a wide model trains worse than a narrower one.",
         "Check of `mup`: mean |x| of the activations at width 512 over that at 128, at its rate of "
         "1e-3 (Adam; 0.1 with SGD), more than 1.25 or, for tensors that scale, less than 1/1.25.",
     )
@@ -37,7 +38,9 @@ def render_kill_matrix(found: pd.DataFrame) -> TextTable:
 
 
 def _noticed(row: pd.Series) -> str:
-    return f"✗ {row['detail']}" if row["caught"] else "·"
+    if row["caught"]:
+        return f"✗ {row['detail']}"
+    return f"? {row['detail']}" if row["detail"] else "·"
 
 
 def unnoticed(found: pd.DataFrame) -> Measured:

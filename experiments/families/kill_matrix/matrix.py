@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+import io
+import json
 import math
+import sys
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stdout
+from functools import partial
+from types import ModuleType
 from typing import Any
 
 import pandas as pd
 import torch
+from torch import nn
+from torch.optim import Optimizer
 
 from experiments.families.kill_matrix.bugs import BASE, Case, adam, cases
 from experiments.messages import note
-from mupkit.base_shapes import is_parametrized
-from mupkit.coord_check import Report, capture, coord_check, wider_is_better
+from mupkit.__main__ import OK, UNDECIDED, WRONG, main
+from mupkit.coord_check import capture, wider_is_better
 from mupkit.coord_check.record import train_step
-from mupkit.explain import findings
 
+MODULE = "planted"
+KINDS = {"activation": ("activation",), "change": ("change",), "update": ("update", "clipping")}
 MUP_RATIO = 1.25
 """In the `mup` package's check a reader looks at curves of mean |x| over widths. Read here as: at
 the last step no tensor grows by more than this from the narrowest to the widest model, and none
@@ -27,7 +36,8 @@ def measure(settings: Mapping[str, Any], data: str | None) -> pd.DataFrame:
     """One row a (case, check): whether the check found something, and what it found first.
 
     Args:
-        settings: seeds, steps, wider_steps and, to be quick, the `names` of the cases.
+        settings: options of `python -m mupkit check`; seeds and steps of the checks of `wider`
+            models and of `mup`; and, to be quick, the `names` of the cases.
         data: unused; the models have their own random batch.
     """
     rows = []
@@ -51,16 +61,11 @@ def measure(settings: Mapping[str, Any], data: str | None) -> pd.DataFrame:
 
 def _checks(case: Case, settings: Mapping[str, Any]) -> dict[str, tuple[bool, str]]:
     seeds = range(settings["seeds"])
+    with _importable(case):
+        explained = _explain(case)
+        tensors = _command("check", *_check_arguments(case), *settings["check"])["tensors"]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        report = coord_check(
-            case.build,
-            case.kind.widths,
-            make_optimizer=lambda model: case.make_optimizer(model, case.lr),
-            loss=case.kind.loss,
-            steps=settings["steps"],
-            seeds=seeds,
-        )
         wider = wider_is_better(
             case.build,
             case.kind.widths,
@@ -69,39 +74,77 @@ def _checks(case: Case, settings: Mapping[str, Any]) -> dict[str, tuple[bool, st
             steps=settings["wider_steps"],
             seeds=seeds,
         )
-        mup_check = _mup(case, settings["steps"], seeds)
+        mup_check = _mup(case, settings["mup_steps"], seeds)
     first = next(iter(wider.failures), None)
     worse = "" if first is None else f"width {first.wide} is worse than {first.narrow}"
     return {
-        "explain": _explain(case),
-        **{kind: _failed(report, kind) for kind in ("activation", "change", "update")},
+        "explain": explained,
+        **{check: _judged(tensors, *kinds) for check, kinds in KINDS.items()},
         "wider": (not wider.passed, worse),
         "mup": mup_check,
     }
 
 
-def _failed(report: Report, kind: str) -> tuple[bool, str]:
-    failures = [v for v in report.failures if v.fit.kind == kind]
-    if not failures:
-        return False, ""
-    worst = failures[0].fit
-    return True, f"{worst.tensor} {worst.exponent:+.2f}"
+@contextmanager
+def _importable(case: Case) -> Iterator[None]:
+    """The case as a user's module, from which the commands import it by name."""
+    module = ModuleType(MODULE)
+    vars(module).update(
+        build=case.build,
+        loss=case.kind.loss,
+        optimizer=partial(_call, case.make_optimizer, case.lr),
+        adam=partial(_call, adam, case.lr),
+        schedule=case.scheduler,
+    )
+    sys.modules[MODULE] = module
+    try:
+        yield
+    finally:
+        del sys.modules[MODULE]
+
+
+def _call(make: Callable[[nn.Module, float], Optimizer], lr: float, model: nn.Module) -> Optimizer:
+    return make(model, lr)
+
+
+def _command(*arguments: str) -> Any:
+    """What `python -m mupkit` prints as JSON."""
+    printed = io.StringIO()
+    with redirect_stdout(printed), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        status = main([*arguments, "--json"])
+    if status not in (OK, WRONG, UNDECIDED):
+        raise RuntimeError(f"python -m mupkit {' '.join(arguments)} ended with {status}")
+    return json.loads(printed.getvalue())
+
+
+def _check_arguments(case: Case) -> list[str]:
+    widths = ",".join(map(str, case.kind.widths))
+    names = [f"{MODULE}:build", "--loss", f"{MODULE}:loss", "--optimizer", f"{MODULE}:optimizer"]
+    return [*names, "--base", f"width={BASE}", "--widths", f"width={widths}"]
+
+
+def _judged(tensors: Sequence[Mapping[str, Any]], *kinds: str) -> tuple[bool, str]:
+    """Whether a tensor of these kinds fails, and which; else one that is undecided."""
+    for judgement in ("fails", "undecided"):
+        for t in tensors:  # the farthest from theory first
+            if t["kind"] in kinds and t["judgement"] == judgement:
+                exponent = "" if t["exponent"] is None else f" {t['exponent']:+.2f}"
+                return judgement == "fails", f"{t['tensor']}{exponent}"
+    return False, ""
 
 
 def _explain(case: Case) -> tuple[bool, str]:
-    """What `python -m mupkit explain` warns of."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        torch.manual_seed(0)
-        model, base = case.build(4 * BASE), case.build(BASE)
-        if not is_parametrized(model):
-            return True, "has no base shapes"
-        make = adam if case.scheduler else case.make_optimizer
-        found = findings(model, base, make(model, case.lr), case.scheduler)
-    if any(w.category is UserWarning for w in caught):
-        return True, "a dimension that the delta model keeps"
-    alarms = [f for f in found if f.level == "warning"]
-    return bool(alarms), alarms[0].where if alarms else ""
+    """What `python -m mupkit explain` warns of first."""
+    sizes = ["--base", f"width={BASE}", "--target", f"width={4 * BASE}"]
+    arguments = [f"{MODULE}:build", *sizes, "--loss", f"{MODULE}:loss"]
+    if case.scheduler is None:
+        arguments += ["--optimizer", f"{MODULE}:optimizer"]
+    else:
+        arguments += ["--optimizer", f"{MODULE}:adam", "--scheduler", f"{MODULE}:schedule"]
+    found = _command("explain", *arguments)["findings"]
+    alarms = [f["where"] for f in found if f["level"] == "warning"]
+    return bool(alarms), alarms[0] if alarms else ""
 
 
 def _mup(case: Case, steps: int, seeds: range) -> tuple[bool, str]:

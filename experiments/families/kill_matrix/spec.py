@@ -18,12 +18,13 @@ KILL_MATRIX = Table(
     source="Appendix D.1 (coordinate checks); the bugs and the other checks are ours",
     computation=Computation(
         function=f"{CODE}.matrix:measure",
-        settings={"seeds": 8, "steps": 3, "wider_steps": 30},
+        settings={"check": [], "seeds": 8, "wider_steps": 30, "mup_steps": 3},
         scales={
             "smoke": {
+                "check": ["--seeds", "2", "--most-seeds", "2", "--steps", "1"],
                 "seeds": 2,
-                "steps": 1,
                 "wider_steps": 3,
+                "mup_steps": 1,
                 "names": ["right: CNN, Table 8, Adam", "forgotten convolutional head"],
             }
         },
