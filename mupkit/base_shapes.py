@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from torch import Tensor, nn
 
@@ -15,12 +16,20 @@ from mupkit.rules import TABLE_8, Rules
 Shapes = Mapping[str, Sequence[int | None]]  # by parameter name
 ModelOrShapes = nn.Module | Shapes | str | Path
 REGISTRY = "_mup_registry"
-RESCALED = "_mup_rescaled"  # on a module: factors that its parameters have got, by name
+RESCALED = "_mup_rescaled"  # on a module: what its parameters were multiplied by, by name
 ATTRIBUTE, RULES_ATTRIBUTE = "infshape", "mup_rules"
 Scaling = tuple[InfShape, Rules]
 _PARAMETRIZED = re.compile(r"(^|\.)parametrizations\.([^.]+)\.original$")
 _INSIDE = re.compile(r"(^|\.)(_orig_mod|_checkpoint_wrapped_module|_fsdp_wrapped_module)(?=\.|$)")
 _OUTSIDE = "module."  # added by DataParallel and its like; may also be a module's own name
+
+
+class Rescaled(NamedTuple):
+    """What a parameter was multiplied by: its drawn entries, others, and which are the others."""
+
+    drawn: float
+    other: float = 1.0
+    left: Tensor | None = None
 
 
 def canonical(name: str) -> str:

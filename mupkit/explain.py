@@ -272,11 +272,10 @@ def _initialization(model: nn.Module, base: nn.Module) -> Iterable[Finding]:
     for name, p in model.named_parameters():
         infshape, rules = get_scalings(model)[name]
         std, base_std = _std(p), _std(theirs[canonical(name)])
-        if not std or not base_std or p.numel() < 16 or theirs[canonical(name)].numel() < 16:
+        if not std or not base_std:
             continue
         ratio = std / base_std / scale(infshape, rule_for(infshape, rules).init_std)
-        noise = 5 / math.sqrt(2 * min(p.numel(), theirs[canonical(name)].numel()))
-        if abs(math.log(ratio)) > 0.1 + noise:
+        if abs(math.log(ratio)) > 0.1 + _noise(p, theirs[canonical(name)]):
             yield Finding(
                 canonical(name),
                 f"its initial size is {ratio:.3g} times what the base model's and "
@@ -284,6 +283,18 @@ def _initialization(model: nn.Module, base: nn.Module) -> Iterable[Finding]:
                 "Initialize before parametrize(), with a scheme that init= names, or after it with "
                 "the functions of mupkit.init",
             )
+
+
+def _noise(p: Tensor, q: Tensor) -> float:
+    """How far chance may move the logarithm of the ratio of two root mean squares.
+
+    Five standard deviations or, for a few entries, whose root mean square may be small by chance
+    (below r with probability r^n), what happens once in e^12 times; 0 for two constants.
+    """
+    if all(bool((x == x.flatten()[0]).all()) for x in (p, q)):
+        return 0.0
+    n = min(p.numel(), q.numel())
+    return max(5 / math.sqrt(2 * n), 12 / n)
 
 
 def _rates(model: nn.Module, optimizer: Optimizer) -> Iterable[Finding]:

@@ -7,7 +7,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from mupkit.base_shapes import RESCALED, infshape_of
+from mupkit.base_shapes import RESCALED, Rescaled, infshape_of
 
 
 class MuReadout(nn.Linear):
@@ -118,9 +118,9 @@ def rescale_linear_bias(linear: nn.Module) -> None:
     """
     weight, bias = cast(Tensor, linear.weight), cast(Tensor | None, linear.bias)
     factor = infshape_of(weight, "weight")[1].width_mult() ** 0.5
-    done: dict[str, float] = vars(linear).setdefault(RESCALED, {})
+    done: dict[str, Rescaled] = vars(linear).setdefault(RESCALED, {})
     if bias is None or "bias" in done:
         return
     with torch.no_grad():
         bias.mul_(factor)
-    done["bias"] = factor
+    done["bias"] = Rescaled(factor)

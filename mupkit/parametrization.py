@@ -19,6 +19,7 @@ from mupkit.base_shapes import (
     RESCALED,
     RULES_ATTRIBUTE,
     ModelOrShapes,
+    Rescaled,
     Shapes,
     canonical,
     check_names,
@@ -45,6 +46,7 @@ from mupkit.storage import (
     is_linear,
     local_parameters,
     norm_of,
+    not_drawn,
     own_parameters,
     transposed_parameters,
 )
@@ -98,7 +100,8 @@ def parametrize(
         init: how the model's initialization scales so far: "torch" for PyTorch's default or
             another in which a std goes as 1/sqrt(fan_in), "constant" for one std at all widths, as
             `initializer_range` of transformers. A mapping says it by parameter name; parameters
-            that it does not name have PyTorch's default.
+            that it does not name have PyTorch's default. Entries of a bias that this does not draw,
+            such as a constant, stay as they are.
         rescale_params: turn that initialization into the one of `rules`. A second call changes
             nothing. Use False after loading a trained checkpoint.
         layout: how parameters of your own are stored, by name: "out_in" as in `nn.Linear`, "in_out"
@@ -157,7 +160,7 @@ def set_base_shapes(
     if savefile is not None:
         bsh.save(get_base_shapes(inner), savefile)
     if rescale_params:
-        _rescale(inner, "torch")
+        _rescale(inner, "torch", constants=True)
     _set_multipliers(inner)
     return model
 
@@ -267,11 +270,12 @@ def owners_of(model: nn.Module) -> dict[int, tuple[nn.Module, str]]:
 
 
 @torch.no_grad()
-def _rescale(model: nn.Module, init: Init | Inits) -> None:
+def _rescale(model: nn.Module, init: Init | Inits, constants: bool = False) -> None:
     """Multiply each parameter by the factor that its initialization lacks, once.
 
     The module keeps the factors that were applied, so that a second call, even for another base,
-    applies only the rest.
+    applies only the rest. Entries of a bias that PyTorch's default does not draw are left as they
+    are, unless `constants`: a forget gate's 1, or the logarithm of a prior.
     """
     owners = owners_of(model)
     for name, p in model.named_parameters():
@@ -280,7 +284,7 @@ def _rescale(model: nn.Module, init: Init | Inits) -> None:
         own = {name: getattr(q, ATTRIBUTE) for name, q in local_parameters(module).items()}
         law = init if isinstance(init, str) else init.get(canonical(name), "torch")
         has = default_std(module, local, own) if law == "torch" else 1.0
-        factor = scale(infshape, rule_for(infshape, getattr(p, RULES_ATTRIBUTE)).init_std) / has
+        wanted = scale(infshape, rule_for(infshape, getattr(p, RULES_ATTRIBUTE)).init_std)
         norm, role = norm_of(module, p), infshape.role()
         if (norm and role == "output") or (norm == "spectral_norm" and role == "input"):
             raise ValueError(
@@ -289,10 +293,15 @@ def _rescale(model: nn.Module, init: Init | Inits) -> None:
             )
         if p.is_meta:
             continue  # without data nothing is done, so there is nothing to keep
-        done: dict[str, float] = vars(module).setdefault(RESCALED, {})
-        if (missing := factor / done.get(local, 1.0)) != 1:
-            p.mul_(missing)
-        done[local] = factor
+        done: dict[str, Rescaled] = vars(module).setdefault(RESCALED, {})
+        first = Rescaled(1.0, 1.0, None if constants else not_drawn(module, local, p))
+        before = done.get(local, first)
+        drawn, other = wanted / has / before.drawn, wanted / before.other
+        if before.left is not None:
+            p.mul_(torch.where(before.left, p.new_tensor(other), p.new_tensor(drawn)))
+        elif drawn != 1:
+            p.mul_(drawn)
+        done[local] = Rescaled(wanted / has, wanted, before.left)
 
 
 def _set_multipliers(model: nn.Module) -> None:

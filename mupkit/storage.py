@@ -6,7 +6,8 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Literal
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 from torch.nn.utils.parametrize import ParametrizationList
 
 from mupkit.infshape import InfDim, InfShape
@@ -122,6 +123,27 @@ def default_std(module: nn.Module, local: str, shapes: Mapping[str, InfShape]) -
     else:
         width = infshape.fanin_fanout()[0]
     return float(width.width_mult() ** -0.5)
+
+
+def not_drawn(module: nn.Module, local: str, p: Tensor) -> Tensor | None:
+    """Which entries of a bias are none of PyTorch's default draws; None if all may be.
+
+    Linear layers and convolutions draw biases up to 1/sqrt(fan_in), recurrent layers up to
+    1/sqrt(hidden size), and never a bias whose entries are all equal.
+    """
+    if p.ndim != 1 or local in WEIGHTS:
+        return None
+    if isinstance(module, nn.Linear | Convolution):
+        weight = next(q for name, q in local_parameters(module).items() if name in WEIGHTS)
+        width = math.prod(weight.shape[1:])
+    elif isinstance(module, nn.RNNBase | nn.RNNCellBase):
+        width = int(module.hidden_size)
+    else:
+        return None
+    left = p.detach().abs() > (1 + 1e-6) / math.sqrt(width)
+    if len(p) > 1 and bool((p == p[0]).all()):
+        left = torch.ones_like(left)
+    return left if bool(left.any()) else None
 
 
 def _xavier_fans(infshape: InfShape) -> InfDim:

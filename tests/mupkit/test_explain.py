@@ -115,6 +115,27 @@ def test_a_model_that_is_its_own_base_is_warned_of():
     assert "no dimension" in found.what
 
 
+@pytest.mark.parametrize(("factor", "named"), [(1.0, False), (4.0, True)])
+def test_a_constant_of_few_entries_is_compared_exactly(factor, named):
+    models = []
+    for width in (16, 64):
+        model = Net(width)
+        nn.init.constant_(model.head.bias, -4.6)
+        models.append(model)
+    base, model = models[0], mupkit.parametrize(models[1], models[0])
+    with torch.no_grad():
+        model.head.bias.mul_(factor)
+    assert [f.where for f in warnings_of(model, base=base)] == ["head.bias"] * named
+
+
+def test_few_drawn_entries_are_given_to_chance():
+    """A thousand pairs of models, of which none is wrong."""
+    for n in (1, 2, 3, 8, 15):
+        pairs = torch.rand(1000, 2, n).mul(2).sub(1)
+        ratios = (pairs.square().mean(-1).sqrt().log().diff(dim=1)).abs()
+        assert ratios.max() < 0.1 + max(5 / math.sqrt(2 * n), 12 / n)
+
+
 def test_a_foreign_initialization_is_named():
     model = parametrized()
     nn.init.normal_(model.hidden.weight, std=0.5)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 import pytest
 import torch
 from torch import nn
 
+import mupkit
 from mupkit import init, set_base_shapes
 
 
@@ -181,3 +183,56 @@ def test_a_parameter_without_base_shape_is_refused(initializer):
     with pytest.raises(ValueError, match=r"parameter \(3, 4\) has no base shape"):
         arguments = [nn.init.ones_] if initializer == "constant_std_init_" else []
         getattr(init, initializer)(nn.Parameter(torch.zeros(3, 4)), *arguments)
+
+
+class Constants(nn.Module):
+    """Biases as people set them: all equal, a slice of them, larger than any draw."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.linear, self.conv = nn.Linear(width, width), nn.Conv1d(width, width, 3)
+        self.lstm, self.readout = nn.LSTM(width, width), nn.Linear(width, 3)
+        nn.init.constant_(self.linear.bias, 0.01)
+        nn.init.constant_(self.conv.bias, 1.0)
+        nn.init.constant_(self.readout.bias, -4.6)
+        with torch.no_grad():
+            self.lstm.bias_ih_l0[width : 2 * width] = 1.0  # the forget gate's
+
+
+def test_biases_that_are_constants_stay():
+    """A second call, even by another base, and one at base width leave them too."""
+    torch.manual_seed(0)
+    plain = Constants(512)
+    model = copy.deepcopy(plain)
+    for base in (32, 64, 512):
+        mupkit.parametrize(model, Constants(base), Constants(2 * base))
+        for name in ("linear", "conv", "readout"):
+            expected = getattr(plain, name).bias
+            assert torch.equal(getattr(model, name).bias, expected), (name, base)
+        gates, before = (m.lstm.bias_ih_l0.view(4, 512) for m in (model, plain))
+        assert torch.equal(gates[1], before[1])
+        for drawn in (0, 2, 3):
+            torch.testing.assert_close(gates[drawn], before[drawn] * (512 / base) ** 0.5)
+
+
+def test_constants_have_the_same_effect_in_every_table():
+    """Where biases have multipliers, their stored values have the inverse."""
+    outputs = []
+    for rules in (mupkit.TABLE_3, mupkit.TABLE_9):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(8, 256), nn.ReLU(), nn.Linear(256, 3)).double()
+        nn.init.constant_(model[0].bias, 0.7)
+        base = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 3))
+        mupkit.parametrize(model, base, rules=rules)
+        outputs.append(model(torch.ones(1, 8, dtype=torch.float64)))
+    torch.testing.assert_close(*outputs)
+
+
+def test_set_base_shapes_rescales_constants_as_mup_does():
+    def build(width):
+        model = mupkit.MuReadout(width, 3), nn.Linear(8, width), nn.Linear(width, width)
+        nn.init.constant_(model[2].bias, 1.0)
+        return nn.Sequential(*model[1:], model[0])
+
+    model = mupkit.set_base_shapes(build(512), build(32), delta=build(64))
+    assert set(model[1].bias.tolist()) == {4.0}
