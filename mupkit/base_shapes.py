@@ -74,7 +74,8 @@ def get_scalings(model: nn.Module) -> dict[str, Scaling]:
 def _check(name: str, p: Tensor, infshape: InfShape) -> None:
     """Refuse a parameter that is not the one that was parametrized, or says otherwise itself."""
     own = getattr(p, ATTRIBUTE, infshape)
-    if own != infshape or getattr(own, "transposed", None) != infshape.transposed:
+    stored = [getattr(own, key, None) for key in ("transposed", "stacked")]
+    if own != infshape or stored != [infshape.transposed, infshape.stacked]:
         raise ValueError(
             f"{name}.{ATTRIBUTE} is {own}, but the model was parametrized with {infshape}: say how "
             "it is stored by mupkit.parametrize(..., layout=), or call mupkit.shape.apply_infshapes"

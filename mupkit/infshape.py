@@ -38,27 +38,29 @@ class InfShape:
         dims: one `InfDim` per dimension.
         transposed: the weight is stored (fan_in, fan_out, *kernel), the transpose of a linear
             weight: an embedding table, a transposed convolution, the Conv1D of GPT-2.
+        stacked: the weight is a stack of matrices, one for each expert: (*stack, fan_out, fan_in).
 
     Raises:
         ValueError: if more than two dimensions scale with width, which the paper's tables do not
-            cover, or if two do that are not the first two (a stack of matrices) and whose
+            cover, or if two do that are neither the first two nor those of a stack, and whose
             multipliers differ, so that it matters which of them is the fan-in.
 
     Source: Tensor Programs V, Appendix B, "Matrix-Like, Vector-Like, Scalar-Like Parameters".
     """
 
-    __slots__ = ("dims", "transposed")
+    __slots__ = ("dims", "stacked", "transposed")
 
-    def __init__(self, dims: Iterable[InfDim], transposed: bool = False):
+    def __init__(self, dims: Iterable[InfDim], transposed: bool = False, stacked: bool = False):
         self.dims = tuple(dims)
-        self.transposed = transposed
+        self.transposed, self.stacked = transposed, stacked
         if self.ninf() > 2:
             raise ValueError(
                 f"{self.ninf()} dimensions of {self} scale with width; the µP tables cover at most "
                 "two. Split the parameter, or keep one of its dimensions equal in base and delta."
             )
         mults = {d.width_mult() for d in self if d.isinf()}
-        if self.ninf() == 2 and len(mults) > 1 and any(d.isinf() for d in self.dims[2:]):
+        known = stacked or not any(d.isinf() for d in self.dims[2:])
+        if self.ninf() == 2 and len(mults) > 1 and not known:
             raise ValueError(
                 f"the width dimensions of {self} are not the first two, so which one is the fan-in "
                 "is unknown, and they scale differently. Store it as (fan_out, fan_in, ...), or "
@@ -126,9 +128,12 @@ class InfShape:
     def fanin_fanout(self) -> tuple[InfDim, InfDim]:
         """Fan-in and fan-out; a vector has fan-in 1 (paper, caption of Table 3).
 
-        If a width comes after the first two dimensions, as in a stack of matrices or a positional
-        embedding (1, length, width), only the dimensions that scale count.
+        If a width comes after the first two dimensions, as in a positional embedding (1, length,
+        width) or where nothing is known of a stack, only the dimensions that scale count.
         """
+        if self.stacked:
+            fan_out, fan_in = self.dims[-2:]
+            return (fan_out, fan_in) if self.transposed else (fan_in, fan_out)
         one = InfDim(None, 1)
         scaling = [d for d in self if d.isinf()]
         if len(self) < 2 or any(d.isinf() for d in self.dims[2:]):

@@ -168,7 +168,11 @@ def _init_scale(tensor: Tensor) -> float:
 
 def _base_fans(tensor: Tensor) -> tuple[int, int]:
     """Fan-in and fan-out of the base model's tensor, as torch counts them (kernel included)."""
-    sizes = [d.base_dim or d.dim for d in infshape_of(tensor)]
+    infshape = infshape_of(tensor)
+    sizes = [d.base_dim or d.dim for d in infshape]
+    if infshape.stacked:
+        fan_in, fan_out = (d.base_dim or d.dim for d in infshape.fanin_fanout())
+        return fan_in, fan_out
     if len(sizes) < 2:
         raise ValueError(f"a tensor of {len(sizes)} dimensions has no fan-in; use normal_")
     receptive = math.prod(sizes[2:])

@@ -161,6 +161,8 @@ class _Observer(TorchFunctionMode):
     def _see_layout(self, name: str, args: tuple[Any, ...], tensors: list[Tensor]) -> None:
         if name == "linear":
             self._stored(tensors[1], "out_in")
+        elif "grouped_mm" in name:  # of rows with those of a stack of matrices
+            self._stored(tensors[1], "in_out")
         elif name in _PRODUCTS:
             left, right = tensors[-2:]
             self._stored(right, "in_out")

@@ -105,8 +105,9 @@ def parametrize(
         rescale_params: turn that initialization into the one of `rules`. A second call changes
             nothing. Use False after loading a trained checkpoint.
         layout: how parameters of your own are stored, by name: "out_in" as in `nn.Linear`, "in_out"
-            for x @ W. Without it a matrix is read as "out_in", and a parameter with one width as an
-            input weight, such as a position or a class token.
+            for x @ W; with more dimensions, and widths among the last two alone, it is a stack of
+            such matrices, one for each expert. Without it a matrix is read as "out_in", and a
+            parameter with one width as an input weight, such as a position or a class token.
 
     Returns:
         `model`, in place.
@@ -215,6 +216,7 @@ def infshapes(
         _warn_forgotten(fixed, base_shapes, shapes)
     explicit = delta is not None or any(None in s for s in base_shapes.values())
     stored, free = transposed_parameters(model, layout), free_parameters(model, layout)
+    raw = free_parameters(model, NO_LAYOUT) - free  # whose layout alone tells how they are used
     registry: dict[str, InfShape] = {}
     for actual, p in model.named_parameters():
         name = canonical(actual)
@@ -223,7 +225,8 @@ def infshapes(
             for b, d in zip(base_shapes[name], p.shape, strict=True)
         ]
         try:
-            infshape = InfShape(dims, transposed=id(p) in stored)
+            stacked = id(p) in raw and len(dims) > 2 and not any(d.isinf() for d in dims[:-2])
+            infshape = InfShape(dims, transposed=id(p) in stored, stacked=stacked)
             if id(p) in free and infshape.role() == "output":
                 infshape = InfShape(dims, transposed=not infshape.transposed)
             registry[name] = infshape

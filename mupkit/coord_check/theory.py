@@ -22,12 +22,14 @@ class Stored:
     Args:
         shape: its sizes.
         transposed: whether these are (fan_in, fan_out, *kernel).
+        stacked: whether they are those of a stack of matrices.
         free: whether its use is unknown; with one width it then counts as an input weight.
         multiplier: the factor by which the model multiplies it in the forward pass.
     """
 
     shape: tuple[int, ...]
     transposed: bool
+    stacked: bool
     free: bool
     multiplier: float
 
@@ -39,11 +41,11 @@ def stored_parameters(model: nn.Module) -> dict[str, Stored]:
     for _, module, local, p in own_parameters(model):
         if id(p) in found and not is_embedding(module):
             continue
-        stored, told = id(p) in transposed, id(p) not in free
+        stored, stacked, told = id(p) in transposed, False, id(p) not in free
         declared = getattr(p, ATTRIBUTE, None)
         if isinstance(declared, InfShape) and declared.ninf():
-            stored, told = declared.transposed, True  # a layout that was given by hand
-        found[id(p)] = Stored(tuple(p.shape), stored, not told, multiplier(module, local))
+            stored, stacked, told = declared.transposed, declared.stacked, True  # given by hand
+        found[id(p)] = Stored(tuple(p.shape), stored, stacked, not told, multiplier(module, local))
     return {canonical(name): found[id(p)] for name, p in model.named_parameters()}
 
 
@@ -70,7 +72,7 @@ def expected_updates(
         sizes = zip(narrowest[name].shape, widest[name].shape, stored.shape, strict=True)
         dims = [InfDim(base if base != largest else None, size) for base, largest, size in sizes]
         try:
-            infshape = InfShape(dims, transposed=stored.transposed)
+            infshape = InfShape(dims, stored.transposed, stored.stacked)
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from error
         if stored.free and infshape.role() == "output":

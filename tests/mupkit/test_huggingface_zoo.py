@@ -365,6 +365,22 @@ def test_what_cannot_be_scaled_is_refused_by_name(name):
         mup(kind, built(kind, 128))
 
 
+def test_experts_of_one_size_at_all_widths_are_read_as_stacks():
+    """More width is then wider inputs and outputs of each expert, and of its router."""
+    kind = RIGHT["Mixtral"]
+
+    def config(width):
+        return kind.config(**{**kind.options(width), "intermediate_size": 24})
+
+    model = kind.model(config(128))
+    huggingface.parametrize(model, config(32), config(64))
+    shapes = mupkit.get_infshapes(model)
+    roles = {name.split(".mlp.")[-1]: shape.role() for name, shape in shapes.items()}
+    assert roles["experts.gate_up_proj"] == "output"
+    assert roles["experts.down_proj"] == "input"
+    assert roles["gate.weight"] == "output"
+
+
 def test_a_trained_model_is_not_rescaled_in_silence(tmp_path):
     kind = RIGHT["Qwen2"]
     model = mup(kind, built(kind, 128))

@@ -73,3 +73,14 @@ def test_an_infshape_is_a_sequence_with_a_value():
     assert infshape != (DOUBLE, FINITE)
     assert infshape.ninf() == 1
     assert repr(infshape) == "InfShape(8->16, 5)"
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+def test_a_stack_has_the_fans_of_its_matrices(transposed):
+    width, finite, experts = InfDim(32, 256), InfDim(None, 24), InfDim(None, 4)
+    for dims, fans in (((width, finite), (finite, width)), ((finite, width), (width, finite))):
+        stack = InfShape((experts, *dims), transposed, stacked=True)
+        assert stack.fanin_fanout() == (fans[::-1] if transposed else fans)
+        assert stack.role() == ("output" if stack.fanin_fanout()[0] is width else "input")
+    two = InfShape((experts, width, InfDim(16, 512)), transposed, stacked=True)
+    assert [d.dim for d in two.fanin_fanout()] == ([256, 512] if transposed else [512, 256])

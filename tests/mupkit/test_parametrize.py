@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 
 import pytest
@@ -276,6 +277,39 @@ def test_without_a_layout_a_single_width_is_an_input_and_a_matrix_out_in():
 def test_a_layout_for_no_parameter_is_refused():
     with pytest.raises(ValueError, match=r"layout names no parameter of the model: own_2\.weight"):
         parametrize(Zoo(*TARGET), Zoo(*BASE), layout={"own_2.weight": "in_out"})
+
+
+class Stack(nn.Module):
+    """Raw weights of four experts, or of a convolution."""
+
+    def __init__(self, *shape):
+        super().__init__()
+        self.w = nn.Parameter(torch.randn(shape))
+
+
+STACKS = {
+    (4, 24, "n"): {"out_in": (1 / 8, 1 / 8), "in_out": (1, 8)},  # the factors of Adam and SGD
+    (4, "n", 24): {"out_in": (1, 8), "in_out": (1 / 8, 1 / 8)},
+    (2, 4, "n", "2n"): {"out_in": (1 / 8, 1), "in_out": (1 / 8, 1)},
+    (4, "n", "nn"): {"out_in": (1 / 64, 1 / 8), "in_out": (1 / 8, 8)},
+    ("n", 3, 5, 5): {"out_in": (1, 8), "in_out": (1 / 8, 1 / 8)},  # no stack
+    (3, "n", 5, 5): {"out_in": (1 / 8, 1 / 8), "in_out": (1, 8)},
+    (None, "n"): {"out_in": (1 / 8, 1 / 8), "in_out": (1, 8)},  # a router
+}
+
+
+@pytest.mark.parametrize("layout", ["out_in", "in_out"])
+@pytest.mark.parametrize("shape", STACKS, ids=str)
+def test_a_layout_is_that_of_the_matrices_of_a_stack(shape, layout):
+    def build(n):
+        sizes = {"n": n, "2n": 2 * n, "nn": n * n // 32, None: 4}
+        return Stack(*(sizes.get(size, size) for size in shape))
+
+    model = parametrize(build(256), build(32), build(64), layout={"w": layout})
+    adam, sgd = (make(model, lr=1.0) for make in (mupkit.MuAdam, mupkit.MuSGD))
+    found = tuple(optimizer.param_groups[0]["lr_mult"] for optimizer in (adam, sgd))
+    assert found == STACKS[shape][layout]
+    assert get_infshapes(copy.deepcopy(model)) == get_infshapes(model)
 
 
 def test_a_width_that_was_forgotten_in_the_delta_is_warned_of():

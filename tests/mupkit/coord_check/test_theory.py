@@ -83,6 +83,6 @@ def test_every_formulation_passes(rules, family):
 
 
 def test_too_many_widths_are_named():
-    stored = [{"w": Stored((n, n, n), False, False, 1.0)} for n in (2, 4)]
+    stored = [{"w": Stored((n, n, n), False, False, False, 1.0)} for n in (2, 4)]
     with pytest.raises(ValueError, match="w: 3 dimensions"):
         expected_updates(stored[1], *stored)
