@@ -19,6 +19,7 @@ width, so this is the middle between none and the smallest. It is not an option,
 is loosened until a model passes says nothing."""
 
 NOT_SEEN: Mapping[str, float] = MappingProxyType({})
+EXACT = 0.01  # of a power that is computed, not measured
 CHANCE = -0.5
 """The power of a sum of random terms relative to one of equal terms (central limit theorem)."""
 
@@ -112,15 +113,26 @@ def _inherits(fit: Fit) -> bool:
 
 
 def _by_attention(verdict: Verdict, attention: Mapping[str, float]) -> Verdict:
-    """An undecided change of attention logits fails if their factor scales likewise."""
+    """Decide about a change of attention logits that chance hides by the factor of q·k.
+
+    It fails if the factor scales likewise. It is ok if the factor is right, which leaves chance
+    alone as a reason to shrink: the changes of queries and keys have verdicts of their own.
+    """
     fit = verdict.fit
-    if verdict.judgement != "undecided" or fit.kind != "change" or not _is_softmax(fit.tensor):
+    name = fit.tensor.split("#")[0].rpartition("softmax")[0].removesuffix(".")
+    seen = _is_softmax(fit.tensor) and name in attention
+    if verdict.judgement != "undecided" or fit.kind != "change" or not seen:
         return verdict
-    power = attention.get(fit.tensor.split("#")[0].rpartition("softmax")[0].removesuffix("."), 0.0)
-    if abs(power) <= TOLERANCE or power * (fit.exponent or 0.0) <= 0:
+    if fit.interval is None or fit.exponent is None:
         return verdict
-    reason = f"d_head times the factor of q·k goes as width^{power:+.2g}: it should be constant"
-    return Verdict(fit, "fails", verdict.theory, reason)
+    power, (low, high) = attention[name], fit.interval
+    if abs(power) > TOLERANCE and power * fit.exponent > 0:
+        reason = f"d_head times the factor of q·k goes as width^{power:+.2g}: it should be constant"
+        return Verdict(fit, "fails", verdict.theory, reason)
+    if abs(power) < EXACT and low >= CHANCE - TOLERANCE and high <= TOLERANCE:
+        reason = "shrinks as sums of random terms do, and the factor of q·k is right"
+        return Verdict(fit, "ok", verdict.theory, reason)
+    return verdict
 
 
 def _is_softmax(tensor: str) -> bool:

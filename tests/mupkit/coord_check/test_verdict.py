@@ -72,6 +72,29 @@ def test_behind_a_bottleneck(exponent, source, before, judgement):
     assert later["x"].judgement == "fails", "what comes later explains nothing"
 
 
+LOGITS = {"block.attention": -0.5, "right": 0.0, "root": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("tensor", "exponent", "judgement"),
+    [
+        ("block.attention.softmax", -0.5, "fails"),
+        ("block.attention.softmax#2", -0.5, "fails"),
+        ("block.attention.softmax", 0.0, "ok"),  # what is measured comes first
+        ("right.softmax", -0.5, "ok"),
+        ("right.softmax", -0.75, "undecided"),  # more than chance
+        ("right.softmax", -1.0, "fails"),
+        ("right.softmax", 0.3, "fails"),
+        ("root.softmax", -0.5, "undecided"),
+        ("unseen.softmax", -0.5, "undecided"),
+        ("right", -0.5, "undecided"),  # no logits
+    ],
+)
+def test_the_factor_of_attention_decides_what_chance_hides(tensor, exponent, judgement):
+    (verdict,) = report([measured(exponent, tensor=tensor, half=0.04)], (), LOGITS).verdicts
+    assert verdict.judgement == judgement
+
+
 def test_a_tensor_that_is_missing_in_some_seeds():
     seen = dataclasses.replace(measured(0.0), seeds=3, missing=2)
     assert judge(seen).judgement == "ok"
