@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter
 from scipy import stats
 
 from experiments.analysis import importance, landscapes, style, training_curves, transfer
@@ -46,6 +47,7 @@ def draw_fig8(steps: pd.DataFrame) -> Figure:
     panel.set_ylim(*training_curves.limits([drawn]))
     panel.set_ylabel("training loss (nats)")
     strip.set_xlabel("training tokens")
+    strip.xaxis.set_major_formatter(EngFormatter(sep=""))
     style.legend(fig, panel, "width\n(d_model)")
     return fig
 
