@@ -21,6 +21,8 @@ from experiments.runs.places import figures_dir
 if TYPE_CHECKING:
     import pandas as pd
 
+LONG = 1000  # characters that nobody reads in a cell
+
 
 def draw(product: Product, results: Results) -> list[Verdict]:
     """Draw a product from its tidy table alone and judge its claims.
@@ -30,7 +32,8 @@ def draw(product: Product, results: Results) -> list[Verdict]:
         results: a scale, or "reference" for the committed runs.
 
     Returns:
-        The verdicts; written beside the table, pictures and CSV under figures/<results>/.
+        The verdicts; written beside the table, pictures and CSV under figures/<results>/. The CSV
+        leaves out columns of long text, such as counts by exponent, which the table keeps.
     """
     runs, scale = read_runs(product, results)
     folder = figures_dir(results)
@@ -42,10 +45,16 @@ def draw(product: Product, results: Results) -> list[Verdict]:
         _write_table(product, table, foot, folder)
     if not product.schematic:
         with atomic_path(folder / f"{product.name}.csv") as temporary:
-            runs.to_csv(temporary, index=False)
+            _readable(runs).to_csv(temporary, index=False)
     found = judge(product, runs, table, scale)
     verdicts.save(claims_file(product, results), found)
     return found
+
+
+def _readable(runs: pd.DataFrame) -> pd.DataFrame:
+    texts = runs.select_dtypes(include=["object", "string"])
+    longest = texts.apply(lambda column: column.dropna().astype(str).str.len().max())
+    return runs.drop(columns=longest.index[longest > LONG])
 
 
 def judge(product: Product, runs: pd.DataFrame, table: pd.DataFrame, scale: Scale) -> list[Verdict]:

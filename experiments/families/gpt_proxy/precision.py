@@ -82,7 +82,9 @@ def draw_precision(runs: pd.DataFrame) -> Figure:
         title = f"{style.NAME[parametrization]}\nlog2 rates {rates}"
         column[0].set_title(title, color=style.COLOR[parametrization])
         style.log2_axis(column[1], "log2 of the factor of the loss")
-    axes[0, 0].set_ylabel("float16: to zero, % of the\nentries of weights (solid)\nand activations (dashed)")
+    axes[0, 0].set_ylabel(
+        "float16: to zero, % of the\nentries of weights (solid)\nand activations (dashed)"
+    )
     axes[1, 0].set_ylabel("float16: to zero (solid),\ntoo large (dotted), % of all entries")
     axes[0, 0].set_ylim(bottom=0)
     axes[1, 0].set(yscale="log", ylim=(1e-4, 150))
