@@ -173,8 +173,8 @@ def train_step(
 
 
 def _norm(model: nn.Module) -> float:
-    grads = [p.grad for p in model.parameters() if p.grad is not None]
-    return float(nn.utils.get_total_norm(grads)) if grads else 0.0
+    grads = (p.grad for p in model.parameters() if p.grad is not None)
+    return math.hypot(*(float(grad.norm()) for grad in grads))
 
 
 def rms(x: Tensor, hidden: Tensor | None = None) -> float:
