@@ -29,7 +29,7 @@ def train_runs(
     """Train what is not in the store, one after another; every run is stored before the next.
 
     A run that another process is training comes last: this process waits for it and does not train
-    it twice. A damaged file is named on stderr and replaced. Longer runs of `runs` or `known` come
+    it twice. A damaged file is named on stderr and set aside. Longer runs of `runs` or `known` come
     first, so that a run that is the beginning of a stored one reads its losses from that. A run
     that was interrupted goes on from its checkpoint.
 
@@ -115,17 +115,18 @@ def _finish(
     with store.claim(run.id, wait) as held:
         if not held:
             return None
-        return _stored(store, run) or _train(run, store, longer, on_step)
+        return _stored(store, run, claimed=True) or _train(run, store, longer, on_step)
 
 
-def _stored(store: Store, run: RunConfig) -> Record | None:
+def _stored(store: Store, run: RunConfig, claimed: bool = False) -> Record | None:
+    """The stored run, or None; a file that cannot be read is set aside once the run is claimed."""
     try:
         return store.read(run.id)
     except FileNotFoundError:
         return None
     except DamagedRunError as error:
-        note(f"damaged run, training it again: {error}")
-        store.remove(run.id)
+        if claimed:
+            note(f"damaged run, kept as {store.set_aside(run.id)} and trained again: {error}")
         return None
 
 

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from experiments.errors import UserError
-from experiments.files import atomic_path
+from experiments.files import atomic_path, remove_unheld, temporaries
 from experiments.messages import note
 
 SECONDS = 60.0  # of training from one checkpoint to the next
@@ -123,8 +123,8 @@ class Checkpoint:
     def remove(self) -> None:
         """Drop the file and its temporary files, which a killed write may have left."""
         self.path.unlink(missing_ok=True)
-        for left in self.path.parent.glob(f".{self.path.name}.*"):
-            left.unlink(missing_ok=True)
+        for left in temporaries(self.path.parent, self.path.name):
+            remove_unheld(left)
 
     def _write(
         self,

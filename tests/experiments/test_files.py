@@ -52,7 +52,9 @@ def test_what_a_living_process_writes_is_not_touched(tmp_path, writer) -> None:
 
 
 def test_other_hidden_files_are_no_temporaries(tmp_path) -> None:
-    for name in (".workflow.lock", ".progress-fig1", ".progress-fig1.lock", "a.12345678.b", ".x"):
+    others = ".bash_history.20240101", ".zshrc.original", ".viminfo.backup__", ".a.txt.12345678.txt"
+    ours = ".workflow.lock", ".progress-fig1", ".progress-fig1.lock", "a.mupkit-12345678.b", ".x"
+    for name in (*others, *ours):
         (tmp_path / name).write_text("")
     assert files.temporaries(tmp_path) == []
     assert files.temporaries(tmp_path / "nowhere") == []

@@ -54,7 +54,8 @@ def tables(store: Store, looked: dict[str, Stored]) -> Iterator[Finding]:
 
 def _finding(trouble: _Trouble, product: Product, folder: Path) -> Finding:
     made = [folder / f for f in ("scale.json", "claims.json") if (folder / f).exists()]
-    broken = () if trouble.outdated else sorted(folder.glob("*.parquet"))
+    tables = [folder / f"{table}.parquet" for table in product.tidy_tables]
+    broken = [] if trouble.outdated else [path for path in tables if path.exists()]
     again = "gathers" if product.sweeps else "computes"
     remedy = f"removed, the next workflow {again} them again"
     return Finding(f"{folder}: {trouble.text}", remedy, (*made, *broken), stale=trouble.stale)

@@ -165,6 +165,7 @@ def test_damaged_run_is_named_and_trained_again(tiny, tmp_path, capsys) -> None:
     (after,) = training.train_runs(RUNS[:1], store)
     assert after.losses == before.losses
     assert path.name in capsys.readouterr().err
+    assert [p.name for p in (tmp_path / "damaged").iterdir()] == [f"{before.id}-1.parquet"]
 
 
 def losses_of(runs, folder) -> dict:
