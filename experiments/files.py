@@ -9,9 +9,9 @@ import re
 import stat
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
@@ -105,7 +105,8 @@ def read_json(path: Path, form: type[T]) -> T:
 def parse_json(content: bytes | str, form: type[T], name: str) -> T:
     """JSON of a form, as `read_json`; `name` is how an error calls its file."""
     try:
-        return _adapter(form).validate_json(content, strict=True)
+        found: T = _adapter(form).validate_json(content, strict=True)
+        return found
     except ValidationError as error:
         raise DamagedFileError(f"{name}: {_first(error)}") from None
 
@@ -113,14 +114,13 @@ def parse_json(content: bytes | str, form: type[T], name: str) -> T:
 def checked(value: object, form: type[T], name: str) -> T:
     """A value of a form, as `parse_json`, where JSON was read already."""
     try:
-        return _adapter(form).validate_python(value, strict=True)
+        found: T = _adapter(form).validate_python(value, strict=True)
+        return found
     except ValidationError as error:
         raise DamagedFileError(f"{name}: {_first(error)}") from None
 
 
-@cache
-def _adapter(form: Any) -> TypeAdapter[Any]:
-    return TypeAdapter(form)
+_adapter: Callable[[Any], TypeAdapter[Any]] = lru_cache(TypeAdapter)
 
 
 def _first(error: ValidationError) -> str:

@@ -243,3 +243,9 @@ def test_a_family_without_a_task_is_named(tmp_path, monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "experiments.families.lacking", SimpleNamespace(spec=module))
     with pytest.raises(UserError, match=r"lacking/spec\.py: Lacking\.task is missing"):
         registry._named(folder / "spec.py")
+
+
+def test_a_seed_is_one_that_torch_tells_from_others() -> None:
+    assert tiny_run(seed=2**32 - 1).seed == 2**32 - 1
+    with pytest.raises(UserError, match=r"seed: .* less than 4294967296 \(got 4294967296\)"):
+        tiny_run(seed=2**32)

@@ -15,6 +15,7 @@ from experiments.errors import UserError
 from experiments.families.transformer_wikitext2.config import TransformerConfig
 from experiments.products import collect, draw, reference, tidy_tables
 from experiments.runs import places
+from experiments.runs.store import Store
 from tests.tiny_runs import TINY
 
 TABLE = Table(
@@ -125,6 +126,33 @@ def test_missing_and_damaged_tables_are_named(project) -> None:
     path.write_bytes(path.read_bytes()[:-9])
     with pytest.raises(UserError, match=r"runs\.parquet is damaged"):
         draw.draw(TABLE, "small")
+
+
+def _remade(store: Store, log2lr: int, **provenance) -> None:
+    """A stored run with another origin."""
+    (run,) = [r for r in TABLE.runs("small", "wikitext2") if r.log2lr == log2lr]
+    found = store.read(run.id)
+    changed = dataclasses.replace(found.provenance, **provenance)
+    store.write(dataclasses.replace(found, provenance=changed))
+
+
+def test_runs_of_changed_data_make_no_product(project) -> None:
+    collect.collect(TABLE, "small", "wikitext2")
+    _remade(Store(places.results_dir("small")), -8, data_fingerprint="other")
+    with pytest.raises(UserError, match=r"table0: its runs .* the same data .*forget table0"):
+        collect.collect(TABLE, "small", "wikitext2")
+
+
+def test_runs_of_unlike_origin_are_told_on_the_face(project) -> None:
+    collect.collect(TABLE, "small", "wikitext2")
+    draw.draw(TABLE, "small")
+    page = project / "figures/small/table0.md"
+    assert "runs of" not in page.read_text(encoding="utf-8")
+    _remade(Store(places.results_dir("small")), -8, matmul="other", code_version="other")
+    collect.collect(TABLE, "small", "wikitext2")
+    draw.draw(TABLE, "small")
+    text = page.read_text(encoding="utf-8")
+    assert "runs of 2 versions of the code · runs of 2 kinds of matrix products · scale" in text
 
 
 def test_a_product_over_steps_gets_a_row_for_each(project, monkeypatch) -> None:
