@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import os
@@ -57,8 +58,8 @@ def read_regular(path: Path, most: int = LARGEST["json"]) -> bytes:
             if os.fstat(file.fileno()).st_size > most:
                 raise DamagedFileError(f"{path}: larger than {most} bytes")
             return file.read()
-    except FileNotFoundError:
-        raise
+    except (FileNotFoundError, NotADirectoryError):
+        raise FileNotFoundError(path) from None
     except OSError as error:
         raise UserError(
             f"cannot read {path}: {os.strerror(error.errno or 0)}; fix its rights or its disk, "
@@ -213,6 +214,8 @@ def temporaries(folder: Path, name: str | None = None) -> list[Path]:
 def held(path: Path) -> bool:
     """Whether a process holds the lock on a file; True where that cannot be known."""
     try:
+        if irregular(path):
+            return True
         handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except FileNotFoundError:
         return False
@@ -234,6 +237,8 @@ def remove_unheld(path: Path) -> bool:
     for it then sees that the file no longer has a name.
     """
     try:
+        if irregular(path):
+            return False
         handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except FileNotFoundError:
         return True
@@ -283,6 +288,12 @@ def take_lock(lock: FileLock, reason: str, wait: bool) -> bool:
 
 
 def sha256(path: Path) -> str:
-    """Hexadecimal digest of a file's bytes."""
-    with path.open("rb") as file:
+    """Hexadecimal digest of a file's bytes; a link is followed.
+
+    Raises:
+        OSError: the file cannot be read, or is no regular one.
+    """
+    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", str(path))
         return hashlib.file_digest(file, "sha256").hexdigest()
