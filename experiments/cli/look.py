@@ -233,15 +233,26 @@ def draw(
     name: Annotated[str, typer.Argument(help="A figure or table.")],
     scale: ScaleOption = "small",
     reference: Annotated[bool, typer.Option(help="Redraw the committed reference run.")] = False,
+    mend: Annotated[
+        bool, typer.Option("--mend", hidden=True, help="Make damaged tables again.")
+    ] = False,
+    data: Annotated[str | None, typer.Option(hidden=True, help="With --mend.")] = None,
 ) -> None:
     """Draw a figure from its tidy table, without training, and judge its claims."""
-    from experiments.products import draw
-    from experiments.products.tidy_tables import REFERENCE, Results
+    from experiments.products import collect, draw
+    from experiments.products.tidy_tables import REFERENCE, DamagedTableError, Results
     from experiments.runs.places import figures_dir
 
     product = registry.product(name)
     results: Results = REFERENCE if reference else scale
-    verdicts = draw.draw(product, results)
+    try:
+        verdicts = draw.draw(product, results)
+    except DamagedTableError as error:
+        if reference or not mend:
+            raise
+        note(f"{error.damage}; the tables of {name} are made again")
+        collect.collect(product, scale, resolve_all(data)[product.exhibit])
+        verdicts = draw.draw(product, results)
     console.print(f"{figures_dir(results) / name}.*", soft_wrap=True)
     _print_verdicts(verdicts)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,11 +9,10 @@ from experiments.declare.product import Product
 from experiments.declare.references import load
 from experiments.declare.scales import Scale
 from experiments.errors import UserError
-from experiments.files import write_atomically
 from experiments.messages import note
 from experiments.products import computing
 from experiments.products.doctor.runs import DataNow
-from experiments.products.tidy_tables import folder_of
+from experiments.products.tidy_tables import folder_of, write_made
 from experiments.products.tidying import tidy_runs, write_tables
 from experiments.runs.places import results_dir
 from experiments.runs.store import Record, Store
@@ -38,7 +36,7 @@ def collect(product: Product, scale: Scale, data: str, jobs: int = 1) -> None:
         _collect_runs(product, scale, data, folder, jobs)
     else:
         computing.compute(product, scale, data, folder)
-    write_atomically(folder / "scale.json", json.dumps({"scale": scale}).encode())
+    write_made(product, scale, folder)
 
 
 def _collect_runs(product: Product, scale: Scale, data: str, folder: Path, jobs: int) -> None:

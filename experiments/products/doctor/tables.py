@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -10,9 +9,10 @@ from pathlib import Path
 
 from experiments.declare import registry
 from experiments.declare.product import Product
+from experiments.files import DamagedFileError, read_json
 from experiments.products import computing
 from experiments.products.doctor.finding import Finding
-from experiments.products.tidy_tables import read_provenance
+from experiments.products.tidy_tables import Made, read_provenance
 from experiments.runs.store import Store, Stored
 
 
@@ -78,11 +78,11 @@ def _trained(product: Product, folder: Path, looked: dict[str, Stored]) -> _Trou
         return _Trouble("incomplete tables") if any(there) else None
     try:
         rows = read_provenance(product, folder)
-        json.loads((folder / "scale.json").read_text(encoding="utf-8"))
+        read_json(folder / "scale.json", Made)
         tabled = {row["id"]: (row["finished_at"], row["seconds"]) for row in rows}
     except FileNotFoundError:  # the workflow makes them again
         return None
-    except (OSError, ValueError, KeyError):
+    except DamagedFileError:
         return _Trouble("damaged tables")
     for run_id, made in tabled.items():
         record = looked[run_id].record if run_id in looked else None

@@ -268,7 +268,7 @@ def test_tables_and_claims_older_than_their_runs(folder) -> None:
         "provenance.parquet",
     }
     write_tables(tables, [folder.read(i) for i in ids(folder)])
-    (tables / "scale.json").write_text("{}")
+    (tables / "scale.json").write_text('{"scale": "smoke"}')
     (tables / "claims.json").write_text("[]")
     os.utime(tables / "claims.json", (1, 1))
     found(folder, "claims.json: older than its table")

@@ -2,11 +2,15 @@
 
 import dataclasses
 import json
+import os
+from pathlib import Path
 
 import pandas as pd
 import pytest
 
+from experiments.analysis import verdicts
 from experiments.analysis.text_table import TextTable
+from experiments.cli import look
 from experiments.declare import registry
 from experiments.declare.claims import Claim, Measured
 from experiments.declare.product import Table
@@ -124,8 +128,59 @@ def test_missing_and_damaged_tables_are_named(project) -> None:
     collect.collect(TABLE, "small", "wikitext2")
     path = project / "results/small/table0/runs.parquet"
     path.write_bytes(path.read_bytes()[:-9])
-    with pytest.raises(UserError, match=r"runs\.parquet is damaged"):
+    with pytest.raises(UserError, match=r"damaged table: .*runs\.parquet: .*; delete it, run"):
         draw.draw(TABLE, "small")
+
+
+def _damage(path: Path, how: str) -> None:
+    content = path.read_bytes()
+    path.unlink()
+    if how == "pipe":
+        os.mkfifo(path)
+    elif how == "link":
+        path.symlink_to("/dev/zero")
+    elif how == "other table":
+        pd.DataFrame({"x": [1]}).to_parquet(path)
+    else:
+        half = len(content) // 2
+        flipped = content[:half] + bytes([content[half] ^ 1]) + content[half + 1 :]
+        forms = {"empty": b"", "half": content[:half], "flip": flipped, "null": b"null"}
+        path.write_bytes(forms[how])
+
+
+@pytest.fixture
+def over_steps(project, monkeypatch):
+    steps = dataclasses.replace(TABLE, over_steps=True)
+    monkeypatch.setattr(registry, "product", lambda name: steps)
+    collect.collect(steps, "small", "wikitext2")
+    return steps
+
+
+@pytest.mark.parametrize("file", ["runs.parquet", "curves.parquet", "scale.json"])
+def test_a_damaged_table_is_named_and_made_again(over_steps, project, capsys, file) -> None:
+    path = project / "results/small/table0" / file
+    whole = path.read_bytes()
+    for how in ("empty", "half", "flip", "null", "other table", "pipe", "link"):
+        if file == "scale.json" and how == "flip":
+            continue  # of a digest, which shows in the tables
+        _damage(path, how)
+        with pytest.raises(UserError, match=rf"damaged table: .*{file}: "):
+            look.draw("table0", "small")
+        capsys.readouterr()
+        look.draw("table0", "small", mend=True, data="wikitext2")
+        assert f"{path}: " in capsys.readouterr().err
+        if file != "scale.json":  # it has a digest of times
+            assert path.read_bytes() == whole
+
+
+@pytest.mark.parametrize(
+    "content", ["", "null", "{}", "[null]", '[{"id": 1}]', "[" * 10_000, "\0", "[[]]"]
+)
+def test_damaged_verdicts_are_named_with_the_fix(project, content) -> None:
+    path = project / "claims.json"
+    path.write_text(content)
+    with pytest.raises(UserError, match=rf"{path}: .*; `python -m experiments draw "):
+        verdicts.read(path)
 
 
 def _remade(store: Store, log2lr: int, **provenance) -> None:
