@@ -17,12 +17,10 @@ import statistics
 import time
 from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from itertools import pairwise
-from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -250,7 +248,7 @@ def choose(runs: Sequence[RunConfig]) -> dict[str, RunConfig]:
 def _time_shapes(runs: Mapping[str, RunConfig], cores: int) -> tuple[dict[str, Timed], float]:
     """Times of each shape and of a process's start: means over processes that time at once."""
     each = SECONDS / len(runs)
-    with ProcessPoolExecutor(cores, mp_context=get_context("spawn")) as pool:
+    with training.processes(cores) as pool:
         futures = [pool.submit(_time_all, list(runs.values()), each) for _ in range(cores)]
         results = [future.result() for future in futures]
     times_by_shape = {}

@@ -97,6 +97,13 @@ def test_again_trains_nothing_and_damage_is_repaired(project) -> None:
     assert changed == {broken, lost}
     assert table(project, "runs") == whole
 
+    tidy = project.root / "results/smoke/fig1/runs.parquet"
+    tidy.write_bytes(tidy.read_bytes()[:-30])
+    mended = project.snakemake("fig1", *SMOKE)
+    assert mended.returncode == 0, mended.stderr
+    assert "the tables of fig1 are made again" in mended.stderr
+    assert table(project, "runs") == whole
+
     forget = ("forget", "fig1", "--scale", "smoke")
     assert project.experiments(*forget, "--stale").stdout == "0 runs of fig1 dropped\n"
     core = project.root / "mupkit" / "rules.py"
