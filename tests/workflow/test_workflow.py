@@ -77,6 +77,7 @@ def test_smoke_trains_and_draws_real_text(project) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # six workflows, one minute and a half on two idle cores
 def test_again_trains_nothing_and_damage_is_repaired(project) -> None:
     assert project.snakemake("fig1", *SMOKE).returncode == 0
     times = {p: p.stat().st_mtime_ns for p in stored(project)}
