@@ -1,23 +1,133 @@
-"""Writing files so that a reader never sees half of one."""
+"""Writing files so that a reader never sees half of one, and reading them without trust."""
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import os
 import re
+import stat
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import lru_cache
 from pathlib import Path
+from typing import Any, BinaryIO, TypeVar
 
 from filelock import FileLock, Timeout
+from pydantic import TypeAdapter, ValidationError
 
 from experiments.errors import UserError
 
-# A temporary file of `atomic_path`: .name.suffix.12345678.suffix
-TEMPORARY = re.compile(r"\.(?P<name>.+)\.[a-z0-9_]{8}(?P<suffix>\.[A-Za-z0-9]+)?")
+# A temporary file of `atomic_path`: .name.suffix.mupkit-12345678.suffix. The word in it says whose
+# it is: other programs leave hidden files of many kinds beside ours.
+TEMPORARY = re.compile(r"\.(?P<name>.+)\.mupkit-[a-z0-9_]{8}(?P<suffix>\.[A-Za-z0-9]+)?")
+
+T = TypeVar("T")
+LARGEST = {"json": 64 * 2**20, "parquet": 4 * 2**30}  # bytes of a file of ours that is read
+KINDS = {  # of what may stand where a regular file belongs
+    stat.S_IFDIR: "a folder",
+    stat.S_IFLNK: "a link",
+    stat.S_IFIFO: "a pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFBLK: "a device",
+    stat.S_IFCHR: "a device",
+}
+
+
+class DamagedFileError(Exception):
+    """A file that is not what we wrote; the message names it and says what is wrong with it."""
+
+
+def read_regular(path: Path, most: int = LARGEST["json"]) -> bytes:
+    """The bytes of a file of ours; a link is not followed, and nothing waits for a pipe.
+
+    Args:
+        path: of the file.
+        most: bytes that it may have.
+
+    Raises:
+        FileNotFoundError: nothing has that name.
+        DamagedFileError: it is no regular file, or larger.
+        UserError: it cannot be read, as without the rights to; it may well be whole.
+    """
+    try:
+        with open_regular(path) as file:
+            if os.fstat(file.fileno()).st_size > most:
+                raise DamagedFileError(f"{path}: larger than {most} bytes")
+            return file.read()
+    except (FileNotFoundError, NotADirectoryError):
+        raise FileNotFoundError(path) from None
+    except OSError as error:
+        raise UserError(
+            f"cannot read {path}: {os.strerror(error.errno or 0)}; fix its rights or its disk, "
+            "then run it again"
+        ) from error
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """A file of ours to read its bytes; a link is not followed, and nothing waits for a pipe.
+
+    Raises:
+        DamagedFileError: it is no regular file.
+        OSError: it is missing or cannot be opened.
+    """
+    if kind := irregular(path):
+        raise DamagedFileError(f"{path}: {kind}, not a regular file")
+    return open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb")
+
+
+def irregular(path: Path) -> str:
+    """What stands where a regular file belongs, such as "a folder"; "" if it is a regular file.
+
+    Raises:
+        OSError: nothing has that name.
+    """
+    mode = path.lstat().st_mode
+    return "" if stat.S_ISREG(mode) else KINDS.get(stat.S_IFMT(mode), "something else")
+
+
+def read_json(path: Path, form: type[T]) -> T:
+    """What a JSON file of ours holds.
+
+    Args:
+        path: of the file.
+        form: a type that pydantic knows: a dataclass, a dict, a list of such.
+
+    Raises:
+        FileNotFoundError, UserError: as `read_regular`.
+        DamagedFileError: it is no JSON, nested too deeply, too large or of another form.
+    """
+    return parse_json(read_regular(path), form, str(path))
+
+
+def parse_json(content: bytes | str, form: type[T], name: str) -> T:
+    """JSON of a form, as `read_json`; `name` is how an error calls its file."""
+    try:
+        found: T = _adapter(form).validate_json(content, strict=True)
+        return found
+    except ValidationError as error:
+        raise DamagedFileError(f"{name}: {_first(error)}") from None
+
+
+def checked(value: object, form: type[T], name: str) -> T:
+    """A value of a form, as `parse_json`, where JSON was read already."""
+    try:
+        found: T = _adapter(form).validate_python(value, strict=True)
+        return found
+    except ValidationError as error:
+        raise DamagedFileError(f"{name}: {_first(error)}") from None
+
+
+_adapter: Callable[[Any], TypeAdapter[Any]] = lru_cache(TypeAdapter)
+
+
+def _first(error: ValidationError) -> str:
+    """What is wrong first, and where."""
+    first = error.errors(include_url=False)[0]
+    return "".join(f"{str(part)[:50]!r}: " for part in first["loc"]) + first["msg"]
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -62,7 +172,7 @@ def _locked_temporary(path: Path) -> tuple[int, str]:
     """A new temporary file for `path` with a lock on it that dies with this process."""
     while True:
         handle, name = tempfile.mkstemp(
-            prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent
+            prefix=f".{path.name}.mupkit-", suffix=path.suffix, dir=path.parent
         )
         with suppress(OSError):  # a file system without locks
             fcntl.flock(handle, fcntl.LOCK_EX)
@@ -104,7 +214,9 @@ def temporaries(folder: Path, name: str | None = None) -> list[Path]:
 def held(path: Path) -> bool:
     """Whether a process holds the lock on a file; True where that cannot be known."""
     try:
-        handle = os.open(path, os.O_RDONLY)
+        if irregular(path):
+            return True
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except FileNotFoundError:
         return False
     except OSError:
@@ -125,7 +237,9 @@ def remove_unheld(path: Path) -> bool:
     for it then sees that the file no longer has a name.
     """
     try:
-        handle = os.open(path, os.O_RDONLY)
+        if irregular(path):
+            return False
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except FileNotFoundError:
         return True
     except OSError:
@@ -154,11 +268,13 @@ def take_lock(lock: FileLock, reason: str, wait: bool) -> bool:
         wait: for a lock that another process holds.
 
     Raises:
-        UserError: if the lock's file cannot be written.
+        UserError: if the lock's file cannot be written, or is no regular file.
     """
     path = Path(lock.lock_file)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        if os.path.lexists(path) and (kind := irregular(path)):
+            raise UserError(f"{path}: {kind} where a lock file belongs; move it away")
         try:
             lock.acquire(timeout=0)
         except Timeout:
@@ -172,6 +288,12 @@ def take_lock(lock: FileLock, reason: str, wait: bool) -> bool:
 
 
 def sha256(path: Path) -> str:
-    """Hexadecimal digest of a file's bytes."""
-    with path.open("rb") as file:
+    """Hexadecimal digest of a file's bytes; a link is followed.
+
+    Raises:
+        OSError: the file cannot be read, or is no regular one.
+    """
+    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", str(path))
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -5,9 +5,17 @@ from __future__ import annotations
 import sys
 
 
+def printable(text: str) -> str:
+    """A text whose control characters, but for new lines, are spelled out, as "\\x1b".
+
+    What was read from a file, or the name of a folder, must not steer the terminal.
+    """
+    return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
+
+
 def note(text: str) -> None:
     """One line on stderr, in one write, so that lines of several processes do not mix."""
-    sys.stderr.write(f"{text}\n")
+    sys.stderr.write(printable(text).replace("\n", "\\n") + "\n")
     sys.stderr.flush()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from numbers import Integral
 from pathlib import Path
 from typing import NamedTuple
 
@@ -183,10 +184,16 @@ def read_shapes(given: ModelOrShapes, like: Shapes | None = None) -> Shapes:
 
     If the names are those of `like` except that all begin with `module.`, as after DataParallel, or
     the other way round, they become the names of `like`.
+
+    Raises:
+        ValueError: if a size is neither None nor a positive integer, naming the parameter.
     """
     if isinstance(given, nn.Module):
         return get_shapes(unwrap(given))
     shapes = bsh.load(given) if isinstance(given, str | Path) else given
+    for name, shape in shapes.items():
+        if not all(size is None or (isinstance(size, Integral) and size > 0) for size in shape):
+            raise ValueError(f"base shape of {name}: {[*shape]} has a size that no tensor has")
     shapes = {canonical(name): shape for name, shape in shapes.items()}
     found, wanted = _bare_names(shapes), _bare_names(like or {})
     if found.keys() != wanted.keys():

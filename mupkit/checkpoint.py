@@ -17,6 +17,10 @@ from mupkit.infshape import InfShape
 from mupkit.rules import Rules
 
 KEY = "mup"
+DAMAGED = (
+    "the checkpoint's record of µP is damaged, so it is unknown how the model was parametrized; "
+    "use an undamaged copy, or drop the record if you are sure"
+)
 
 
 def metadata(model: nn.Module) -> dict[str, str]:
@@ -43,9 +47,15 @@ def check_metadata(model: nn.Module, metadata: Mapping[str, str] | None) -> None
         metadata: those of a safetensors file; None or without a record of µP if it has none.
 
     Raises:
-        ValueError: if one of the two is in µP and the other is not, or in another µP.
+        ValueError: if one of the two is in µP and the other is not, or in another µP, or the
+            record is damaged.
     """
-    saved, ours = json.loads((metadata or {}).get(KEY, "{}")), _records(model)
+    try:
+        saved, ours = json.loads((metadata or {}).get(KEY, "{}")), _records(model)
+    except (ValueError, RecursionError):
+        raise ValueError(DAMAGED) from None
+    if not isinstance(saved, dict):
+        raise ValueError(DAMAGED)
     if missing := [prefix for prefix in saved if prefix not in ours]:
         raise ValueError(
             f"the checkpoint was trained in µP, and {missing[0] or 'the model'} is not "
@@ -79,8 +89,29 @@ def _record(model: nn.Module) -> dict[str, Any]:
     return record(infshapes, *(rules for _, rules in registry.values()))
 
 
-def difference(saved: Mapping[str, Any], ours: Mapping[str, Any]) -> str:
-    """In what a checkpoint's record is not that of the model, as an error; empty if in nothing."""
+def _is_record(found: Any) -> bool:
+    """Whether something that was read has the form of a record (`record`)."""
+    if not isinstance(found, Mapping):
+        return False
+    shapes, rules = found.get("base_shapes"), found.get("rules")
+    return (
+        isinstance(shapes, Mapping)
+        and isinstance(rules, list)
+        and all(isinstance(rule, str) for rule in rules)
+        and all(isinstance(name, str) and isinstance(s, list) for name, s in shapes.items())
+        and all(size is None or type(size) is int for shape in shapes.values() for size in shape)
+    )
+
+
+def difference(saved: Any, ours: Mapping[str, Any]) -> str:
+    """In what a checkpoint's record is not that of the model, as an error; empty if in nothing.
+
+    Args:
+        saved: what was read; it may have any form.
+        ours: the model's.
+    """
+    if not _is_record(saved):
+        return DAMAGED
     if saved == ours:
         return ""
     here = ours["base_shapes"]

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Literal
 
 import pandas as pd
+from pydantic import ConfigDict
 
 from experiments.declare.claims import Claim, Measured
 from experiments.declare.references import load
 from experiments.declare.scales import Scale
 from experiments.errors import UserError
-from experiments.files import write_atomically
+from experiments.files import DamagedFileError, read_json, write_atomically
 
 JUDGED_AT: tuple[Scale, ...] = ("small", "paper")
 Decision = Literal["holds", "fails", "undecided", "not judged"]
@@ -24,6 +25,8 @@ Decision = Literal["holds", "fails", "undecided", "not judged"]
 @dataclass(frozen=True)
 class Verdict:
     """A claim and what came of it."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
 
     id: str
     statement: str
@@ -113,11 +116,15 @@ def read(path: Path) -> list[Verdict]:
     """Verdicts from JSON.
 
     Raises:
-        UserError: if they are not there.
+        UserError: if they are not there, or not of this form.
     """
-    if not path.exists():
-        raise UserError(f"no verdicts at {path}; run `snakemake {path.parent.name}` first")
-    return [Verdict(**v) for v in json.loads(path.read_text(encoding="utf-8"))]
+    name = path.parent.name
+    try:
+        return read_json(path, list[Verdict])
+    except FileNotFoundError:
+        raise UserError(f"no verdicts at {path}; run `snakemake {name}` first") from None
+    except DamagedFileError as error:
+        raise UserError(f"{error}; `python -m experiments draw {name}` makes it again") from None
 
 
 def measured_text(verdict: Verdict) -> str:

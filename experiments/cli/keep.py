@@ -83,6 +83,8 @@ def doctor(
 
     if stale and not fix:
         raise UserError("--stale says what --fix removes; give both")
+    if stale and registry.left_out():  # what code made their runs cannot be known
+        raise UserError(f"--stale needs every family; left out: {', '.join(registry.left_out())}")
     resolve_all(data)  # refuses unknown data and a missing MUPKIT_DATA
     found = examine(scale)
     done = fixed(found, scale, stale) if fix else {}

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table as RichTable
+from rich.text import Text
 
 from experiments.cli.options import DataOption, JobsOption, ScaleOption, console
 from experiments.declare import registry
@@ -17,7 +18,7 @@ from experiments.declare.family import Exhibit, Family
 from experiments.declare.product import Product
 from experiments.declare.scales import Scale
 from experiments.errors import UserError
-from experiments.messages import duration, note
+from experiments.messages import duration, note, printable
 from experiments.runs.places import results_dir
 from experiments.runs.planning import CORES, Plan, known, speed_file, timed
 from experiments.runs.planning import plan as planned
@@ -220,12 +221,12 @@ def _print_verdicts(verdicts: Sequence[Verdict]) -> None:
 
     color = {"holds": "green", "fails": "red"}
     for v in verdicts:
-        label = f"[bold {color.get(v.verdict, 'yellow')}]{v.verdict:<12}[/]"
+        label = Text(f"{v.verdict:<12}", style=f"bold {color.get(v.verdict, 'yellow')}")
         details = f"measured {measured_text(v)}, threshold {threshold_text(v)} ({v.source})"
-        console.print(f"{label}{v.statement}", soft_wrap=True)
+        console.print(label + printable(v.statement), soft_wrap=True)
         paper = f"the paper's number: {v.paper}" if v.paper else ""
         for line in filter(None, (details, paper, v.note)):
-            console.print(f"[dim]{'':12}{line}[/]", soft_wrap=True)
+            console.print(f"{'':12}{line}", style="dim", soft_wrap=True)
 
 
 @app.command(epilog="Example: `python -m experiments draw fig1 --reference`")
@@ -233,15 +234,26 @@ def draw(
     name: Annotated[str, typer.Argument(help="A figure or table.")],
     scale: ScaleOption = "small",
     reference: Annotated[bool, typer.Option(help="Redraw the committed reference run.")] = False,
+    mend: Annotated[
+        bool, typer.Option("--mend", hidden=True, help="Make damaged tables again.")
+    ] = False,
+    data: Annotated[str | None, typer.Option(hidden=True, help="With --mend.")] = None,
 ) -> None:
     """Draw a figure from its tidy table, without training, and judge its claims."""
-    from experiments.products import draw
-    from experiments.products.tidy_tables import REFERENCE, Results
+    from experiments.products import collect, draw
+    from experiments.products.tidy_tables import REFERENCE, DamagedTableError, Results
     from experiments.runs.places import figures_dir
 
     product = registry.product(name)
     results: Results = REFERENCE if reference else scale
-    verdicts = draw.draw(product, results)
+    try:
+        verdicts = draw.draw(product, results)
+    except DamagedTableError as error:
+        if reference or not mend:
+            raise
+        note(f"{error.damage}; the tables of {name} are made again")
+        collect.collect(product, scale, resolve_all(data)[product.exhibit])
+        verdicts = draw.draw(product, results)
     console.print(f"{figures_dir(results) / name}.*", soft_wrap=True)
     _print_verdicts(verdicts)
 

@@ -6,10 +6,20 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.text import Text
 
 from experiments.declare.scales import Scale, check_scale
+from experiments.messages import printable
 
-console = Console(highlight=False)
+
+class _Console(Console):
+    """Prints text as it is: neither markup nor codes for the terminal are read out of it."""
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        return super().render_str(printable(text), **options)
+
+
+console = _Console(highlight=False, markup=False, emoji=False)
 
 
 def scale_option(help: str) -> Any:

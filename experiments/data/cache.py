@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +14,8 @@ from typing import Any, TypeVar
 from filelock import FileLock
 
 from experiments.errors import UserError
-from experiments.files import sha256
+from experiments.files import DamagedFileError, open_regular, read_json, sha256, wait_for_lock
+from experiments.messages import note
 
 T = TypeVar("T")
 
@@ -34,11 +38,17 @@ def cached(folder: Path, read: Callable[[Path], T | None], fill: Callable[[Path]
         return found
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{folder}.lock"):
+        lock = FileLock(f"{folder}.lock")
+        wait_for_lock(lock, f"another process prepares {folder.name}")
+        try:
             found = read(folder)  # another process may have written it meanwhile
             if found is None:
+                if folder.exists():
+                    note(f"{folder}: damaged, or of an older version; it is prepared again")
                 _write(folder, fill)
                 found = read(folder)
+        finally:
+            lock.release()
     except OSError as error:
         raise UserError(
             f"MUPKIT_CACHE: cannot write {folder} ({error}); set it to a folder with room"
@@ -59,18 +69,36 @@ def _write(folder: Path, fill: Callable[[Path], None]) -> None:
         shutil.rmtree(new, ignore_errors=True)
 
 
-def write_meta(folder: Path, meta: dict[str, object]) -> None:
-    """Write what is known of a folder, with the digests of the files in it."""
-    digests = {path.name: sha256(path) for path in folder.iterdir()}
-    text = json.dumps({**meta, "sha256": digests}, indent=1)
+def write_meta(folder: Path, meta: dict[str, Any]) -> None:
+    """Write what is known of a folder, with the digests of the files in it and of itself."""
+    whole = {**meta, "sha256": {path.name: sha256(path) for path in folder.iterdir()}}
+    text = json.dumps({**whole, "digest": _digest(whole)}, indent=1)
     (folder / "meta.json").write_text(text, encoding="utf-8")
 
 
 def read_meta(folder: Path) -> dict[str, Any] | None:
     """What is known of a folder; None if a file is missing or not what was written."""
     try:
-        meta: dict[str, Any] = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
-        digests = meta["sha256"].items()
-        return meta if all(sha256(folder / name) == digest for name, digest in digests) else None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        meta = read_json(folder / "meta.json", dict[str, Any])
+        if meta.pop("digest", None) != _digest(meta):
+            return None
+        whole = all(_sha256_once(folder / name) == made for name, made in meta["sha256"].items())
+        return meta if whole else None
+    except (OSError, DamagedFileError):
         return None
+
+
+def _digest(meta: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(meta, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _sha256_once(path: Path) -> str:
+    """The digest of a file's bytes, which this process computes once for a state of the file."""
+    with open_regular(path) as file:
+        now = os.fstat(file.fileno())
+    return _sha256(path, now.st_ino, now.st_size, now.st_mtime_ns, now.st_ctime_ns)
+
+
+@functools.cache
+def _sha256(path: Path, *state: int) -> str:
+    return sha256(path)

@@ -146,6 +146,8 @@ def _count(path: Path, column: str) -> int:
     import pyarrow
     import pyarrow.parquet as pq
 
+    if not path.is_file():  # a pipe would be waited for
+        raise UserError(f"{path}: no regular file; copy the file again")
     try:
         with pq.ParquetFile(path) as file:
             missing = {column, "label"} - set(file.schema_arrow.names)

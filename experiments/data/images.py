@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from experiments.data import image_source
-from experiments.data.cache import cached
+from experiments.data.cache import cached, read_meta, write_meta
 from experiments.data.places import cache_dir
 from experiments.errors import UserError, unknown
 from experiments.files import sha256
@@ -212,31 +211,25 @@ def _write(folder: Path, arrays: Arrays) -> None:
         "mean": mean.tolist(),
         "std": np.sqrt(shares @ values**2 - mean**2).tolist(),
         "fingerprint": digest.hexdigest()[:16],
-        "bytes": {path.name: path.stat().st_size for path in folder.iterdir()},
     }
-    (folder / "meta.json").write_text(json.dumps(meta, indent=1), encoding="utf-8")
+    write_meta(folder, meta)
 
 
 def _read(folder: Path) -> Images | None:
-    """The images in a cache folder; None if a file is missing or truncated."""
-    try:
-        meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
-        if any((folder / name).stat().st_size != size for name, size in meta["bytes"].items()):
-            return None
-        # Copy on write: torch wants memory that it may write to, and never does.
-        arrays = {
-            name: torch.from_numpy(
-                np.load(folder / f"{name}.npy", mmap_mode="c", allow_pickle=False)
-            )
-            for split in SPLITS
-            for name in (split, f"{split}_labels")
-        }
-        return Images(
-            **arrays,
-            classes=meta["classes"],
-            mean=tuple(meta["mean"]),
-            std=tuple(meta["std"]),
-            fingerprint=meta["fingerprint"],
-        )
-    except (OSError, ValueError, KeyError, TypeError):
+    """The images in a cache folder; None if a file is missing or not what was written."""
+    meta = read_meta(folder)
+    if meta is None:
         return None
+    # Copy on write: torch wants memory that it may write to, and never does.
+    arrays = {
+        name: torch.from_numpy(np.load(folder / f"{name}.npy", mmap_mode="c", allow_pickle=False))
+        for split in SPLITS
+        for name in (split, f"{split}_labels")
+    }
+    return Images(
+        **arrays,
+        classes=meta["classes"],
+        mean=tuple(meta["mean"]),
+        std=tuple(meta["std"]),
+        fingerprint=meta["fingerprint"],
+    )

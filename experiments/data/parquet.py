@@ -26,6 +26,8 @@ def text_rows(path: Path, columns: Sequence[str]) -> Iterator[Row]:
     import pyarrow.parquet as pq
 
     row = 0
+    if not path.is_file():  # a pipe would be waited for
+        raise UserError(f"{path}: no regular file; copy the file again")
     try:
         file = pq.ParquetFile(path)
         found = [file.schema.column(i).path for i in range(len(file.schema))]

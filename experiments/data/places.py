@@ -6,14 +6,16 @@ The workflow imports this module at every parse, so nothing slow is imported her
 from __future__ import annotations
 
 import functools
-import json
 import os
 import socket
 import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from experiments.errors import UserError
+from experiments.files import DamagedFileError, read_json
 
 HUB = ("huggingface.co", 443)
 
@@ -35,11 +37,9 @@ def prepared(names: str, counts: Mapping[str, int] | None) -> Path | None:
         counts: by split, of the usual set; None if they are not known.
     """
     for meta in sorted(cache_dir().glob(f"{names}/meta.json")):
-        try:
-            if json.loads(meta.read_text(encoding="utf-8"))["counts"] == counts:
+        with suppress(OSError, DamagedFileError, UserError):
+            if read_json(meta, dict[str, Any]).get("counts") == counts:
                 return meta.parent
-        except (OSError, ValueError, KeyError, TypeError):
-            continue
     return None
 
 

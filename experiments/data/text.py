@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from experiments.data import places, text_source, wikipedia
-from experiments.data.cache import cached
+from experiments.data.cache import cached, read_meta, write_meta
 from experiments.data.text_source import SPLITS, TEXT_SOURCES
 from experiments.errors import UserError, unknown
 from experiments.files import sha256
@@ -180,19 +180,15 @@ def _cached(folder: Path, build: Callable[[], Corpus]) -> Corpus:
 
 def _read(folder: Path) -> Corpus | None:
     """The corpus in a cache folder; None if a file is missing or not what was written."""
-    try:
-        meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
-        for name in ("vocab.json", *(f"{split}.npy" for split in SPLITS)):
-            if sha256(folder / name) != meta["sha256"][name]:
-                return None
-        vocab = json.loads((folder / "vocab.json").read_text(encoding="utf-8"))
-        tokens = {
-            split: np.load(folder / f"{split}.npy", mmap_mode="r", allow_pickle=False)
-            for split in SPLITS
-        }
-        return Corpus(tokens, vocab, meta["fingerprint"], meta["source"])
-    except (OSError, ValueError, KeyError, TypeError):
+    meta = read_meta(folder)
+    if meta is None:
         return None
+    vocab = json.loads((folder / "vocab.json").read_text(encoding="utf-8"))
+    tokens = {
+        split: np.load(folder / f"{split}.npy", mmap_mode="r", allow_pickle=False)
+        for split in SPLITS
+    }
+    return Corpus(tokens, vocab, meta["fingerprint"], meta["source"])
 
 
 def _write(folder: Path, corpus: Corpus) -> None:
@@ -205,6 +201,5 @@ def _write(folder: Path, corpus: Corpus) -> None:
         "source": corpus.data_source,
         "fingerprint": corpus.fingerprint,
         "counts": {split: len(ids) for split, ids in corpus.tokens.items()},
-        "sha256": {path.name: sha256(path) for path in folder.iterdir()},
     }
-    (folder / "meta.json").write_text(json.dumps(meta, indent=1), encoding="utf-8")
+    write_meta(folder, meta)

@@ -38,7 +38,8 @@ class RunConfig(BaseModel):
     width: int = Field(gt=0, description="width of the model")
     base_width: int = Field(gt=0, description="width at which µP equals SP")
     log2lr: float = Field(description="base-2 logarithm of the master learning rate")
-    seed: int = Field(0, ge=0, description="initial weights and data order")
+    # torch's generator on a CPU takes 32 bits of a seed, so that 2**32 would be 0 again.
+    seed: int = Field(0, ge=0, lt=2**32, description="initial weights and data order")
     steps: int = Field(gt=0, description="optimizer steps")
     batch_size: int = Field(gt=0, description="examples a step")
     optimizer: Literal["adam", "adamw", "sgd"] = Field("adam", description="update rule")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Iterable
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -10,15 +11,19 @@ from pathlib import Path
 from experiments.declare.family import Exhibit, Family
 from experiments.declare.product import Product
 from experiments.errors import UserError, unknown
+from experiments.files import DamagedFileError
+from experiments.messages import note
 
 FOLDER = Path(__file__).parents[1] / "families"
+_LEFT_OUT: dict[str, str] = {}
 
 
 @cache
 def exhibits() -> dict[str, Exhibit]:
     """Every folder by name: the model families, and those that train nothing.
 
-    Each is given its folder's name, and so are its figures and tables.
+    Each is given its folder's name, and so are its figures and tables. A folder with a damaged file
+    is named on stderr and left out, so that the others go on.
 
     Raises:
         UserError: if a folder declares nothing, a run configuration belongs to another family, or
@@ -27,13 +32,32 @@ def exhibits() -> dict[str, Exhibit]:
     found: dict[str, Exhibit] = {}
     declared: dict[str, Path] = {}
     for spec in sorted(FOLDER.glob("*/spec.py")):
-        exhibit = _named(spec)
+        try:
+            exhibit = _named(spec)
+        except DamagedFileError as error:
+            _LEFT_OUT[spec.parent.name] = str(error)
+            note(f"{spec.parent.name} is left out: {error}")
+            continue
         for product in exhibit.products:
             if product.name in declared:
                 raise UserError(f"{spec}: {product.name} is declared in {declared[product.name]}")
             declared[product.name] = spec
         found[exhibit.name] = exhibit
     return found
+
+
+def left_out() -> dict[str, str]:
+    """Why folders with a damaged file are not among the exhibits, by name."""
+    exhibits()
+    return _LEFT_OUT
+
+
+def _unknown(what: str, name: str, allowed: Iterable[str]) -> UserError:
+    """The error for a name that is not there, unless it may be one that is left out."""
+    if _LEFT_OUT:
+        why = "; ".join(f"{folder} is left out: {error}" for folder, error in _LEFT_OUT.items())
+        return UserError(f"{what} {name!r} is not there; {why}")
+    return unknown(what, name, allowed)
 
 
 def _named(spec: Path) -> Exhibit:
@@ -67,7 +91,7 @@ def products() -> dict[str, Product]:
 def exhibit(name: str) -> Exhibit:
     """One folder; a UserError that lists the names if there is none."""
     if name not in exhibits():
-        raise unknown("family", name, exhibits())
+        raise _unknown("family", name, exhibits())
     return exhibits()[name]
 
 
@@ -82,5 +106,5 @@ def family(name: str) -> Family:
 def product(name: str) -> Product:
     """One figure or table; a UserError that lists the names if there is none."""
     if name not in products():
-        raise unknown("figure or table", name, products())
+        raise _unknown("figure or table", name, products())
     return products()[name]

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from experiments.declare.product import Product
 from experiments.declare.references import load
 from experiments.declare.scales import Scale
-from experiments.files import write_atomically
+from experiments.errors import UserError
 from experiments.messages import note
 from experiments.products import computing
-from experiments.products.tidy_tables import folder_of
+from experiments.products.doctor.runs import DataNow
+from experiments.products.tidy_tables import folder_of, write_made
 from experiments.products.tidying import tidy_runs, write_tables
 from experiments.runs.places import results_dir
-from experiments.runs.store import Store
+from experiments.runs.store import Record, Store
 from experiments.runs.training import parted, train_runs, train_together
 
 
@@ -26,13 +27,16 @@ def collect(product: Product, scale: Scale, data: str, jobs: int = 1) -> None:
         scale: of its runs.
         data: the data source of its runs.
         jobs: processes for runs that follow from what was found.
+
+    Raises:
+        UserError: if its runs were not made with the same data.
     """
     folder = folder_of(product, scale)
     if product.sweeps:
         _collect_runs(product, scale, data, folder, jobs)
     else:
         computing.compute(product, scale, data, folder)
-    write_atomically(folder / "scale.json", json.dumps({"scale": scale}).encode())
+    write_made(product, scale, folder)
 
 
 def _collect_runs(product: Product, scale: Scale, data: str, folder: Path, jobs: int) -> None:
@@ -40,6 +44,7 @@ def _collect_runs(product: Product, scale: Scale, data: str, folder: Path, jobs:
     store = Store(results_dir(scale))
     runs = product.runs(scale, data)
     records = train_runs(runs, store)
+    _refuse_mixed_data(product, scale, records)
     if product.follow_up:
         chosen = load(product.follow_up, product.name)(runs, tidy_runs(records), scale)
         done = {record.id for record in records}
@@ -51,9 +56,22 @@ def _collect_runs(product: Product, scale: Scale, data: str, folder: Path, jobs:
             f"{product.name}: {len(others)} of {len(records)} runs were made by other code than "
             f"this checkout's; `python -m experiments forget {product.name} --stale` drops them"
         )
-    if len({(r.config["data"], r.provenance.data_fingerprint) for r in records}) > 1:
-        note(
-            f"{product.name}: its runs were not made with the same data; "
-            f"`python -m experiments forget {product.name} --stale` drops those of other data"
-        )
+    _refuse_mixed_data(product, scale, records)
     write_tables(folder, records)
+
+
+def _refuse_mixed_data(product: Product, scale: Scale, records: Sequence[Record]) -> None:
+    """Refuse runs of a data source whose files changed between them.
+
+    Fingerprints alone do not decide: runs that differ in their vocabulary, say, may differ in them.
+    """
+    if len({r.provenance.data_fingerprint for r in records}) == 1:
+        return
+    data_now = DataNow()
+    for record in records:
+        if data_now(record) not in (None, record.provenance.data_fingerprint):
+            raise UserError(
+                f"{product.name}: its runs were not made with the same data ({record.id} was not "
+                f"made with those that are there now); `python -m experiments forget {product.name}"
+                f" --scale {scale} --stale` drops runs of other data, then run it again"
+            )

@@ -15,6 +15,7 @@ from pathlib import Path
 from experiments.declare.product import Product
 from experiments.declare.references import load
 from experiments.declare.scales import Scale
+from experiments.files import DamagedFileError
 from experiments.products.tidy_tables import read_provenance
 from experiments.products.tidying import write_frame
 from experiments.runs.store import State
@@ -70,7 +71,7 @@ def state(product: Product, folder: Path) -> State:
         return "missing"
     try:
         code = [row["code_version"] for row in read_provenance(product, folder)]
-    except (OSError, ValueError, KeyError):
+    except (DamagedFileError, KeyError):
         return "damaged"
     if product.computation and code != [computing_version(product.computation)]:
         return "other code"

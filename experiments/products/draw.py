@@ -22,6 +22,13 @@ if TYPE_CHECKING:
     import pandas as pd
 
 LONG = 1000  # characters that nobody reads in a cell
+ORIGINS = {  # what a run's numbers depend on beside its configuration and data, in the provenance
+    "code_version": "versions of the code",
+    "torch_version": "versions of torch",
+    "device": "kinds of device",
+    "threads": "numbers of threads",
+    "matmul": "kinds of matrix products",
+}
 
 
 def draw(product: Product, results: Results) -> list[Verdict]:
@@ -37,7 +44,7 @@ def draw(product: Product, results: Results) -> list[Verdict]:
     """
     runs, scale = read_runs(product, results)
     folder = figures_dir(results)
-    foot = setting(product, runs, scale) if product.scaled else ""
+    foot = setting(product, runs, scale, results) if product.scaled else ""
     table = seen(product, runs, results)
     if isinstance(product, Figure):
         _draw_figure(product, table, foot, folder)
@@ -138,8 +145,29 @@ def _data_labels(product: Product, data_sources: Iterable[str]) -> list[str]:
     return labels
 
 
-def setting(product: Product, runs: pd.DataFrame, scale: Scale) -> str:
+def mixed(product: Product, results: Results) -> list[str]:
+    """What differs between the origins of a product's runs, such as "2 versions of the code".
+
+    Raises:
+        UserError: naming the file that is missing or damaged.
+    """
+    if not product.sweeps:
+        return []
+    provenance = read_table(product, results, "provenance")
+    counts = {text: provenance[key].nunique() for key, text in ORIGINS.items()}
+    return [f"{count} {text}" for text, count in counts.items() if count > 1]
+
+
+def setting(
+    product: Product, runs: pd.DataFrame, scale: Scale, results: Results | None = None
+) -> str:
     """Data, size and scale of a product's tidy table, for its foot.
+
+    Args:
+        product: a figure or table.
+        runs: its tidy table of runs.
+        scale: of the runs.
+        results: where its provenance is, to say what its runs were not made alike by.
 
     Raises:
         UserError: if its exhibit does not declare the data source of a run.
@@ -163,5 +191,7 @@ def setting(product: Product, runs: pd.DataFrame, scale: Scale) -> str:
         parts.append(f"{seeds} seeds" if seeds > 1 else "1 seed")
         if seeds > 1 and isinstance(product, Figure) and product.sweeps:
             parts[-1] += ", band = range"
+    if results is not None:
+        parts += (f"runs of {text}" for text in mixed(product, results))
     parts.append(f"scale: {scale}")
     return " · ".join(parts)

@@ -142,7 +142,7 @@ def _part(product: Product, root: str) -> str:
 def _setting(product: Product) -> str:
     runs, scale = tidy_tables.read_runs(product, tidy_tables.REFERENCE)
     count = f"{len(runs)} runs; " if product.sweeps else ""
-    return f"Here: {count}{draw.setting(product, runs, scale)}."
+    return f"Here: {count}{draw.setting(product, runs, scale, tidy_tables.REFERENCE)}."
 
 
 def _claims(product: Product) -> list[str]:

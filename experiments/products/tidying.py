@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from experiments.declare.product import Product
-from experiments.files import atomic_path
-from experiments.products.tidy_tables import Results, folder_of
+from experiments.errors import UserError
+from experiments.files import DamagedFileError, atomic_path
+from experiments.products.tidy_tables import Results, folder_of, table_of
 from experiments.runs.store import Record
 from experiments.runs.versions import code_version
 
@@ -79,14 +80,11 @@ def write_frame(path: Path, frame: pd.DataFrame) -> None:
 def made_by_other_code(product: Product, results: Results) -> int:
     """How many runs in a product's tables other code made than the checkout's; 0 without tables."""
     path = folder_of(product, results) / "provenance.parquet"
-    if not product.sweeps or not path.exists():
+    if not product.sweeps:
         return 0
-    import pyarrow
-    import pyarrow.parquet as pq
-
     try:
-        versions = pq.read_table(path, columns=["code_version"])["code_version"].to_pylist()
-    except (OSError, ValueError, KeyError, pyarrow.ArrowException):
+        versions = table_of(path, product)["code_version"].to_pylist()
+    except (FileNotFoundError, DamagedFileError, UserError):
         return 0  # whoever draws from a damaged table names it
     now = code_version(product.sweeps[0].config.family)
     return sum(version != now for version in versions)

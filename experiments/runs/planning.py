@@ -17,21 +17,20 @@ import statistics
 import time
 from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from itertools import pairwise
-from multiprocessing import get_context
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 from filelock import FileLock
+from pydantic import Field
 
 from experiments.data.places import cache_dir
 from experiments.declare.config import RunConfig
 from experiments.declare.references import load
-from experiments.files import wait_for_lock, write_atomically
+from experiments.files import DamagedFileError, read_json, wait_for_lock, write_atomically
 from experiments.messages import note
 from experiments.runs import grouping, training
 from experiments.runs.store import Store
@@ -48,23 +47,27 @@ CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os
 PROCESS = 4.0  # seconds until a process trains, where that was not timed
 
 
+Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
 @dataclass(frozen=True)
 class Timed:
     """A shape that was timed: FLOPs and seconds of a step, and seconds before the first one."""
 
     family: str
     what: str
-    flops: float
-    seconds: float
-    start: float
+    flops: Positive
+    seconds: Positive
+    start: Seconds
 
 
 @dataclass(frozen=True)
 class Speed:
     """Times of this machine by shape; without any, `grouping.cost` stands for them."""
 
-    shapes: Mapping[str, Timed] = field(default_factory=dict)
-    process: float = PROCESS
+    shapes: dict[str, Timed] = field(default_factory=dict)
+    process: Seconds = PROCESS
 
     def step(self, run: RunConfig) -> float:
         """Seconds of a step."""
@@ -182,12 +185,13 @@ def speed_file(cores: int) -> Path:
 
 
 def known(cores: int = CORES) -> Speed:
-    """The times that are stored for this machine; none, if there are none."""
+    """The times that are stored for this machine; none, if there are none that can be read."""
     try:
-        stored = json.loads(speed_file(cores).read_text(encoding="utf-8"))
-        shapes = {key: Timed(**value) for key, value in stored["shapes"].items()}
-        return Speed(shapes, float(stored["process"]))
-    except (OSError, ValueError, KeyError, TypeError):
+        return read_json(speed_file(cores), Speed)
+    except FileNotFoundError:
+        return Speed()
+    except DamagedFileError as error:
+        note(f"{error}; `python -m experiments plan` times this machine again")
         return Speed()
 
 
@@ -211,9 +215,7 @@ def timed(runs: Sequence[RunConfig], cores: int) -> Speed:
             note(f"timing steps of {len(todo)} shapes in {cores} processes, about ten seconds")
             new, process = _time_shapes(todo, cores)
             speed = Speed({**speed.shapes, **new}, process)
-            shapes = {key: vars(found) for key, found in speed.shapes.items()}
-            content = {"process": speed.process, "shapes": shapes}
-            write_atomically(path, json.dumps(content, indent=1).encode())
+            write_atomically(path, json.dumps(asdict(speed), indent=1).encode())
         return speed
     finally:
         lock.release()
@@ -246,7 +248,7 @@ def choose(runs: Sequence[RunConfig]) -> dict[str, RunConfig]:
 def _time_shapes(runs: Mapping[str, RunConfig], cores: int) -> tuple[dict[str, Timed], float]:
     """Times of each shape and of a process's start: means over processes that time at once."""
     each = SECONDS / len(runs)
-    with ProcessPoolExecutor(cores, mp_context=get_context("spawn")) as pool:
+    with training.processes(cores) as pool:
         futures = [pool.submit(_time_all, list(runs.values()), each) for _ in range(cores)]
         results = [future.result() for future in futures]
     times_by_shape = {}

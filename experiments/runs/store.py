@@ -7,27 +7,41 @@ provenance. Nothing here imports torch.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from filelock import FileLock
+from pydantic import ConfigDict, Field
 
 from experiments.errors import UserError
-from experiments.files import atomic_path, take_lock
+from experiments.files import (
+    LARGEST,
+    DamagedFileError,
+    atomic_path,
+    cannot_write,
+    checked,
+    open_regular,
+    parse_json,
+    read_regular,
+    take_lock,
+)
 from experiments.runs.versions import code_version
 
 METADATA = b"mupkit.run"
+DAMAGED = "damaged"  # folder of files that stood for runs and could not be read
 MAGIC = b"PAR1"  # first and last bytes of every Parquet file
 SCHEMA = 1  # of the metadata that is written and read; a file without a number has 1
 RUN_ID = re.compile(r"[0-9a-f]{16}")
 
 
-class DamagedRunError(Exception):
+class DamagedRunError(DamagedFileError):
     """A stored run that cannot be read; the message names the file and what is wrong with it.
 
     Attributes:
@@ -41,6 +55,8 @@ class DamagedRunError(Exception):
 
 class OtherSchemaError(UserError):
     """A stored run whose metadata another version of this project wrote; it is not touched.
+
+    The number alone says so: whatever else such a file holds is for that version to judge.
 
     Attributes:
         older: whether that version is older than this one.
@@ -59,6 +75,8 @@ class Provenance:
         seconds, flops: spent on it: none on a run that is the beginning of a longer one.
         derived_from: id of that longer one, or "".
     """
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
 
     code_version: str
     git_commit: str
@@ -87,8 +105,10 @@ class Record:
         valid_losses: nats on held-out data, by the step after which each was measured.
     """
 
-    id: str
-    family: str
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    id: Annotated[str, Field(pattern=RUN_ID)]
+    family: Annotated[str, Field(pattern=r"^\w+$")]
     config: dict[str, Any]
     final_loss: float
     diverged: bool
@@ -159,10 +179,9 @@ class Store:
             FileNotFoundError: if it is not there.
             DamagedRunError: if the file is truncated, altered or of another run.
             OtherSchemaError: if another version of this project wrote it.
+            UserError: if it cannot be read, as without the rights to.
         """
         path = self.path(run_id)
-        if not path.exists():
-            raise FileNotFoundError(path)
         record = read_file(path)
         if record.id != run_id:
             raise DamagedRunError(f"{path}: holds run {record.id}", record.id)
@@ -223,6 +242,25 @@ class Store:
         self.path(run_id).unlink(missing_ok=True)
         self.checkpoint(run_id).unlink(missing_ok=True)
 
+    def set_aside(self, run_id: str) -> Path:
+        """Move a file that cannot be read to the folder `damaged`, where it overwrites nothing.
+
+        The run must be claimed: another process may have replaced the file otherwise.
+
+        Returns:
+            Where it is now.
+
+        Raises:
+            UserError: if the folder cannot be written.
+        """
+        path, folder = self.path(run_id), self.folder / DAMAGED
+        names = (folder / f"{run_id}-{number}.parquet" for number in itertools.count(1))
+        try:
+            folder.mkdir(exist_ok=True)
+            return path.rename(next(name for name in names if not os.path.lexists(name)))
+        except OSError as error:
+            raise cannot_write(folder, error) from error
+
     @contextmanager
     def claim(self, run_id: str, wait: bool = True) -> Iterator[bool]:
         """Hold a run while it is trained, so that two processes never train the same one.
@@ -254,12 +292,12 @@ def _checked(run_id: str) -> str:
 
 def _has_magic(path: Path) -> bool:
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             if file.read(4) != MAGIC:
                 return False
             file.seek(-4, 2)
             return file.read(4) == MAGIC
-    except OSError:
+    except (OSError, DamagedFileError):
         return False
 
 
@@ -267,39 +305,44 @@ def read_file(path: Path) -> Record:
     """The run in a file, whatever the file's name; `Store.read` compares the two.
 
     Raises:
-        DamagedRunError, OtherSchemaError: as `Store.read`.
+        FileNotFoundError, DamagedRunError, OtherSchemaError, UserError: as `Store.read`.
     """
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    schema = 1
     try:
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+        content = read_regular(path, LARGEST["parquet"])
+    except DamagedFileError as error:
+        raise DamagedRunError(str(error)) from error
+    try:
+        whole = pa.BufferReader(content)
+        with pq.ParquetFile(whole, page_checksum_verification=True) as file:
             # The metadata of the table would come from a second copy in the file.
-            table, meta = file.read(), json.loads(file.metadata.metadata[METADATA])
-        if not _has_magic(path):
+            meta = parse_json(file.metadata.metadata[METADATA], dict[str, Any], "its metadata")
+            schema = meta.pop("schema", 1)
+            if isinstance(schema, int) and schema != SCHEMA:
+                raise _other_schema(path, schema)
+            table = file.read()
+        if content[:4] != MAGIC:
             raise ValueError("its header is altered")
-        schema = meta.pop("schema", 1)
-        losses = tuple(table["loss"].to_pylist())
+        losses = checked(tuple(table["loss"].to_pylist()), tuple[float, ...], "its losses")
         measured = table["valid_loss"].to_pylist() if "valid_loss" in table.column_names else []
         valid_losses = {step: loss for step, loss in enumerate(measured) if loss is not None}
         # A digest of what is stored, so that a new field with a default keeps old files.
-        whole = meta.pop("digest") == _digest(meta, losses, valid_losses)
-        provenance = Provenance(**meta.pop("provenance"))
-        record = Record(**meta, losses=losses, provenance=provenance, valid_losses=valid_losses)
-    except Exception as error:
-        if schema != SCHEMA:
-            raise _other_schema(path, schema) from None
-        raise DamagedRunError(f"{path}: {type(error).__name__}: {error}".split("\n")[0]) from error
-    if whole and schema == SCHEMA:
-        return record
-    if not whole and schema != SCHEMA:
-        raise _other_schema(path, schema)
-    raise DamagedRunError(f"{path}: its content does not match its checksum")
+        if meta.pop("digest") != _digest(meta, losses, valid_losses):
+            raise ValueError("its content does not match its checksum")
+        record = parse_json(json.dumps({**meta, "losses": []}), Record, "its metadata")
+        return replace(record, losses=losses, valid_losses=valid_losses)
+    except OtherSchemaError:
+        raise
+    except Exception as error:  # whatever a damaged file makes the readers raise
+        name = "" if isinstance(error, DamagedFileError) else f"{type(error).__name__}: "
+        raise DamagedRunError(f"{path}: {name}{error}".split("\n")[0]) from error
 
 
-def _other_schema(path: Path, schema: Any) -> OtherSchemaError:
-    text = f"{path}: written with schema {schema!r}, this checkout reads {SCHEMA}"
-    older = isinstance(schema, int) and schema < SCHEMA
+def _other_schema(path: Path, schema: int) -> OtherSchemaError:
+    text = f"{path}: written with schema {schema}, this checkout reads {SCHEMA}"
+    older = schema < SCHEMA
     fix = "`forget` drops it" if older else "use a newer checkout, or move the file away"
     return OtherSchemaError(f"{text}; {fix}", older)
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from multiprocessing import get_context
 from typing import TYPE_CHECKING, Any
 
 from experiments.declare.config import RunConfig
+from experiments.errors import UserError
 from experiments.messages import note
 from experiments.runs.grouping import beginning_of, cost
 from experiments.runs.store import DamagedRunError, Provenance, Record, Store
@@ -29,7 +32,7 @@ def train_runs(
     """Train what is not in the store, one after another; every run is stored before the next.
 
     A run that another process is training comes last: this process waits for it and does not train
-    it twice. A damaged file is named on stderr and replaced. Longer runs of `runs` or `known` come
+    it twice. A damaged file is named on stderr and set aside. Longer runs of `runs` or `known` come
     first, so that a run that is the beginning of a stored one reads its losses from that. A run
     that was interrupted goes on from its checkpoint.
 
@@ -85,10 +88,27 @@ def train_together(runs: Iterable[RunConfig], store: Store, jobs: int) -> list[R
     """Train what is not in the store in `jobs` processes, the costliest first; in `runs`' order."""
     unique = {run.id: run for run in runs}
     order = sorted(unique.values(), key=lambda r: (-cost(r), r.id))
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+    with processes(jobs) as pool:
         found = list(pool.map(_train_one, order, [store] * len(order)))
     by_id = {record.id: record for record in found}
     return [by_id[run_id] for run_id in unique]
+
+
+@contextmanager
+def processes(jobs: int) -> Iterator[ProcessPoolExecutor]:
+    """So many processes that train.
+
+    Raises:
+        UserError: if one of them is killed.
+    """
+    try:
+        with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+            yield pool
+    except BrokenProcessPool:
+        raise UserError(
+            "a process that trained was killed, maybe for lack of memory; finished runs are kept: "
+            f"run it again, with fewer --jobs than {jobs} if memory is short"
+        ) from None
 
 
 def _train_one(run: RunConfig, store: Store) -> Record:
@@ -115,17 +135,18 @@ def _finish(
     with store.claim(run.id, wait) as held:
         if not held:
             return None
-        return _stored(store, run) or _train(run, store, longer, on_step)
+        return _stored(store, run, claimed=True) or _train(run, store, longer, on_step)
 
 
-def _stored(store: Store, run: RunConfig) -> Record | None:
+def _stored(store: Store, run: RunConfig, claimed: bool = False) -> Record | None:
+    """The stored run, or None; a file that cannot be read is set aside once the run is claimed."""
     try:
         return store.read(run.id)
     except FileNotFoundError:
         return None
     except DamagedRunError as error:
-        note(f"damaged run, training it again: {error}")
-        store.remove(run.id)
+        if claimed:
+            note(f"damaged run, kept as {store.set_aside(run.id)} and trained again: {error}")
         return None
 
 

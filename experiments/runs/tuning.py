@@ -7,7 +7,6 @@ import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from experiments.errors import UserError
 from experiments.files import write_atomically
 from experiments.runs.places import ROOT, results_dir
 from experiments.runs.store import Record, Store
-from experiments.runs.training import train_runs
+from experiments.runs.training import processes, train_runs
 
 Point = dict[str, Any]
 Losses = Callable[[str, Sequence[RunConfig]], list[float]]
@@ -42,7 +41,7 @@ def tune(
         UserError: if every trial diverged.
     """
     base = {**search.base, **search.scales.get(scale, Override()).base, "data": data}
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+    with processes(jobs) as pool:
         losses = partial(_losses, pool, results_dir(scale), report)
         ranking = rank_trials(search, base, losses)
         finals = sorted(

@@ -8,20 +8,23 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import ConfigDict, Field
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from experiments.errors import UserError
-from experiments.files import atomic_path
+from experiments.files import atomic_path, irregular, parse_json, remove_unheld, temporaries
 from experiments.messages import note
 
 SECONDS = 60.0  # of training from one checkpoint to the next
@@ -31,6 +34,26 @@ METADATA = "mupkit.checkpoint"
 
 class _ForeignError(Exception):
     """The checkpoint is not of this run, or not whole."""
+
+
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+@dataclass(frozen=True)
+class _Header:
+    """What the file's header says."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    origin: dict[str, Any]
+    step: Annotated[int, Field(gt=0)]
+    losses: list[Finite]
+    valid_losses: dict[str, Finite]
+    seconds: Seconds
+    groups: list[dict[str, Any]]
+    scalars: dict[str, dict[str, Any]]
+    digest: str
 
 
 @dataclass(frozen=True)
@@ -92,16 +115,28 @@ class Checkpoint:
         end = time.monotonic()
         self._due = end + max(SECONDS, (end - start) / SHARE)
 
-    def restore(self, model: nn.Module, optimizer: Optimizer) -> Resumed | None:
+    def restore(self, model: nn.Module, optimizer: Optimizer, steps: int) -> Resumed | None:
         """Put the state of the file, if there is one, into a newly built model and optimizer.
 
-        A file that is damaged or foreign is named on stderr and dropped, and nothing is changed.
+        A file that is damaged or foreign, or whose state no training of this run can have had, is
+        named on stderr and dropped, and nothing is changed.
+
+        Args:
+            model, optimizer: newly built.
+            steps: of the whole run.
+
+        Raises:
+            UserError: if something else than a regular file is there.
         """
-        if not self.path.exists():
+        if not os.path.lexists(self.path):
             return None
+        if kind := irregular(self.path):
+            raise UserError(f"{self.path}: {kind} where a checkpoint belongs; move it away")
         try:
             tensors, meta = self._read()
             _check_fit(tensors, meta, model, optimizer)
+            _check_position(meta, steps)
+            _check_state(tensors, meta, model, optimizer)
         except Exception as error:  # whatever a damaged file makes the reader raise
             reason = str(error).split("\n")[0]
             note(f"unusable checkpoint, the run starts anew: {self.path}: {reason}")
@@ -123,8 +158,8 @@ class Checkpoint:
     def remove(self) -> None:
         """Drop the file and its temporary files, which a killed write may have left."""
         self.path.unlink(missing_ok=True)
-        for left in self.path.parent.glob(f".{self.path.name}.*"):
-            left.unlink(missing_ok=True)
+        for left in temporaries(self.path.parent, self.path.name):
+            remove_unheld(left)
 
     def _write(
         self,
@@ -159,7 +194,8 @@ class Checkpoint:
 
     def _read(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         with safe_open(self.path, framework="pt") as file:
-            meta = json.loads((file.metadata() or {})[METADATA])
+            header = parse_json((file.metadata() or {})[METADATA], _Header, "its header")
+            meta = asdict(header)
             for key in {**self.origin, **meta["origin"]}:
                 ours, theirs = self.origin.get(key), meta["origin"].get(key)
                 if ours != theirs:
@@ -211,8 +247,61 @@ def _check_fit(
         raise _ForeignError("its model is a different one")
     if rigid(meta["groups"]) != rigid(_groups(optimizer)):
         raise _ForeignError("its optimizer is a different one")
-    if meta["step"] != len(meta["losses"]):
+    if {*tensors} - {*found} - {"generator.cpu", "generator.cuda"} != {*_expected_state(optimizer)}:
+        raise _ForeignError("its optimizer's state is not that of its parameters")
+
+
+def _check_position(meta: dict[str, Any], steps: int) -> None:
+    """Refuse losses of other steps than those that were done, or of more than a run has left."""
+    done = meta["step"]
+    if done != len(meta["losses"]) or done >= steps:
         raise _ForeignError("its losses are not those of its steps")
+    if any(step not in map(str, range(done)) for step in meta["valid_losses"]):
+        raise _ForeignError("its losses on held-out data are not those of its steps")
+
+
+def _check_state(
+    tensors: dict[str, Tensor], meta: dict[str, Any], model: nn.Module, optimizer: Optimizer
+) -> None:
+    """Refuse numbers that no training has: not finite, of another form, of another step."""
+    for name, like in _expected_state(optimizer).items():
+        tensor = tensors[name]
+        if (tensor.shape, tensor.dtype) != (like.shape, like.dtype):
+            raise _ForeignError(f"{name} has another shape or type")
+        if name.endswith(".step") and tensor.item() != meta["step"]:
+            raise _ForeignError(f"{name} is not the number of its steps")
+        if name.endswith(".exp_avg_sq") and bool((tensor < 0).any()):
+            raise _ForeignError(f"{name} has a negative square")
+    fresh = _model_tensors(model)  # a mask has infinities
+    for name, tensor in tensors.items():
+        wanted = fresh[name].isfinite().cpu() if name in fresh else True
+        if tensor.is_floating_point() and bool((tensor.isfinite() != wanted).any()):
+            raise _ForeignError(f"{name} is not finite")
+    indices = {name.split(".")[1] for name in _expected_state(optimizer)}
+    if {*meta["scalars"]} != indices or any(
+        value is not None for state in meta["scalars"].values() for value in state.values()
+    ):
+        raise _ForeignError("its optimizer has numbers that ours does not have")
+    for group in meta["groups"]:
+        rate = group.get("lr")
+        if not isinstance(rate, float) or not 0 <= rate < math.inf:
+            raise _ForeignError(f"its learning rate is {rate}")
+    torch.Generator().set_state(tensors["generator.cpu"])
+
+
+def _expected_state(optimizer: Optimizer) -> dict[str, Tensor]:
+    """A tensor like each of an optimizer's state after a step, by its name in the file."""
+    found: dict[str, Tensor] = {}
+    for own, group in zip(
+        optimizer.param_groups, optimizer.state_dict()["param_groups"], strict=True
+    ):
+        for index, p in zip(group["params"], own["params"], strict=True):
+            if not isinstance(optimizer, torch.optim.SGD):
+                state = {"step": torch.tensor(0.0), "exp_avg": p, "exp_avg_sq": p}
+            else:
+                state = {"momentum_buffer": p} if group["momentum"] else {}
+            found |= {f"optimizer.{index}.{key}": like for key, like in state.items()}
+    return found
 
 
 def _load_optimizer(optimizer: Optimizer, tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:
@@ -220,7 +309,9 @@ def _load_optimizer(optimizer: Optimizer, tensors: dict[str, Tensor], meta: dict
     for name, tensor in tensors.items():
         if name.startswith("optimizer."):
             _, index, key = name.split(".", 2)
-            state[int(index)][key] = tensor.clone()  # into memory that is torch's own
+            state.setdefault(int(index), {})[key] = (
+                tensor.clone()
+            )  # into memory that is torch's own
     # The groups are the new optimizer's own: the file's differ in the rates of the last step alone,
     # but JSON makes lists of their tuples.
     groups = [

@@ -113,7 +113,7 @@ def train(
     batches = task.batches(machine.device)
     losses: list[float] = []
     valid_losses: dict[int, float] = {}
-    resumed = checkpoint.restore(model, optimizer) if checkpoint is not None else None
+    resumed = checkpoint.restore(model, optimizer, config.steps) if checkpoint is not None else None
     if resumed is not None:
         losses, start = _go_on(resumed, batches, on_step), start - resumed.seconds
         valid_losses = resumed.valid_losses

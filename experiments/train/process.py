@@ -12,14 +12,17 @@ import json
 import math
 import platform
 import time
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 from filelock import FileLock
 
 from experiments.data.places import cache_dir
-from experiments.files import write_atomically
+from experiments.files import DamagedFileError, read_json, wait_for_lock, write_atomically
+from experiments.messages import note
 
 GEMM = (1024, 256, 1024)  # rows, fan-in, fan-out of a typical product
 CANDIDATES = ("highest", "medium")
@@ -35,6 +38,15 @@ class Machine:
     device: str
     threads: int
     matmul: str
+
+
+@dataclass(frozen=True)
+class Products:
+    """Which float32 product this processor uses, with error and speed of each candidate."""
+
+    matmul: Literal["highest", "medium"]
+    relative_error: dict[str, float]
+    gflops_a_core: dict[str, float]
 
 
 def set_up() -> Machine:
@@ -70,11 +82,25 @@ def _chosen_matmul() -> str:
     may round to bfloat16, which `choose` rules out by the error.
     """
     path = _machine_file()
-    with FileLock(f"{path}.lock"):
-        if not path.exists():
-            write_atomically(path, json.dumps(_time_products(), indent=1).encode())
-        chosen: str = json.loads(path.read_text())["matmul"]
-    return chosen
+    with suppress(FileNotFoundError, DamagedFileError):
+        return read_json(path, Products).matmul
+    lock = FileLock(f"{path}.lock")
+    wait_for_lock(lock, "another process times the products of this machine")
+    try:
+        return read_json(path, Products).matmul
+    except FileNotFoundError:
+        return _choose_matmul(path)
+    except DamagedFileError as error:
+        note(f"{error}; the products of this machine are timed again")
+        return _choose_matmul(path)
+    finally:
+        lock.release()
+
+
+def _choose_matmul(path: Path) -> str:
+    found = _time_products()
+    write_atomically(path, json.dumps(asdict(found), indent=1).encode())
+    return found.matmul
 
 
 def _machine_file() -> Path:
@@ -89,8 +115,7 @@ def _machine_file() -> Path:
     return cache_dir() / f"machine-{key}.json"
 
 
-def _time_products() -> dict[str, object]:
-    """The chosen setting, with the error and the speed of each candidate."""
+def _time_products() -> Products:
     before = torch.get_float32_matmul_precision()
     rows, fan_in, fan_out = GEMM
     generator = torch.Generator().manual_seed(0)
@@ -107,14 +132,11 @@ def _time_products() -> dict[str, object]:
             torch.set_float32_matmul_precision(precision)
             seconds[precision] = min(seconds[precision], _seconds(a, b))
     torch.set_float32_matmul_precision(before)
-    return {
-        "matmul": choose(error, seconds),
-        "relative_error": error,
-        "gflops_a_core": {p: 2e-9 * rows * fan_in * fan_out / t for p, t in seconds.items()},
-    }
+    speeds = {p: 2e-9 * rows * fan_in * fan_out / t for p, t in seconds.items()}
+    return Products(choose(error, seconds), error, speeds)
 
 
-def choose(error: dict[str, float], seconds: dict[str, float]) -> str:
+def choose(error: dict[str, float], seconds: dict[str, float]) -> Literal["highest", "medium"]:
     """`medium` if it is faster beyond noise and no bfloat16 rounding is in it, else `highest`."""
     fast = seconds["highest"] > MIN_SPEEDUP * seconds["medium"]
     exact = error["medium"] < MAX_ERROR_RATIO * error["highest"]

@@ -52,7 +52,9 @@ def test_what_a_living_process_writes_is_not_touched(tmp_path, writer) -> None:
 
 
 def test_other_hidden_files_are_no_temporaries(tmp_path) -> None:
-    for name in (".workflow.lock", ".progress-fig1", ".progress-fig1.lock", "a.12345678.b", ".x"):
+    others = ".bash_history.20240101", ".zshrc.original", ".viminfo.backup__", ".a.txt.12345678.txt"
+    ours = ".workflow.lock", ".progress-fig1", ".progress-fig1.lock", "a.mupkit-12345678.b", ".x"
+    for name in (*others, *ours):
         (tmp_path / name).write_text("")
     assert files.temporaries(tmp_path) == []
     assert files.temporaries(tmp_path / "nowhere") == []
@@ -75,6 +77,26 @@ def test_a_full_disk_names_folder_and_fix_and_leaves_nothing(tmp_path, monkeypat
         files.write_atomically(path, b"new")
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("kind", ["folder", "pipe", "link"])
+def test_a_lock_that_is_no_regular_file_is_named(tmp_path, kind) -> None:
+    path = tmp_path / "a.lock"
+    (tmp_path / "mine").write_text("mine")
+    makes = {"folder": path.mkdir, "pipe": lambda: os.mkfifo(path)}
+    makes.get(kind, lambda: path.symlink_to(tmp_path / "mine"))()
+    with pytest.raises(UserError, match=f"a {kind} where a lock file belongs; move it away"):
+        files.wait_for_lock(files.FileLock(path), "busy")
+    assert files.held(path)
+    assert not files.remove_unheld(path)
+    assert (tmp_path / "mine").read_text() == "mine"
+
+
+def test_a_file_of_data_that_is_a_pipe_or_folder_is_not_waited_for(tmp_path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", tmp_path):
+        with pytest.raises(OSError, match=r"regular file|directory"):
+            files.sha256(path)
 
 
 def test_the_lock_file_of_a_living_process_stays(tmp_path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import OrderedDict
 
 import mup
@@ -222,3 +223,39 @@ def test_torchs_wrappers(wrap, file):
 def test_an_empty_dictionary_is_refused_by_name():
     with pytest.raises(ValueError, match=r"decoder\.bias \(model only\)"):
         parametrize(layer(48), {})
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "a.weight: [0, null]\n",
+        "a.weight: [-4, null]\n",
+        "a.weight: [1" + "0" * 30 + "]\n",
+        "a.weight: [1" + "0" * 5000 + "]\n",
+        "a.weight: [true]\n",
+        "a.weight: [[4]]\n",
+        "a.weight: " + "[" * 100_000 + "]\n",
+        "a.weight:\n- 0\n",
+        "a.weight:\n- 1" + "0" * 30 + "\n",
+        "a.weight: [4]\na.weight: [8]\n",
+    ],
+)
+def test_sizes_that_no_tensor_has_and_names_twice_are_refused(content, file):
+    file.write_text(content)
+    with pytest.raises(ValueError, match=r"model\.bsh, line [123]: ") as raised:
+        mupkit.bsh.load(file)
+    assert len(str(raised.value)) < 400
+
+
+def test_what_is_no_text_file_is_refused(tmp_path, file):
+    os.mkfifo(tmp_path / "pipe")
+    file.write_bytes(b"\xff\0")
+    for path in (tmp_path, tmp_path / "pipe", file):
+        with pytest.raises(ValueError, match=f"{path.name} is no"):
+            mupkit.bsh.load(path)
+
+
+@pytest.mark.parametrize("shape", [[0, None], [-1, None], [1.5, None], ["4", None]])
+def test_a_dictionary_of_impossible_sizes_is_refused(shape):
+    with pytest.raises(ValueError, match=r"a\.weight: .* no tensor has"):
+        read_shapes({"a.weight": shape})

@@ -149,6 +149,32 @@ def test_a_checkpoint_without_a_record_is_no_checkpoint_in_mup(kind, tmp_path):
         checkpoint.metadata(plain)
 
 
+@pytest.mark.parametrize(
+    "record",
+    [
+        [],
+        "mup",
+        {},
+        {"base_shapes": None, "rules": []},
+        {"base_shapes": {1: [2]}, "rules": []},
+        {"base_shapes": {"a": [torch.zeros(2)]}, "rules": []},
+        {"base_shapes": {}, "rules": None},
+    ],
+)
+def test_a_damaged_record_is_an_error_of_one_line(kind, record):
+    model = make(kind)
+    state = model.state_dict()
+    state._metadata[""]["mup"] = record
+    with pytest.raises(RuntimeError, match="record of µP is damaged"):
+        model.load_state_dict(state)
+
+
+@pytest.mark.parametrize("text", ["", "null", "[]", '{"": null}', "[" * 100_000])
+def test_damaged_metadata_of_a_file_are_refused(kind, text):
+    with pytest.raises(ValueError, match="record of µP is damaged"):
+        checkpoint.check_metadata(make(kind), {"mup": text})
+
+
 def test_a_checkpoint_without_metadata_loads(kind):
     model, other = make(kind), make(kind, seed=1)
     other.load_state_dict(dict(model.state_dict()))

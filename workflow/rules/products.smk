@@ -38,7 +38,8 @@ for name in PRODUCTS:
         params:
             name=name,
         shell:
-            f"{EXPERIMENTS} draw {{params.name}} --scale {SCALE} 2>&1 | tee {{log}} >&2"
+            f"{EXPERIMENTS} draw {{params.name}} --scale {SCALE} --mend {data_option(name)}"
+            " 2>&1 | tee {log} >&2"
 
     rule:
         name:

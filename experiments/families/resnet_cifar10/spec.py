@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -28,6 +27,7 @@ from experiments.declare.statements import (
     wider_is_better,
 )
 from experiments.declare.sweep import Override, Sweep
+from experiments.declare.tuned import best_point
 
 FIGURES = f"{__package__}.figures"
 TUNED = Path(__file__).with_name("tuned.json")
@@ -62,10 +62,8 @@ class ResNetConfig(RunConfig):
 
 def tuned() -> dict[str, Any]:
     """Rate and multiplier as `python -m experiments tune resnet_cifar10` found them when narrow."""
-    if not TUNED.exists():
-        return {"log2lr": -1.0, "output_mult": 4.0}  # the paper's, of Table 12
-    best: dict[str, Any] = json.loads(TUNED.read_text(encoding="utf-8"))["best"]
-    return best
+    papers = {"log2lr": -1.0, "output_mult": 4.0}  # of Table 12
+    return best_point(TUNED, ResNetConfig) or papers
 
 
 # Appendix G.1.1: 10 epochs, widths 0.5x to 8x, equal at 1x. Batch, augmentation, momentum, decay

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
@@ -10,6 +9,7 @@ from pydantic import Field, model_validator
 
 from experiments.declare.dimensions import TransformerDims
 from experiments.declare.scales import Scale
+from experiments.declare.tuned import best_point
 
 TUNED = Path(__file__).with_name("tuned.json")
 
@@ -55,9 +55,7 @@ class TransformerConfig(TransformerDims):
 
 def tuned() -> dict[str, Any]:
     """Multipliers and init std as `python -m experiments tune` found them at base width."""
-    if not TUNED.exists():
-        return {}
-    best: dict[str, Any] = json.loads(TUNED.read_text(encoding="utf-8"))["best"]
+    best = best_point(TUNED, TransformerConfig) or {}
     return {k: v for k, v in best.items() if k != "log2lr"}
 
 

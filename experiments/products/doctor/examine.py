@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from experiments.declare import registry
 from experiments.declare.scales import Scale
 from experiments.products.doctor.finding import Finding
 from experiments.products.doctor.folders import left_behind, room
@@ -14,10 +15,12 @@ from experiments.runs.store import Store
 def examine(scale: Scale) -> list[Finding]:
     """Everything that there is to say about the results of a scale."""
     store, pictures = Store(results_dir(scale)), figures_dir(scale)
+    lost = [Finding(f"{name} is left out", why) for name, why in registry.left_out().items()]
     if not store.folder.exists():
-        return list(room(store.folder))
+        return [*lost, *room(store.folder)]
     looked = look_at_all(store)
     return [
+        *lost,
         *room(store.folder, pictures),
         *runs(store, looked, scale),
         *left_behind(store, pictures),

@@ -65,7 +65,7 @@ def _remove(path: Path) -> bool:
 
 
 def _drop(one: Stored, store: Store) -> bool:
-    """Drop a run, or give it its own name, unless it is being trained or has changed meanwhile."""
+    """Drop a run, set it aside or rename it, unless it is being trained or has changed."""
     lock = store.lock(one.id)
     Path(lock.lock_file).parent.mkdir(exist_ok=True)
     try:
@@ -78,6 +78,8 @@ def _drop(one: Stored, store: Store) -> bool:
             return False
         if misnamed(now, store):
             store.path(now.id).rename(store.path(now.holds))
+        elif now.state == "damaged":
+            store.set_aside(now.id)
         else:
             store.remove(now.id)
         return True

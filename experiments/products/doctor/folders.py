@@ -53,7 +53,9 @@ def left_behind(store: Store, pictures: Path) -> Iterator[Finding]:
         if not held(path):
             yield Finding(f"{path}: temporary file of a killed process", "removed", (path,))
     for path in files_in(store.folder / "locks"):
-        if path.suffix == ".lock" and not held(path):
+        if path.suffix != ".lock" or not RUN_ID.fullmatch(path.stem):
+            yield Finding(f"{path}: not the name of a lock", "not ours, move it away")
+        elif not held(path):
             yield Finding(f"{path}: lock file that no process holds", "removed", (path,))
     yield from _checkpoints(store)
 

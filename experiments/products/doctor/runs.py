@@ -14,6 +14,7 @@ from experiments.files import temporaries
 from experiments.products.doctor.finding import Finding
 from experiments.products.doctor.folders import files_in
 from experiments.runs.store import (
+    DAMAGED,
     RUN_ID,
     STALE,
     Record,
@@ -81,6 +82,9 @@ def runs(store: Store, looked: dict[str, Stored], scale: Scale) -> Iterator[Find
     if orphans := [one for one in readable if one.id not in needed]:
         text = "needed by no figure or table: single runs, searches, older declarations"
         yield Finding(_many(orphans, text), "kept", note=True)
+    if aside := files_in(store.folder / DAMAGED):
+        text = f"{store.folder / DAMAGED}: {len(aside)} damaged files, set aside"
+        yield Finding(text, "kept; delete them once they are of no use", note=True)
     yield from _foreign(store, looked)
 
 
@@ -89,7 +93,8 @@ def _unreadable(store: Store, looked: dict[str, Stored]) -> Iterator[Finding]:
         if one.state == "newer schema":
             yield Finding(one.reason, "not touched")
         elif one.state in ("damaged", "older schema"):
-            remedy = "removed, the next workflow trains it again"
+            done = f"moved to {store.folder / DAMAGED}" if one.state == "damaged" else "removed"
+            remedy = f"{done}, the next workflow trains it again"
             if misnamed(one, store):
                 remedy = f"renamed to {one.holds}, which is missing"
             yield Finding(one.reason, remedy, runs=(one,), stale=one.state in STALE)

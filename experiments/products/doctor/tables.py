@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -10,9 +9,10 @@ from pathlib import Path
 
 from experiments.declare import registry
 from experiments.declare.product import Product
+from experiments.files import DamagedFileError, read_json
 from experiments.products import computing
 from experiments.products.doctor.finding import Finding
-from experiments.products.tidy_tables import read_provenance
+from experiments.products.tidy_tables import Made, read_provenance
 from experiments.runs.store import Store, Stored
 
 
@@ -54,7 +54,8 @@ def tables(store: Store, looked: dict[str, Stored]) -> Iterator[Finding]:
 
 def _finding(trouble: _Trouble, product: Product, folder: Path) -> Finding:
     made = [folder / f for f in ("scale.json", "claims.json") if (folder / f).exists()]
-    broken = () if trouble.outdated else sorted(folder.glob("*.parquet"))
+    tables = [folder / f"{table}.parquet" for table in product.tidy_tables]
+    broken = [] if trouble.outdated else [path for path in tables if path.exists()]
     again = "gathers" if product.sweeps else "computes"
     remedy = f"removed, the next workflow {again} them again"
     return Finding(f"{folder}: {trouble.text}", remedy, (*made, *broken), stale=trouble.stale)
@@ -77,11 +78,11 @@ def _trained(product: Product, folder: Path, looked: dict[str, Stored]) -> _Trou
         return _Trouble("incomplete tables") if any(there) else None
     try:
         rows = read_provenance(product, folder)
-        json.loads((folder / "scale.json").read_text(encoding="utf-8"))
+        read_json(folder / "scale.json", Made)
         tabled = {row["id"]: (row["finished_at"], row["seconds"]) for row in rows}
     except FileNotFoundError:  # the workflow makes them again
         return None
-    except (OSError, ValueError, KeyError):
+    except DamagedFileError:
         return _Trouble("damaged tables")
     for run_id, made in tabled.items():
         record = looked[run_id].record if run_id in looked else None

@@ -1,5 +1,6 @@
 """The command line: what it shows, and how it refuses."""
 
+import dataclasses
 import subprocess
 import sys
 from pathlib import Path
@@ -7,8 +8,12 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from experiments import messages
+from experiments.analysis import verdicts
+from experiments.cli import look, options
 from experiments.declare import registry
 from experiments.declare.scales import SCALES
+from experiments.products import tidy_tables
 from experiments.runs.planning import CORES
 
 ROOT = Path(__file__).parents[3]
@@ -205,3 +210,15 @@ def test_options_of_run(tiny) -> None:
 
 def test_cores_are_counted() -> None:
     assert CORES >= 1
+
+
+def test_what_files_and_folders_say_steers_no_terminal(capsys) -> None:
+    verdict = verdicts.read(tidy_tables.claims_file(registry.product("fig1"), "reference"))[0]
+    evil = "[bold]a[/b] :smile: \x1b[2J\x07 \N{COMBINING ACUTE ACCENT}"
+    shown = evil.replace("\x1b", "\\x1b").replace("\x07", "\\x07")
+    with options.console.capture() as captured:
+        look._print_verdicts([dataclasses.replace(verdict, statement=evil, note=evil)])
+        options.console.print(f"/a[/b]/{evil}", soft_wrap=True)
+    assert captured.get().count(shown) == 3
+    messages.note(evil + "\nanother")
+    assert capsys.readouterr().err == f"{shown}\\nanother\n"

@@ -22,6 +22,7 @@ from filelock import FileLock
 from PIL import Image
 
 from experiments.data import image_source, places
+from experiments.data.cache import write_meta
 from experiments.data.images import Images, load_images
 from experiments.errors import UserError
 
@@ -271,8 +272,8 @@ def test_a_process_keeps_little_of_a_large_map(tmp_path: Path) -> None:
     pixels = np.zeros((20_000, 1, 45, 45), np.uint8)
     np.save(big / "train.npy", pixels)
     meta = json.loads((big / "meta.json").read_text(encoding="utf-8"))
-    meta["bytes"]["train.npy"] = (big / "train.npy").stat().st_size
-    (big / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
+    (big / "meta.json").unlink()
+    write_meta(big, {key: meta[key] for key in ("classes", "mean", "std", "fingerprint")})
     code = (
         "from experiments.data.images import load_images\n"
         "def resident():\n"
@@ -290,17 +291,35 @@ def test_a_process_keeps_little_of_a_large_map(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["train.npy", "valid_labels.npy", "meta.json"])
-@pytest.mark.parametrize("damage", ["remove", "truncate", "empty"])
-def test_damaged_cache_is_prepared_again(tiny: dict[str, Path], name: str, damage: str) -> None:
+@pytest.mark.parametrize("damage", ["remove", "truncate", "empty", "flip", "pipe", "folder"])
+def test_damaged_cache_is_prepared_again(
+    tiny: dict[str, Path], name: str, damage: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     first = load_images("cifar10")
     good = first.train.clone(), first.fingerprint
     (path,) = places.cache_dir().glob(f"*/{name}")
     content = path.read_bytes()
     path.unlink()  # what is mapped stays as it is
-    if damage != "remove":
-        path.write_bytes(content[: len(content) // 2] if damage == "truncate" else b"")
+    flipped = content[:-1] + bytes([content[-1] ^ 1])
+    damages = {"truncate": content[: len(content) // 2], "empty": b"", "flip": flipped}
+    if damage in damages:
+        path.write_bytes(damages[damage])
+    elif damage != "remove":
+        os.mkfifo(path) if damage == "pipe" else path.mkdir()
     again = load_images("cifar10")
+    assert "it is prepared again" in capsys.readouterr().err
     assert torch.equal(again.train, good[0]) and again.fingerprint == good[1]
+
+
+def test_what_the_cache_says_of_images_is_verified(tiny: dict[str, Path]) -> None:
+    first = load_images("cifar10")
+    (path,) = places.cache_dir().glob("*/meta.json")
+    meta = json.loads(path.read_text(encoding="utf-8"))
+    forms = ({**meta, "mean": [9.0] * 3}, {**meta, "sha256": {}}, {**meta, "classes": 1}, None, [3])
+    for form in forms:
+        path.write_text(json.dumps(form), encoding="utf-8")
+        again = load_images("cifar10")
+        assert (again.mean, again.classes) == (first.mean, first.classes)
 
 
 def test_two_processes_prepare_once(tiny: dict[str, Path]) -> None:

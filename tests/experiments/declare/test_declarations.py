@@ -1,11 +1,14 @@
 """Run configurations, sweeps and ids."""
 
+import os
+import shutil
+import subprocess
 import sys
 from types import SimpleNamespace
 
 import pytest
 
-from experiments.declare import registry
+from experiments.declare import registry, tuned
 from experiments.declare.config import RunConfig
 from experiments.declare.family import Family
 from experiments.declare.product import Computation, Figure
@@ -14,6 +17,8 @@ from experiments.declare.scales import SCALES
 from experiments.declare.sweep import Override, Sweep
 from experiments.errors import UserError
 from experiments.families.transformer_wikitext2.config import TransformerConfig
+from experiments.files import DamagedFileError
+from experiments.runs.places import ROOT
 from tests.tiny_runs import TINY, tiny_run
 
 SIZE = {"width": 64, "base_width": 32, "steps": 10, "seq_len": 16, "vocab_size": 200}
@@ -243,3 +248,53 @@ def test_a_family_without_a_task_is_named(tmp_path, monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "experiments.families.lacking", SimpleNamespace(spec=module))
     with pytest.raises(UserError, match=r"lacking/spec\.py: Lacking\.task is missing"):
         registry._named(folder / "spec.py")
+
+
+def test_a_seed_is_one_that_torch_tells_from_others() -> None:
+    assert tiny_run(seed=2**32 - 1).seed == 2**32 - 1
+    with pytest.raises(UserError, match=r"seed: .* less than 4294967296 \(got 4294967296\)"):
+        tiny_run(seed=2**32)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "null",
+        "[]",
+        "{}",
+        '{"best": []}',
+        '{"best": {"log2lr": null}}',
+        '{"best": {"log2lr": NaN}}',
+        '{"best": {"log2lr": 1e999}}',
+        '{"best": {"log2lr": "-7"}}',
+        '{"best": {"momentum": 1.5}}',
+        '{"best": {"nonsense": 1}}',
+        '{"best": ' + "[" * 10_000,
+        "\0\xff",
+        None,
+    ],
+)
+def test_a_record_of_another_form_is_named(tmp_path, content) -> None:
+    path = tmp_path / "tuned.json"
+    assert tuned.best_point(path, TransformerConfig) is None
+    if content is None:
+        os.mkfifo(path)
+    else:
+        path.write_text(content, encoding="latin-1")
+    with pytest.raises(DamagedFileError, match=r"tuned\.json: .*; restore it .* or delete it"):
+        tuned.best_point(path, TransformerConfig)
+
+
+def test_a_family_with_a_damaged_record_is_left_out_and_the_others_go_on(tmp_path) -> None:
+    shutil.copytree(ROOT / "experiments", tmp_path / "experiments")
+    damaged = tmp_path / "experiments/families/transformer_wikitext2/tuned.json"
+    damaged.write_text("null")
+    env = {**os.environ, "MUPKIT_CACHE": str(tmp_path / "cache")}
+    for args, status in (("list", 0), ("show fig20", 0), ("show fig1", 2), ("doctor", 1)):
+        command = [sys.executable, "-m", "experiments", *args.split()]
+        done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
+        assert done.returncode == status, done.stderr
+        assert "Traceback" not in done.stderr
+        assert f"left out: {damaged}: " in done.stderr
+    assert "transformer_wikitext2 is left out" in done.stdout

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import shutil
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -66,7 +67,7 @@ def fixed(folder: Store, *, stale: bool = False) -> None:
     findings = examined(folder)
     done = fix(findings, "smoke", stale)
     assert all(done.values())
-    assert examined(folder) == []
+    assert all("set aside" in left.text and left.note for left in examined(folder))
 
 
 def change(folder: Store, index: int = 0, **provenance) -> None:
@@ -86,7 +87,7 @@ def test_replays_are_not_left_behind_but_their_temporaries_are(folder) -> None:
     for suffix in ("parquet", "png"):
         (replays / f"0123456789abcdef.{suffix}").write_bytes(b"")
     assert examined(folder) == []
-    left = replays / ".0123456789abcdef.png.abcd_123.png"
+    left = replays / ".0123456789abcdef.png.mupkit-abcd_123.png"
     left.write_bytes(b"")
     found(folder, left.name)
     fixed(folder)
@@ -98,13 +99,16 @@ def test_no_folder_is_in_order(folder, tmp_path, monkeypatch) -> None:
     assert examined(folder) == []
 
 
-def test_a_truncated_run(folder) -> None:
+def test_a_truncated_run_is_set_aside(folder) -> None:
     path = folder.path(ids(folder)[0])
-    path.write_bytes(path.read_bytes()[:-20])
-    found(folder, path.name)
-    fixed(folder)
-    assert not path.exists()
+    for number in (1, 2):
+        path.write_bytes(b"PAR1 %d" % number)
+        assert path.name in next(f.text for f in examined(folder) if not f.note)
+        fixed(folder)
+        assert not path.exists()
     assert len(ids(folder)) == 1
+    aside = [folder.folder / "damaged" / f"{path.stem}-{number}.parquet" for number in (1, 2)]
+    assert [one.read_bytes() for one in aside] == [b"PAR1 1", b"PAR1 2"]
 
 
 def test_a_flipped_byte(folder) -> None:
@@ -123,6 +127,7 @@ def test_a_copy_of_another_run_goes_and_a_renamed_one_gets_its_name_back(folder)
     other.write_bytes(whole)
     found(folder, f"holds run {first}")
     fixed(folder)
+    shutil.rmtree(folder.folder / "damaged")
     folder.path(first).rename(other)
     assert "renamed" in found(folder, f"holds run {first}").remedy
     fixed(folder)
@@ -132,9 +137,9 @@ def test_a_copy_of_another_run_goes_and_a_renamed_one_gets_its_name_back(folder)
 
 def test_left_behind_temporaries_and_locks_but_not_held_ones(folder, tmp_path) -> None:
     left = [
-        folder.folder / "runs" / ".0123456789abcdef.parquet.abcd_123.parquet",
-        folder.folder / "fig1" / ".runs.parquet.abcd_123.parquet",
-        tmp_path / "figures" / "smoke" / ".fig1.svg.abcd_123.svg",
+        folder.folder / "runs" / ".0123456789abcdef.parquet.mupkit-abcd_123.parquet",
+        folder.folder / "fig1" / ".runs.parquet.mupkit-abcd_123.parquet",
+        tmp_path / "figures" / "smoke" / ".fig1.svg.mupkit-abcd_123.svg",
         folder.folder / "locks" / "0123456789abcdef.lock",
     ]
     for path in left:
@@ -150,6 +155,24 @@ def test_left_behind_temporaries_and_locks_but_not_held_ones(folder, tmp_path) -
         living.write_bytes((folder.folder / "fig1" / "curves.parquet").read_bytes())
     assert not any(path.exists() for path in left)
     assert examined(folder) == []
+
+
+def test_what_others_keep_in_our_folders_stays(folder, tmp_path) -> None:
+    foreign = [
+        tmp_path / "cache" / ".bash_history.20240101",
+        tmp_path / "cache" / ".zshrc.original",
+        folder.folder / ".viminfo.backup__",
+        folder.folder / "locks" / "mine.lock",
+        folder.folder / "fig1" / "mine.parquet",
+    ]
+    for path in foreign:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("mine")
+    assert not found(folder, "mine.lock: not the name of a lock").fixable
+    (folder.folder / "fig1" / "runs.parquet").write_bytes(b"")
+    fix(examined(folder), "smoke", True)
+    assert not (folder.folder / "fig1" / "curves.parquet").exists()
+    assert all(path.read_text() == "mine" for path in foreign)
 
 
 def test_checkpoints(folder) -> None:
@@ -176,9 +199,10 @@ def test_a_foreign_name_among_the_runs(folder) -> None:
 
 
 @pytest.mark.parametrize(("schema", "stays"), [(99, True), (0, False)])
-def test_another_schema(folder, schema, stays) -> None:
+@pytest.mark.parametrize("change", [{}, {"news": "of another version"}])
+def test_another_schema(folder, schema, stays, change) -> None:
     path = folder.path(ids(folder)[0])
-    rewrite(path, lambda meta: meta.update(schema=schema, news="of another version"))
+    rewrite(path, lambda meta: meta.update(schema=schema, **change))
     one = found(folder, f"written with schema {schema}")
     assert one.fixable != stays
     fix(examined(folder), "smoke", False)
@@ -244,7 +268,7 @@ def test_tables_and_claims_older_than_their_runs(folder) -> None:
         "provenance.parquet",
     }
     write_tables(tables, [folder.read(i) for i in ids(folder)])
-    (tables / "scale.json").write_text("{}")
+    (tables / "scale.json").write_text('{"scale": "smoke"}')
     (tables / "claims.json").write_text("[]")
     os.utime(tables / "claims.json", (1, 1))
     found(folder, "claims.json: older than its table")

@@ -2,11 +2,15 @@
 
 import dataclasses
 import json
+import os
+from pathlib import Path
 
 import pandas as pd
 import pytest
 
+from experiments.analysis import verdicts
 from experiments.analysis.text_table import TextTable
+from experiments.cli import look
 from experiments.declare import registry
 from experiments.declare.claims import Claim, Measured
 from experiments.declare.product import Table
@@ -15,6 +19,7 @@ from experiments.errors import UserError
 from experiments.families.transformer_wikitext2.config import TransformerConfig
 from experiments.products import collect, draw, reference, tidy_tables
 from experiments.runs import places
+from experiments.runs.store import Store
 from tests.tiny_runs import TINY
 
 TABLE = Table(
@@ -123,8 +128,86 @@ def test_missing_and_damaged_tables_are_named(project) -> None:
     collect.collect(TABLE, "small", "wikitext2")
     path = project / "results/small/table0/runs.parquet"
     path.write_bytes(path.read_bytes()[:-9])
-    with pytest.raises(UserError, match=r"runs\.parquet is damaged"):
+    with pytest.raises(UserError, match=r"damaged table: .*runs\.parquet: .*; delete it, run"):
         draw.draw(TABLE, "small")
+
+
+def _damage(path: Path, how: str) -> None:
+    content = path.read_bytes()
+    path.unlink()
+    if how == "pipe":
+        os.mkfifo(path)
+    elif how == "link":
+        path.symlink_to("/dev/zero")
+    elif how == "other table":
+        pd.DataFrame({"x": [1]}).to_parquet(path)
+    else:
+        half = len(content) // 2
+        flipped = content[:half] + bytes([content[half] ^ 1]) + content[half + 1 :]
+        forms = {"empty": b"", "half": content[:half], "flip": flipped, "null": b"null"}
+        path.write_bytes(forms[how])
+
+
+@pytest.fixture
+def over_steps(project, monkeypatch):
+    steps = dataclasses.replace(TABLE, over_steps=True)
+    monkeypatch.setattr(registry, "product", lambda name: steps)
+    collect.collect(steps, "small", "wikitext2")
+    return steps
+
+
+@pytest.mark.parametrize("file", ["runs.parquet", "curves.parquet", "scale.json"])
+def test_a_damaged_table_is_named_and_made_again(over_steps, project, capsys, file) -> None:
+    path = project / "results/small/table0" / file
+    whole = path.read_bytes()
+    for how in ("empty", "half", "flip", "null", "other table", "pipe", "link"):
+        if file == "scale.json" and how == "flip":
+            continue  # of a digest, which shows in the tables
+        _damage(path, how)
+        with pytest.raises(UserError, match=rf"damaged table: .*{file}: "):
+            look.draw("table0", "small")
+        capsys.readouterr()
+        look.draw("table0", "small", mend=True, data="wikitext2")
+        assert f"{path}: " in capsys.readouterr().err
+        if file != "scale.json":  # it has a digest of times
+            assert path.read_bytes() == whole
+
+
+@pytest.mark.parametrize(
+    "content", ["", "null", "{}", "[null]", '[{"id": 1}]', "[" * 10_000, "\0", "[[]]"]
+)
+def test_damaged_verdicts_are_named_with_the_fix(project, content) -> None:
+    path = project / "claims.json"
+    path.write_text(content)
+    with pytest.raises(UserError, match=rf"{path}: .*; `python -m experiments draw "):
+        verdicts.read(path)
+
+
+def _remade(store: Store, log2lr: int, **provenance) -> None:
+    """A stored run with another origin."""
+    (run,) = [r for r in TABLE.runs("small", "wikitext2") if r.log2lr == log2lr]
+    found = store.read(run.id)
+    changed = dataclasses.replace(found.provenance, **provenance)
+    store.write(dataclasses.replace(found, provenance=changed))
+
+
+def test_runs_of_changed_data_make_no_product(project) -> None:
+    collect.collect(TABLE, "small", "wikitext2")
+    _remade(Store(places.results_dir("small")), -8, data_fingerprint="other")
+    with pytest.raises(UserError, match=r"table0: its runs .* the same data .*forget table0"):
+        collect.collect(TABLE, "small", "wikitext2")
+
+
+def test_runs_of_unlike_origin_are_told_on_the_face(project) -> None:
+    collect.collect(TABLE, "small", "wikitext2")
+    draw.draw(TABLE, "small")
+    page = project / "figures/small/table0.md"
+    assert "runs of" not in page.read_text(encoding="utf-8")
+    _remade(Store(places.results_dir("small")), -8, matmul="other", code_version="other")
+    collect.collect(TABLE, "small", "wikitext2")
+    draw.draw(TABLE, "small")
+    text = page.read_text(encoding="utf-8")
+    assert "runs of 2 versions of the code · runs of 2 kinds of matrix products · scale" in text
 
 
 def test_a_product_over_steps_gets_a_row_for_each(project, monkeypatch) -> None:

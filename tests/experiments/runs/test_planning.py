@@ -100,7 +100,22 @@ def write(path, shapes: dict[str, Timed]) -> None:
     path.write_text(json.dumps(content))
 
 
-@pytest.mark.parametrize("content", ["", "{}", '{"process": 1, "shapes": {"a": {"x": 1}}}'])
+SHAPE = '{"family": "a", "what": "b", "flops": 1, "seconds": %s, "start": 0}'
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "{}",
+        "null",
+        "\0",
+        "[" * 10_000,
+        '{"process": 1, "shapes": {"a": {"x": 1}}}',
+        '{"process": -1, "shapes": {}}',
+        *('{"shapes": {"a": %s}}' % (SHAPE % seconds) for seconds in ("-1", "0", "NaN", "1e999")),
+    ],
+)
 def test_a_damaged_file_of_times_counts_as_none(tmp_path, monkeypatch, content) -> None:
     monkeypatch.setenv("MUPKIT_CACHE", str(tmp_path))
     planning.speed_file(1).write_text(content)

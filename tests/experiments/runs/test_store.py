@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import os
 
 import pytest
 
@@ -196,7 +197,7 @@ def test_a_file_without_a_schema_number_is_read(tmp_path) -> None:
     assert same(folder.read(record().id), record())
 
 
-@pytest.mark.parametrize("change", [{"news": "of another version"}, {"final_loss": 1.0}])
+@pytest.mark.parametrize("change", [{"news": "of another version"}, {"final_loss": 1.0}, {}])
 @pytest.mark.parametrize(("schema", "state"), [(99, "newer schema"), (0, "older schema")])
 def test_a_run_of_another_schema_is_named_and_left_alone(tmp_path, schema, state, change) -> None:
     folder = Store(tmp_path)
@@ -212,13 +213,82 @@ def test_a_run_of_another_schema_is_named_and_left_alone(tmp_path, schema, state
     assert path.read_bytes() == before
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"family": None},
+        {"family": "a\0b"},
+        {"family": ["a"]},
+        {"config": None},
+        {"metrics": [1]},
+        {"metrics": {"a": None}},
+        {"diverged": 1},
+        {"diverged_step": "1"},
+        {"provenance": None},
+        {"provenance": {}},
+        {"provenance": {**dataclasses.asdict(PROVENANCE), "seconds": "1"}},
+        {"news": 1},
+    ],
+)
+def test_metadata_of_another_form_are_damage_whatever_their_digest(tmp_path, change) -> None:
+    folder = Store(tmp_path)
+    folder.write(record())
+
+    def forge(meta) -> None:
+        meta.update(change)
+        schema = meta.pop("schema")
+        meta.pop("digest")
+        try:
+            digest = store._digest(meta, record().losses, {})
+        except (TypeError, KeyError, AttributeError):
+            digest = ""
+        meta.update(schema=schema, digest=digest)
+
+    rewrite(folder.path(record().id), forge)
+    assert folder.look(record().id).state == "damaged"
+
+
+@pytest.mark.parametrize("kind", ["folder", "pipe", "link", "dangling link"])
+def test_what_is_no_regular_file_is_damage_and_is_set_aside(tmp_path, kind) -> None:
+    folder = Store(tmp_path / "store")
+    folder.write(record())
+    path, elsewhere = folder.path(record().id), tmp_path / "elsewhere"
+    path.rename(elsewhere)
+    if kind == "folder":
+        path.mkdir()
+    elif kind == "pipe":
+        os.mkfifo(path)
+    else:
+        path.symlink_to(elsewhere if kind == "link" else tmp_path / "nowhere")
+    assert not folder.looks_finished(record().id)
+    with pytest.raises(DamagedRunError, match=f"{path.name}: a .*, not a regular file"):
+        folder.read(record().id)
+    aside = folder.set_aside(record().id)
+    assert os.path.lexists(aside) and not os.path.lexists(path)
+    assert elsewhere.exists()
+
+
+def test_a_run_that_may_not_be_read_is_no_damage(tmp_path, monkeypatch) -> None:
+    folder = Store(tmp_path)
+    folder.write(record())
+
+    def denied(path):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(files, "open_regular", denied)
+    with pytest.raises(UserError, match=r"cannot read .*\.parquet: Permission denied"):
+        folder.read(record().id)
+
+
 def test_a_field_with_a_default_keeps_older_files(tmp_path, monkeypatch) -> None:
     folder = Store(tmp_path)
     folder.write(record())
     fields = [("news", str, dataclasses.field(default=""))]
     longer = dataclasses.make_dataclass("Longer", fields, bases=(Provenance,), frozen=True)
     monkeypatch.setattr(store, "Provenance", longer)
+    files._adapter.cache_clear()
     assert folder.read(record().id).provenance.news == ""
+    files._adapter.cache_clear()
 
 
 def test_states_of_stored_runs(tmp_path, monkeypatch) -> None:

@@ -4,6 +4,8 @@ import contextlib
 import dataclasses
 import math
 import multiprocessing
+import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -165,6 +167,19 @@ def test_damaged_run_is_named_and_trained_again(tiny, tmp_path, capsys) -> None:
     (after,) = training.train_runs(RUNS[:1], store)
     assert after.losses == before.losses
     assert path.name in capsys.readouterr().err
+    assert [p.name for p in (tmp_path / "damaged").iterdir()] == [f"{before.id}-1.parquet"]
+
+
+def _die(run) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_killed_process_is_one_line() -> None:
+    with (
+        pytest.raises(UserError, match=r"was killed.*fewer --jobs than 1"),
+        training.processes(1) as p,
+    ):
+        list(p.map(_die, RUNS[:1]))
 
 
 def losses_of(runs, folder) -> dict:

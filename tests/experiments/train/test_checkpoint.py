@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 import mupkit
+from experiments.errors import UserError
 from experiments.runs import training
 from experiments.runs.store import Store
 from experiments.train import checkpoint as module
@@ -169,13 +170,15 @@ def test_killed_run_goes_on_in_another_process(tiny, tmp_path, capsys) -> None:
         assert worker.exitcode == -signal.SIGKILL
         assert training.missing([run], Store(tmp_path)) == [run]
     folder = tmp_path / "checkpoints"
-    (folder / f".{run.id}.safetensors.x.safetensors").write_bytes(b"half")  # a killed write
-    (folder / ".other.safetensors.x.safetensors").write_bytes(b"half")
+    (folder / f".{run.id}.safetensors.mupkit-12345678.safetensors").write_bytes(
+        b"half"
+    )  # a killed write
+    (folder / ".other.safetensors.mupkit-12345678.safetensors").write_bytes(b"half")
     (record,) = training.train_runs([run], Store(tmp_path))
     assert f"run {run.id}: goes on after 7 steps" in capsys.readouterr().err
     assert record.losses == undisturbed.losses
     assert record.final_loss == undisturbed.final_loss
-    assert [p.name for p in folder.iterdir()] == [".other.safetensors.x.safetensors"]
+    assert [p.name for p in folder.iterdir()] == [".other.safetensors.mupkit-12345678.safetensors"]
 
 
 def test_short_runs_write_no_checkpoint(tiny, tmp_path) -> None:
@@ -221,6 +224,30 @@ def rewrite(**changes):
     return change
 
 
+def forge(name, value):
+    """A tensor of other values under a right digest; None drops it."""
+
+    def change(path) -> None:
+        tensors = load_file(path)
+        with safe_open(path, framework="pt") as file:
+            meta = json.loads(file.metadata()[METADATA])
+        if value is None:
+            del tensors[name]
+        else:
+            tensors[name] = torch.full_like(tensors.get(name, torch.zeros(2)), value)
+        meta.pop("digest")
+        meta["digest"] = module._digest(tensors, meta)
+        save_file(tensors, path, {METADATA: json.dumps(meta)})
+
+    return change
+
+
+def forge_rate(path) -> None:
+    with safe_open(path, framework="pt") as file:
+        groups = json.loads(file.metadata()[METADATA])["groups"]
+    rewrite(groups=[{**group, "lr": float("nan")} for group in groups])(path)
+
+
 def flip(path) -> None:
     content = bytearray(path.read_bytes())
     content[-40] ^= 1
@@ -240,6 +267,23 @@ BAD = {
     "older origin": (rewrite(origin={"id": "a"}), "code_version is None"),
     "other optimizer": (rewrite(groups=[]), "optimizer is a different one"),
     "other step": (rewrite(step=7), "losses"),
+    "as many steps as the run": (rewrite(step=6, losses=[1.0] * 6), "losses"),
+    "losses that are text": (rewrite(losses=["1.0"] * 4), "losses"),
+    "losses that are not finite": (rewrite(losses=[float("nan")] * 4), "losses"),
+    "held-out losses of no step": (rewrite(valid_losses={"9": 1.0}), "held-out"),
+    "negative seconds": (rewrite(seconds=-1.0), "seconds"),
+    "no scalars": (rewrite(scalars={}), "its optimizer has numbers"),
+    "foreign scalars": (rewrite(scalars={"x": {}}), "its optimizer has numbers"),
+    "scalars of no form": (rewrite(scalars=[1]), "scalars"),
+    "an unknown key": (rewrite(news=1), "news"),
+    "rates that are not finite": (forge_rate, "learning rate is nan"),
+    "parameters that are not finite": (forge("model.hidden.weight", float("nan")), "not finite"),
+    "no momentum": (forge("optimizer.0.exp_avg", None), "optimizer's state"),
+    "state of no parameter": (forge("optimizer.99.exp_avg", 0.0), "optimizer's state"),
+    "another momentum": (forge("optimizer.0.exp_avg_sq", -1.0), "negative"),
+    "other steps of Adam": (forge("optimizer.0.step", 9.0), "number of its steps"),
+    "a spoiled generator": (forge("generator.cpu", 255), ""),
+    "no generator": (forge("generator.cpu", None), "generator.cpu"),
 }
 
 
@@ -265,6 +309,16 @@ def test_damaged_or_foreign_checkpoint_is_named_and_dropped(always, tmp_path, ca
     assert reason in line
 
 
+@pytest.mark.parametrize("kind", ["folder", "pipe", "link"])
+def test_a_checkpoint_that_is_no_regular_file_is_named(tmp_path, kind) -> None:
+    path = tmp_path / "a.safetensors"
+    makes = {"folder": path.mkdir, "pipe": lambda: os.mkfifo(path)}
+    makes.get(kind, lambda: path.symlink_to("/dev/zero"))()
+    config = tiny_run(steps=6)
+    with pytest.raises(UserError, match=f"a {kind} where a checkpoint belongs; move it away"):
+        engine.train(config, Noisy(config), MACHINE, None, Checkpoint(path, ORIGIN))
+
+
 def test_checkpoint_of_another_width_is_foreign(always, tmp_path, capsys) -> None:
     config = tiny_run(steps=6)
     path = tmp_path / "a.safetensors"
@@ -272,7 +326,7 @@ def test_checkpoint_of_another_width_is_foreign(always, tmp_path, capsys) -> Non
     small = nn.Linear(3, 3)
     optimizer = torch.optim.Adam(small.parameters())
     before = small.weight.clone()
-    assert Checkpoint(path, ORIGIN).restore(small, optimizer) is None
+    assert Checkpoint(path, ORIGIN).restore(small, optimizer, 6) is None
     assert "its model is a different one" in capsys.readouterr().err
     assert torch.equal(small.weight, before)
 
@@ -285,7 +339,7 @@ def test_groups_of_mup_survive(always, tmp_path) -> None:
     model = task.build()
     fresh = engine.make_optimizer(model, config)
     optimizer = engine.make_optimizer(model, config)
-    assert Checkpoint(path, ORIGIN).restore(model, optimizer) is not None
+    assert Checkpoint(path, ORIGIN).restore(model, optimizer, 6) is not None
     assert len({group["lr_mult"] for group in fresh.param_groups}) > 1
     for new, restored in zip(fresh.param_groups, optimizer.param_groups, strict=True):
         assert restored["lr"] == new["lr"] * (1 - 2 / 6)

@@ -27,6 +27,17 @@ def test_choice_is_measured_once_and_kept(cache, monkeypatch) -> None:
 
 
 @pytest.mark.parametrize(
+    "content", ["", "null", "[]", '{"matmul": "lowest"}', '{"matmul": null}', "[" * 10_000, "\0"]
+)
+def test_a_damaged_choice_is_named_and_made_again(cache, monkeypatch, capsys, content) -> None:
+    made = process.Products("highest", {}, {})
+    monkeypatch.setattr(process, "_time_products", lambda: made)
+    process._machine_file().write_text(content)
+    assert process._chosen_matmul() == process._chosen_matmul() == "highest"
+    assert capsys.readouterr().err.count("are timed again") == 1
+
+
+@pytest.mark.parametrize(
     ("seconds", "error", "chosen"),
     [
         ((2.0, 1.0), (2e-7, 3e-7), "medium"),
@@ -54,8 +65,8 @@ def test_rounding_to_bfloat16_is_measured_as_inexact(cache, monkeypatch) -> None
 
     monkeypatch.setattr(torch.Tensor, "__matmul__", rounding)
     found = process._time_products()
-    assert found["relative_error"]["medium"] > 1e-3
-    assert found["matmul"] == "highest"
+    assert found.relative_error["medium"] > 1e-3
+    assert found.matmul == "highest"
 
 
 @pytest.mark.parametrize("busy", [range(12), range(12, 99)])
@@ -63,4 +74,4 @@ def test_choice_does_not_depend_on_how_busy_the_machine_is(busy, cache, monkeypa
     # Equally fast products, while another program takes half of the processor for a while.
     calls = iter(range(99))
     monkeypatch.setattr(process, "_seconds", lambda a, b: 2.0 if next(calls) in busy else 1.0)
-    assert process._time_products()["matmul"] == "highest"
+    assert process._time_products().matmul == "highest"
