@@ -31,7 +31,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from experiments.data import iwslt14, translation_source
 from experiments.data.cache import cached, read_meta, write_meta
-from experiments.data.parquet import text_rows
+from experiments.data.parquet import has_columns, text_rows
 from experiments.data.places import cache_dir
 from experiments.data.translation_source import DIRECTIONS, LABELS, LANGUAGES, RULES, SPLITS
 from experiments.errors import UserError, unknown
@@ -140,10 +140,7 @@ def _origin(data_source: str) -> tuple[Path, Callable[[], Mapping[str, Iterable[
     files = translation_source.files(data_source)
     if files:
         folder = _pairs_folder(data_source, itertools.chain(*files.values()))
-        return folder, lambda: {
-            split: _of_parquet(paths, nested=data_source == "wmt14")
-            for split, paths in files.items()
-        }
+        return folder, lambda: {split: _of_parquet(paths) for split, paths in files.items()}
     raw = translation_source.tarball() if data_source == "iwslt14" else None
     if raw:
         version = importlib.metadata.version("sacremoses")
@@ -175,15 +172,11 @@ def _digest(*parts: str) -> str:
 # Pairs
 
 
-def _of_parquet(paths: list[Path], nested: bool) -> Iterator[Pair]:
-    """The pairs of some Parquet files.
-
-    Args:
-        nested: whether one column `translation` holds both languages.
-    """
-    columns = [f"translation.{language}" if nested else language for language in LANGUAGES]
+def _of_parquet(paths: list[Path]) -> Iterator[Pair]:
+    """The pairs of some Parquet files: one column a language, or `translation` with both."""
+    nested = [f"translation.{language}" for language in LANGUAGES]
     for path in paths:
-        for place, (de, en) in text_rows(path, columns):
+        for place, (de, en) in text_rows(path, nested if has_columns(path, nested) else LANGUAGES):
             yield place, de, en
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from itertools import chain
 from typing import cast
 
 import torch
@@ -50,7 +51,7 @@ class MaskedLanguageModeling:
         # The built-in text comes without GLUE, so that nothing is finetuned with it.
         self.finetunes = config.finetune_examples > 0 and config.data != BUILT_IN
         if self.finetunes:
-            parts = [self.fingerprint, *map(sha256, glue_files().values())]
+            parts = [self.fingerprint, *map(sha256, chain(*glue_files().values()))]
             self.fingerprint = hashlib.sha256(" ".join(parts).encode()).hexdigest()[:16]
 
     def build(self) -> nn.Module:

@@ -201,7 +201,7 @@ def test_missing_folder_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def test_missing_files_are_named(tiny: dict[str, Path], split: str) -> None:
     tiny[split].unlink()
     folder = tiny[split].parent
-    with user_error(f"MUPKIT_DATA: {folder} does not hold {split}-.*wanted .*test-"):
+    with user_error(f"MUPKIT_DATA: {folder} does not hold {split}-.*wants train, validation, test"):
         load_translation("multi30k", SIZE)
     with user_error("iwslt14_de_en or multi30k"):
         translation_source.choose_iwslt()
@@ -209,7 +209,7 @@ def test_missing_files_are_named(tiny: dict[str, Path], split: str) -> None:
 
 def test_iwslt14_without_train_says_what_would_do(root: Path) -> None:
     write_tiny(root, "iwslt14", ("validation", "test"))
-    with user_error("iwslt14_de_en does not hold train-.*parquet; wanted .*or the folder de-en"):
+    with user_error("iwslt14_de_en does not hold train-.*; data=iwslt14 wants .*the folder de-en"):
         load_translation("iwslt14", SIZE)
 
 
@@ -245,7 +245,9 @@ def test_other_data_are_not_taken_for_multi30k_later(
     with user_error("MUPKIT_DATA"):
         translation_source.choose_iwslt()
     # The same cache, had its counts been the published ones.
-    monkeypatch.setitem(translation_source.PUBLISHED, "multi30k", COUNTS)
+    monkeypatch.setitem(translation_source.COUNTS, "multi30k", COUNTS)
+    assert translation_source.prepared("multi30k") is None  # the counts alone do not make it so
+    monkeypatch.setitem(translation_source.DIGESTS, "multi30k", {})
     assert translation_source.choose_iwslt() == "multi30k"
     assert facts(load_translation("multi30k", SIZE)) == facts(here)
     load_translation("multi30k", SIZE - 1)  # another vocabulary needs the pairs alone
@@ -398,6 +400,13 @@ def test_ids_are_the_same_in_every_process(tiny: dict[str, Path], tmp_path: Path
     assert len(found) == 1
 
 
+def test_both_layouts_of_columns_are_read(root: Path) -> None:
+    path = write_tiny(root, "multi30k")["train"]
+    flat = facts(load_translation("multi30k", SIZE))
+    write(path, rows("train"), nested=True)
+    assert facts(load_translation("multi30k", SIZE)) == flat
+
+
 def test_wmt14_is_read_from_all_its_files_in_order(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -482,7 +491,6 @@ def test_a_split_without_pairs_is_refused(tiny: dict[str, Path]) -> None:
     ("name", "columns", "found"),
     [
         ("multi30k", {"de": ["a"], "fr": ["b"]}, "found columns de, fr; wanted de, en"),
-        ("wmt14", {"de": ["a"], "en": ["b"]}, "found columns de, en; wanted translation.de"),
         ("wmt14", {"translation": [{"de": "a"}]}, "found columns translation.de; wanted"),
         ("wmt14", {"translation": ["a"]}, "found columns translation; wanted"),
         ("multi30k", {"de": [["a"]], "en": ["b"]}, "wanted de, en"),
@@ -553,7 +561,9 @@ def test_damaged_pairs_without_their_files(
     tiny: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     load_translation("multi30k", SIZE)
-    monkeypatch.setitem(translation_source.PUBLISHED, "multi30k", COUNTS)
+    monkeypatch.setitem(translation_source.COUNTS, "multi30k", COUNTS)
+    assert translation_source.prepared("multi30k") is None  # the counts alone do not make it so
+    monkeypatch.setitem(translation_source.DIGESTS, "multi30k", {})
     monkeypatch.delenv("MUPKIT_DATA")
     next(places.cache_dir().glob("*/test.en.txt")).write_text("other\n", encoding="utf-8")
     assert load_translation("multi30k", SIZE).vocab_size == SIZE
@@ -582,7 +592,7 @@ def real(shared_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_multi30k_itself(real: None) -> None:
     data = load_translation("multi30k", 4000)
     counts = {split: len(data.target[split]) for split in SPLITS}
-    assert counts == translation_source.PUBLISHED["multi30k"]
+    assert counts == translation_source.COUNTS["multi30k"]
     for split in ("validation", "test"):
         assert texts(data, data.target[split]) == data.references[split]
         assert texts(data, data.source[split]) == data.sources[split]
