@@ -60,8 +60,11 @@ def run(
 
 def _configured(family: Family, args: list[str], data: str | None) -> RunConfig:
     """The family's example with the given options."""
-    values = {**family.example, **_options(args, family)}
-    return family.config.make(**{**values, "data": family.resolve_data(data)})
+    given = _options(args, family)
+    values = {**family.example, **given, "data": family.resolve_data(data)}
+    config = family.config.make(**values)
+    config.refuse_idle(given)
+    return config
 
 
 @contextmanager

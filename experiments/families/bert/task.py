@@ -15,7 +15,7 @@ from transformers import DataCollatorForLanguageModeling, PreTrainedTokenizerFas
 from experiments.data.glue import glue_files
 from experiments.data.pretraining import load_text
 from experiments.data.pretraining_source import BUILT_IN
-from experiments.data.windows import window_batches
+from experiments.data.windows import count_windows, window_batches
 from experiments.families.bert.config import BertConfig
 from experiments.families.bert.finetuning import finetune
 from experiments.files import sha256
@@ -42,6 +42,8 @@ class MaskedLanguageModeling:
         text = load_text(config.data, config.vocab_size, "wordpiece")
         self.fingerprint = text.fingerprint
         self.tokens = {split: torch.from_numpy(ids.copy()) for split, ids in text.tokens.items()}
+        count_windows(self.tokens["train"], config.seq_len - 2, config.batch_size)
+        count_windows(self.tokens["test"], config.seq_len - 2, 1)
         signs = ("pad", "unk", "cls", "sep", "mask")
         self.tokenizer = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
             tokenizer_object=text.tokenizer,
