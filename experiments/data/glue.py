@@ -8,7 +8,7 @@ from itertools import chain
 from pathlib import Path
 
 from experiments.data.parquet import text_rows
-from experiments.data.places import data_fix, split_files
+from experiments.data.places import data_fix, data_root, split_files
 from experiments.errors import UserError
 from experiments.messages import note
 
@@ -51,13 +51,13 @@ def glue_files(names: Iterable[str] = TASKS) -> dict[tuple[str, str], list[Path]
     Raises:
         UserError: `MUPKIT_DATA` is not set, or a file is missing.
     """
+    holds = " and ".join(f"{FOLDER}/{name}" for name in names)
+    if data_root(holds) is None:
+        raise UserError(f"MUPKIT_DATA: is not set; {data_fix(holds)}")
     found: dict[tuple[str, str], list[Path]] = {}
     for name in names:
-        splits = ("train", *TASKS[name].held_out.values())
-        files = split_files(f"{FOLDER}/{name}", {split: split for split in splits})
-        if files is None:
-            holds = " and ".join(f"{FOLDER}/{name}" for name in names)
-            raise UserError(f"MUPKIT_DATA: is not set; {data_fix(holds)}")
+        splits = {split: split for split in ("train", *TASKS[name].held_out.values())}
+        files = split_files(f"{FOLDER}/{name}", splits) or {}
         found |= {(name, split): paths for split, paths in files.items()}
     return found
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from experiments.data.places import data_fix, split_files
+from experiments.data.places import data_fix, data_root, split_files
 from experiments.data.text_source import SPLITS, TEXT_SOURCES
 from experiments.errors import UserError, unknown
 
@@ -48,10 +48,7 @@ def pretraining_files() -> dict[str, dict[str, list[Path]]] | None:
     Raises:
         UserError: a folder or a file is missing.
     """
-    found = {}
-    for folder in (ARTICLES, NOVELS):
-        files = split_files(folder, {split: split for split in SPLITS}, BUILT_IN)
-        if files is None:
-            return None
-        found[folder] = files
-    return found
+    if data_root(HOLDS, BUILT_IN) is None:
+        return None
+    splits = {split: split for split in SPLITS}
+    return {folder: split_files(folder, splits, BUILT_IN) or {} for folder in (ARTICLES, NOVELS)}

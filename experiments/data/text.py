@@ -82,7 +82,11 @@ def load_corpus(data_source: str, vocab_size: int) -> Corpus:
     if vocab_size == size:
         return whole
     folder = places.cache_dir() / f"{data_source}-{vocab_size}-{whole.fingerprint}"
-    return cached(folder, _read, lambda new: _write(new, _cut(whole, vocab_size)))
+
+    def fill_cut(new: Path) -> None:
+        _write(new, _cut(whole, vocab_size))
+
+    return cached(folder, _read, fill_cut)
 
 
 def _origin(data_source: str) -> tuple[Path, str, Callable[[], Words]]:

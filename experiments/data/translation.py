@@ -192,7 +192,7 @@ def _write_pairs(folder: Path, data_source: str, pairs: Mapping[str, Iterable[Pa
     """Fill an empty folder with the text of all pairs."""
     counts = {}
     for split in SPLITS:
-        kept, left_out, first = 0, 0, ""
+        kept, cased, left_out, first = 0, 0, 0, ""
         de_path, en_path = (_text(folder, split, language) for language in LANGUAGES)
         with (
             de_path.open("w", encoding="utf-8", newline="\n") as de_file,
@@ -210,14 +210,26 @@ def _write_pairs(folder: Path, data_source: str, pairs: Mapping[str, Iterable[Pa
                 de_file.write(lines[0])
                 en_file.write(lines[1])
                 kept += 1
+                cased += any(line != line.lower() for line in lines)
         if left_out:
             note(f"{left_out} of {kept + left_out} training pairs are left out; first {first}")
         if not kept:
             raise UserError(
                 f"data={data_source}: no pair in {split} can be used; copy its files again"
             )
+        if _tokenized(data_source) and 2 * cased > kept:
+            raise UserError(
+                f"data={data_source}: most pairs of {split} have capital letters, so it is raw "
+                "text; copy what fairseq's prepare-iwslt14.sh makes of it, or the folder de-en of "
+                "the tarball"
+            )
         counts[split] = kept
     write_meta(folder, {"counts": counts})
+    meta = read_meta(folder)
+    known = data_source in translation_source.COUNTS
+    if known and meta and not translation_source.is_usual(data_source, meta):
+        label = LABELS[data_source]
+        note(f"data={data_source}: not the usual {label}, though figures will call it so")
 
 
 def _line(language: str, text: str | None) -> str:

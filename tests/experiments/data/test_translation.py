@@ -63,13 +63,17 @@ def write(path: Path, pairs: Rows, nested: bool = False, **more: Any) -> Path:
 
 def write_tiny(root: Path, name: str = "multi30k", splits: Any = SPLITS) -> dict[str, Path]:
     """A few random pairs in the layout of a source; their files by split."""
-    folder = root / LAYOUT[name]
-    return {
-        split: write(
-            folder / f"{split}-00000-of-00001.parquet", rows(split), nested=name == "wmt14"
-        )
-        for split in splits
-    }
+    folder, files = root / LAYOUT[name], {}
+    for split in splits:
+        path = folder / f"{split}-00000-of-00001.parquet"
+        pairs = lower(rows(split)) if name == "iwslt14" else rows(split)
+        files[split] = write(path, pairs, nested=name == "wmt14")
+    return files
+
+
+def lower(pairs: Rows) -> Rows:
+    """Pairs in lower case, as those of IWSLT14 are."""
+    return [(de.lower(), en.lower()) for de, en in pairs]
 
 
 @pytest.fixture
@@ -278,7 +282,10 @@ def test_ids_of_a_few_pairs(
     assert data.vocab_size == SIZE and data.data_source == name
     torch.from_numpy(data.source["train"][0])  # torch warns of memory that it may not write to
     captured = capsys.readouterr()
-    assert captured.out == "" and captured.err.count("\n") == 2
+    lines = captured.err.splitlines()
+    assert captured.out == "" and [line.endswith("(once)") for line in lines].count(True) == 2
+    other = [line for line in lines if line.startswith(f"data={name}: not the usual")]
+    assert len(other) == len(lines) - 2 == (name in translation_source.COUNTS)
     load_translation(name, SIZE)
     assert capsys.readouterr().err == ""
 
@@ -317,10 +324,18 @@ def test_white_space_is_one_space(tiny: dict[str, Path]) -> None:
     assert data.sources["test"] == texts(data, data.source["test"]) == ["a b c d e f"]
 
 
+def test_raw_text_is_not_taken_for_iwslt14(root: Path) -> None:
+    files = write_tiny(root, "iwslt14")
+    write(files["validation"], [("Ein Hund.", "A dog."), ("Noch einer.", "Another.")])
+    with user_error("data=iwslt14: most pairs of validation have capital letters, .*raw text; cop"):
+        load_translation("iwslt14", SIZE)
+    assert not list(places.cache_dir().glob("*/meta.json"))
+
+
 def test_iwslt14_is_decoded_to_running_text(root: Path) -> None:
     write_tiny(root, "iwslt14")
     word = "it &apos;s the dog &apos;s"
-    train = [(f"{de} &quot;", f"{word} {en}") for de, en in rows("train")]
+    train = [(f"{de} &quot;", f"{word} {en}") for de, en in lower(rows("train"))]
     write(root / LAYOUT["iwslt14"] / "train-00000-of-00001.parquet", train)
     write(
         root / LAYOUT["iwslt14"] / "test-00000-of-00001.parquet",
