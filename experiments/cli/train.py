@@ -61,10 +61,8 @@ def run(
 def _configured(family: Family, args: list[str], data: str | None) -> RunConfig:
     """The family's example with the given options."""
     given = _options(args, family)
-    values = {**family.example, **given, "data": family.resolve_data(data)}
-    config = family.config.make(**values)
-    config.refuse_idle(given)
-    return config
+    example = {**family.example, "data": family.resolve_data(data)}
+    return family.config.of_example(example, given)
 
 
 @contextmanager

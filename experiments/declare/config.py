@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from typing import Any, ClassVar, Literal, Self
 
@@ -14,7 +14,6 @@ from pydantic import (
     Field,
     ValidationError,
     field_validator,
-    model_validator,
 )
 
 from experiments.declare.schedules import Schedule
@@ -25,6 +24,14 @@ LARGEST_INT, LARGEST_FLOAT = 2**31 - 1, 1e30  # torch's seeds have 32 bits, its 
 LARGEST_DIM = 2**20  # the product of three is a size that torch can count
 LARGEST_LOG2 = 100.0
 SHOWN = 40  # characters of a refused value
+
+
+class IdleKeyError(UserError):
+    """A key of a run that changes nothing with its other values."""
+
+    def __init__(self, family: str, key: str, reason: str):
+        super().__init__(f"{family}: {key}: changes nothing with {reason}; leave it out")
+        self.key = key
 
 
 class RunConfig(BaseModel):
@@ -83,17 +90,6 @@ class RunConfig(BaseModel):
             raise ValueError(f"Input should be {bound} or less in magnitude")
         return value
 
-    @model_validator(mode="after")
-    def _no_idle_value_makes_another_run(self) -> Self:
-        for key, reason in self.idle().items():
-            if (
-                key not in self.idle_in_sweeps
-                and self._differs_from_default(key)
-                and key in self.canonical()
-            ):
-                raise ValueError(_does_nothing(key, reason))
-        return self
-
     def _differs_from_default(self, key: str) -> bool:
         return bool(getattr(self, key) != type(self).model_fields[key].default)
 
@@ -113,7 +109,7 @@ class RunConfig(BaseModel):
             if key not in cls.model_fields:
                 raise unknown(f"key of {cls.family}", key, cls.model_fields)
         try:
-            return cls(**values)
+            config = cls(**values)
         except ValidationError as error:
             first = error.errors()[0]
             key = ".".join(str(part) for part in first["loc"])
@@ -124,6 +120,28 @@ class RunConfig(BaseModel):
             got = f"{got[:SHOWN]}..." if len(got) > SHOWN else got
             got = "" if first["type"] == "missing" else f" (got {got})"
             raise UserError(f"{cls.family}: {key}: {message}{got}") from None
+        hashed = config.canonical().keys() - cls.idle_in_sweeps
+        config.refuse_idle(sorted(hashed))
+        return config
+
+    @classmethod
+    def of_example(cls, example: Mapping[str, Any], given: Mapping[str, Any]) -> Self:
+        """A typical run with a user's values; what these make idle of its own is left out.
+
+        Raises:
+            UserError: as `make`; also if a value of the user's changes nothing.
+        """
+        values = {**example, **given}
+        while True:
+            try:
+                config = cls.make(**values)
+                break
+            except IdleKeyError as error:
+                if error.key in given:
+                    raise
+                del values[error.key]
+        config.refuse_idle(given)
+        return config
 
     def replace(self, **changes: Any) -> Self:
         """This configuration with some values changed, validated."""
@@ -154,7 +172,7 @@ class RunConfig(BaseModel):
         idle = self.idle()
         for key in given:
             if key in idle and self._differs_from_default(key):
-                raise UserError(f"{self.family}: {_does_nothing(key, idle[key])}")
+                raise IdleKeyError(self.family, key, idle[key])
 
     def weights(self) -> int:
         """Entries of its weight matrices, at least."""
@@ -209,7 +227,3 @@ class RunConfig(BaseModel):
     def describe(self) -> str:
         """A few words for a progress line."""
         return f"{self.parametrization} width {self.width} log2lr {self.log2lr:g} seed {self.seed}"
-
-
-def _does_nothing(key: str, reason: str) -> str:
-    return f"{key}: changes nothing with {reason}; leave it out"

@@ -137,6 +137,16 @@ def test_what_a_sweep_may_have_idle_is_refused_of_a_user(family, changes, key) -
         run.refuse_idle(changes)
 
 
+def test_a_users_value_drops_what_it_makes_idle_in_the_example() -> None:
+    chosen = registry.family("resnet_cifar10")
+    example = {**chosen.example, "data": "cifar10"}
+    assert chosen.config.of_example(example, {}).momentum == 0.9
+    run = chosen.config.of_example(example, {"optimizer": "adam"})
+    assert (run.momentum, run.optimizer) == (0.0, "adam")
+    with pytest.raises(UserError, match="momentum: changes nothing with optimizer=adam"):
+        chosen.config.of_example(example, {"optimizer": "adam", "momentum": "0.9"})
+
+
 def test_missing_value_names_the_key() -> None:
     with pytest.raises(UserError, match=r"transformer_wikitext2: seq_len: Field required"):
         TransformerConfig.make(**{k: v for k, v in BASE.items() if k != "seq_len"})
