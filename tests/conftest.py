@@ -1,9 +1,12 @@
 """Shared fixtures: data for tests is a small random text, unless a test says otherwise."""
 
 import os
+import tempfile
 
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["HF_HUB_OFFLINE"] = "1"
+# Whatever the library `datasets` keeps on this machine, tests find nothing there.
+os.environ["HF_DATASETS_CACHE"] = os.path.join(tempfile.gettempdir(), "mupkit-tests", "datasets")
 
 import numpy as np
 import pyarrow as pa

@@ -20,6 +20,7 @@ from matplotlib.typing import RcKeyType
 
 from experiments.files import atomic_path, write_atomically
 
+matplotlib.use("agg")  # pictures are files, whatever MPLBACKEND asks for
 STYLE: dict[RcKeyType, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 9,
@@ -54,7 +55,11 @@ NAME = {"sp": "Standard parametrization (SP)", "mup": "Maximal update parametriz
 
 
 def subplots(rows: int = 1, columns: int = 1, **options: Any) -> tuple[Figure, Any]:
-    """`plt.subplots` in the project's style; also for drawing functions called on their own."""
+    """`plt.subplots` in the project's style; also for drawing functions called on their own.
+
+    Matplotlib's defaults come first: a matplotlibrc of the user's decides nothing.
+    """
+    matplotlib.rcdefaults()
     plt.rcParams.update(STYLE)
     return plt.subplots(rows, columns, **options)
 

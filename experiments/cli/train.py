@@ -60,8 +60,9 @@ def run(
 
 def _configured(family: Family, args: list[str], data: str | None) -> RunConfig:
     """The family's example with the given options."""
-    values = {**family.example, **_options(args, family)}
-    return family.config.make(**{**values, "data": family.resolve_data(data)})
+    given = _options(args, family)
+    example = {**family.example, "data": family.resolve_data(data)}
+    return family.config.of_example(example, given)
 
 
 @contextmanager

@@ -12,31 +12,35 @@ from experiments.errors import UserError
 EVALUATED = 500  # images at once
 
 
-def subset(labels: Tensor, count: int | None) -> int:
+def subset(labels: Tensor, count: int | None, batch_size: int) -> int:
     """How many images to train on: `count`, or all N images.
 
     Args:
         labels: (N,) of all images.
         count: of the first images; None for all.
+        batch_size: images of a batch.
 
     Raises:
-        UserError: if there are fewer.
+        UserError: if there are fewer, or fewer than a batch.
     """
     if count is not None and count > len(labels):
         raise UserError(f"images: {count} are more than there are; give {len(labels)} or less")
-    return len(labels) if count is None else count
+    found = len(labels) if count is None else count
+    if found < batch_size:
+        raise UserError(
+            f"batch_size: {batch_size} is more than there are images; give {found} or less"
+        )
+    return found
 
 
 def index_batches(count: int, batch_size: int, seed: int) -> Iterator[Tensor]:
     """Endless batches of indices (B,) of images; each epoch has a new order and no partial batch.
 
-    Raises:
-        UserError: if there are fewer images than a batch.
+    Args:
+        count: of images, at least a batch (`subset`).
+        batch_size: images of a batch.
+        seed: decides the order.
     """
-    if count < batch_size:
-        raise UserError(
-            f"batch_size: {batch_size} is more than there are images; give {count} or less"
-        )
     generator = torch.Generator().manual_seed(seed)
     while True:
         order = torch.randperm(count, generator=generator)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 from experiments.data.parquet import text_rows
-from experiments.data.places import data_fix, data_root
+from experiments.data.places import data_fix, data_root, split_files
 from experiments.errors import UserError
 from experiments.messages import note
 
@@ -44,22 +45,20 @@ Example = tuple[tuple[str, ...], int]
 """The texts and their label."""
 
 
-def glue_files(names: Iterable[str] = TASKS) -> dict[tuple[str, str], Path]:
+def glue_files(names: Iterable[str] = TASKS) -> dict[tuple[str, str], list[Path]]:
     """The files by task and split.
 
     Raises:
         UserError: `MUPKIT_DATA` is not set, or a file is missing.
     """
     holds = " and ".join(f"{FOLDER}/{name}" for name in names)
-    root = data_root(holds)
-    found = {}
+    if data_root(holds) is None:
+        raise UserError(f"MUPKIT_DATA: is not set; {data_fix(holds)}")
+    found: dict[tuple[str, str], list[Path]] = {}
     for name in names:
-        for split in ("train", *TASKS[name].held_out.values()):
-            path = Path(root or ".", FOLDER, name, f"{split}-00000-of-00001.parquet")
-            if root is None or not path.exists():
-                missing = f"{path} does not exist" if root else "is not set"
-                raise UserError(f"MUPKIT_DATA: {missing}; {data_fix(holds)}")
-            found[name, split] = path
+        splits = {split: split for split in ("train", *TASKS[name].held_out.values())}
+        files = split_files(f"{FOLDER}/{name}", splits) or {}
+        found |= {(name, split): paths for split, paths in files.items()}
     return found
 
 
@@ -75,8 +74,10 @@ def load_glue(name: str, split: str, most: int) -> list[Example]:
     task, left_out = TASKS[name], 0
     known = [str(label) for label in range(task.labels)]
     found: list[Example] = []
-    path = glue_files((name,))[name, split]
-    for place, (label, *texts) in text_rows(path, ("label", *task.columns)):
+    paths = glue_files((name,))[name, split]
+    columns = ("label", *task.columns)
+    rows = chain.from_iterable(text_rows(path, columns, numbers=("label",)) for path in paths)
+    for place, (label, *texts) in rows:
         if len(found) == most:
             break
         missing = not all(text and text.strip() for text in texts)
@@ -90,7 +91,7 @@ def load_glue(name: str, split: str, most: int) -> list[Example]:
         else:
             raise UserError(f"{place}: {fault}; copy the file again")
     if left_out:
-        note(f"{path}: {left_out} training examples without text or label are left out")
+        note(f"{paths[0]}: {left_out} training examples without text or label are left out")
     if not found:
-        raise UserError(f"{path}: holds no example; copy the file again")
+        raise UserError(f"{paths[0]}: holds no example; copy the file again")
     return found

@@ -22,6 +22,7 @@ from PIL import Image
 from torch import Tensor
 
 from experiments.data import image_source
+from experiments.data.parquet import encoded, image_columns, opened
 from experiments.data.places import cache_dir
 from experiments.errors import UserError
 
@@ -63,7 +64,6 @@ class EncodedImages:
 
     Args:
         paths: its Parquet files.
-        column: of the images.
 
     Attributes:
         labels: (N,).
@@ -73,12 +73,12 @@ class EncodedImages:
         UserError: damaged files, or no room in the cache.
     """
 
-    def __init__(self, paths: list[Path], column: str = "image"):
+    def __init__(self, paths: list[Path]):
         from datasets import Image as Encoded
         from datasets import load_dataset
 
-        self.paths, self.column = paths, column
-        self.starts = np.cumsum([0, *(_count(path, column) for path in paths)])
+        self.paths, (self.column, label) = paths, image_columns(paths[0])
+        self.starts = np.cumsum([0, *map(_count, paths)])
         try:
             data = load_dataset(
                 "parquet",
@@ -86,8 +86,8 @@ class EncodedImages:
                 split="train",
                 cache_dir=str(cache_dir() / "datasets"),
             )
-            self.data: Any = data.cast_column(column, Encoded(decode=False))
-            self.labels = torch.tensor(np.asarray(data.data["label"]), dtype=torch.int64)
+            self.data: Any = data.cast_column(self.column, Encoded(decode=False))
+            self.labels = torch.tensor(np.asarray(data.data[label]), dtype=torch.int64)
         except Exception as error:  # the library raises many kinds
             raise UserError(
                 f"{paths[0].parent}: cannot be prepared in {cache_dir()} ({_line(error)}); copy "
@@ -107,15 +107,16 @@ class EncodedImages:
         Raises:
             UserError: an image that cannot be decoded.
         """
-        encoded = self.data[index_B.tolist()][self.column]
+        values = self.data[index_B.tolist()][self.column]
 
         def one(i: int) -> Tensor:
+            where = self._name(int(index_B[i]))
+            content = encoded(where, values[i])
             try:
-                image = Image.open(io.BytesIO(encoded[i]["bytes"])).convert("RGB")
+                image = Image.open(io.BytesIO(content or b"")).convert("RGB")
             except Exception as error:  # whatever a damaged image makes the decoder raise
                 raise UserError(
-                    f"{self._name(int(index_B[i]))}: cannot be decoded ({_line(error)}); copy the "
-                    "file again"
+                    f"{where}: cannot be decoded ({_line(error)}); copy the file again"
                 ) from error
             pixels = np.array(_centre(image) if crops is None else _cut(image, crops, i))
             return torch.from_numpy(pixels).permute(2, 0, 1)
@@ -135,29 +136,15 @@ def load_imagenet() -> dict[str, EncodedImages]:
     """
     files = image_source.files("imagenet")
     if files is None:
-        folder, _, _ = image_source.LAYOUT["imagenet"]
+        folder, _ = image_source.LAYOUT["imagenet"]
         raise UserError(f"MUPKIT_DATA is not set; set it to the folder that holds {folder}")
-    column = image_source.LAYOUT["imagenet"][2]
-    return {split: EncodedImages(paths, column) for split, paths in files.items()}
+    return {split: EncodedImages(paths) for split, paths in files.items()}
 
 
-def _count(path: Path, column: str) -> int:
+def _count(path: Path) -> int:
     """Rows of a Parquet file, by its footer."""
-    import pyarrow
-    import pyarrow.parquet as pq
-
-    if not path.is_file():  # a pipe would be waited for
-        raise UserError(f"{path}: no regular file; copy the file again")
-    try:
-        with pq.ParquetFile(path) as file:
-            missing = {column, "label"} - set(file.schema_arrow.names)
-            rows: int = file.metadata.num_rows
-    except (pyarrow.ArrowException, OSError) as error:
-        raise UserError(
-            f"{path}: cannot be read as Parquet ({_line(error)}); copy the file again"
-        ) from error
-    if missing:
-        raise UserError(f"{path}: no column {', '.join(sorted(missing))}; copy the file again")
+    with opened(path) as file:
+        rows: int = file.metadata.num_rows
     return rows
 
 

@@ -6,6 +6,7 @@ import hashlib
 import io
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from experiments.data import image_source
 from experiments.data.cache import cached, read_meta, write_meta
+from experiments.data.parquet import Labelled, image_rows
 from experiments.data.places import cache_dir
 from experiments.errors import UserError, unknown
 from experiments.files import sha256
@@ -64,8 +66,11 @@ def load_images(data_source: str) -> Images:
     folder, read = _origin(data_source)
 
     def fill(new: Path) -> None:
-        note(f"decoding {image_source.LABELS[data_source]} (once)")
-        _write(new, read())
+        label = image_source.LABELS[data_source]
+        note(f"decoding {label} (once)")
+        meta = _write(new, read())
+        if data_source != "digits" and not image_source.is_canonical(data_source, meta):
+            note(f"not the published {label}, though figures will call it so")
 
     return cached(folder, _read, fill)
 
@@ -78,7 +83,7 @@ def _origin(data_source: str) -> tuple[Path, Callable[[], Arrays]]:
     if files is None:
         whole = image_source.prepared(data_source)
         if whole is None and data_source != "cifar10":
-            folder, _, _ = image_source.LAYOUT[data_source]
+            folder, _ = image_source.LAYOUT[data_source]
             raise UserError(
                 f"data={data_source}: MUPKIT_DATA is not set; "
                 f"set it to the folder that holds {folder}"
@@ -90,10 +95,10 @@ def _origin(data_source: str) -> tuple[Path, Callable[[], Arrays]]:
     except OSError as error:
         raise UserError(f"{error.filename}: cannot be read ({error.strerror})") from error
     key = hashlib.sha256(f"{RULES} {content}".encode()).hexdigest()[:16]
-    column = image_source.LAYOUT[data_source][2]
 
     def read() -> Arrays:
-        return _decoded(data_source, {s: _rows(files[s], column) for s in SPLITS})
+        rows = {s: chain.from_iterable(map(image_rows, files[s])) for s in SPLITS}
+        return _decoded(data_source, rows)
 
     return cache_dir() / f"{data_source}-images-{key}", read
 
@@ -113,31 +118,12 @@ def _digits() -> Arrays:
     return arrays | {f"{s}_labels": data.target[i].astype(np.int64) for s, i in parts.items()}
 
 
-def _rows(paths: list[Path], column: str) -> Iterator[tuple[str, bytes, int]]:
-    """Name, encoded image and label of each row of some Parquet files."""
-    import pyarrow
-    import pyarrow.parquet as pq
-
-    for path in paths:
-        try:
-            table = pq.read_table(path, columns=[column, "label"])
-            images = table[column].combine_chunks().field("bytes").to_pylist()
-            labels = table["label"].cast("int64").to_pylist()
-        except (pyarrow.ArrowException, OSError, KeyError, AttributeError) as error:
-            raise UserError(
-                f"{path}: cannot be read as Parquet with columns `{column}` and `label` "
-                f"({str(error).partition(chr(10))[0]}); copy the file again"
-            ) from error
-        for i, (image, number) in enumerate(zip(images, labels, strict=True)):
-            yield f"{path}, row {i}", image, number
-
-
 def _of_hub(data_source: str) -> Arrays:
     """CIFAR-10 from the Hugging Face Hub. Not tried: written offline."""
     try:
         from datasets import Image, load_dataset
 
-        data = load_dataset("uoft-cs/cifar10").cast_column("img", Image(decode=False))
+        data = load_dataset(image_source.CIFAR10_HUB[0]).cast_column("img", Image(decode=False))
         rows = {
             split: (
                 (f"{name} {i}", row["img"]["bytes"], row["label"])
@@ -153,17 +139,21 @@ def _of_hub(data_source: str) -> Arrays:
     return _decoded(data_source, rows)
 
 
-def _decoded(data_source: str, rows: Mapping[str, Iterator[tuple[str, bytes, int]]]) -> Arrays:
-    """Images as (N, 3, H, W) and their labels, numbered from 0 in the order of the originals."""
+def _decoded(data_source: str, rows: Mapping[str, Iterator[Labelled]]) -> Arrays:
+    """Images as (N, 3, H, W) and their labels, numbered from 0 in the order of the originals.
+
+    Names of classes are in alphabetical order, as the Hub numbers those of CIFAR-10 and ImageNet.
+    """
     from PIL import Image
 
     size = round((image_source.SHAPES[data_source][0] / 3) ** 0.5)
     arrays: Arrays = {}
+    labels: dict[str, list[int | str]] = {split: [] for split in SPLITS}
     for split in SPLITS:
-        pixels, labels = [], []
-        for name, encoded, number in rows[split]:
+        pixels = []
+        for name, encoded, label in rows[split]:
             try:
-                image = np.asarray(Image.open(io.BytesIO(encoded)).convert("RGB"))
+                image = np.asarray(Image.open(io.BytesIO(encoded or b"")).convert("RGB"))
             except Exception as error:  # whatever a damaged image makes the decoder raise
                 raise UserError(
                     f"{name}: cannot be decoded ({error}); copy the file again"
@@ -172,30 +162,35 @@ def _decoded(data_source: str, rows: Mapping[str, Iterator[tuple[str, bytes, int
                 raise UserError(
                     f"{name}: {image.shape[:2]} pixels, not {size} x {size}; copy the file again"
                 )
-            if number is None:
+            if label is None:
                 raise UserError(f"{name}: no label; copy the file again")
             pixels.append(image.transpose(2, 0, 1))
-            labels.append(number)
+            labels[split].append(label)
         if not pixels:
             raise UserError(f"data={data_source}: no images in {split}; copy its files again")
-        arrays[split], arrays[f"{split}_labels"] = np.stack(pixels), np.array(labels, np.int64)
-    known = np.unique(arrays["train_labels"])
-    strange = np.setdiff1d(arrays["valid_labels"], known)
-    if len(strange):
+        arrays[split] = np.stack(pixels)
+    if len({type(label) for split in SPLITS for label in labels[split]}) > 1:
         raise UserError(
-            f"data={data_source}: label {strange[0]} is in valid and not in train; "
-            "copy its files again"
+            f"data={data_source}: some labels are numbers and some are names of classes; copy its "
+            "files again"
         )
+    known = {label: i for i, label in enumerate(sorted({*labels["train"]}))}
+    for label in labels["valid"]:
+        if label not in known:
+            raise UserError(
+                f"data={data_source}: label {label} is in valid and not in train; "
+                "copy its files again"
+            )
     for split in SPLITS:
-        arrays[f"{split}_labels"] = np.searchsorted(known, arrays[f"{split}_labels"])
+        arrays[f"{split}_labels"] = np.array([known[label] for label in labels[split]], np.int64)
     return arrays
 
 
 # Cache
 
 
-def _write(folder: Path, arrays: Arrays) -> None:
-    """Fill an empty folder with arrays."""
+def _write(folder: Path, arrays: Arrays) -> dict[str, Any]:
+    """Fill an empty folder with arrays; return what is known of them."""
     digest = hashlib.sha256()
     for name in sorted(arrays):
         array = np.ascontiguousarray(arrays[name])
@@ -213,6 +208,7 @@ def _write(folder: Path, arrays: Arrays) -> None:
         "fingerprint": digest.hexdigest()[:16],
     }
     write_meta(folder, meta)
+    return meta
 
 
 def _read(folder: Path) -> Images | None:

@@ -129,16 +129,16 @@ def _origin(data_source: str) -> tuple[list[Path], Callable[[], Documents]]:
             for split in SPLITS
         }
 
-    return [*articles.values(), *novels.values()], read
+    return [*itertools.chain(*articles.values(), *novels.values())], read
 
 
-def _articles(path: Path) -> Iterator[Document]:
-    return ((place, text or "") for place, (text,) in text_rows(path, ("text",)))
+def _articles(paths: Iterable[Path]) -> Iterator[Document]:
+    return ((where, text or "") for path in paths for where, (text,) in text_rows(path, ("text",)))
 
 
-def _novels(path: Path) -> Iterator[Document]:
+def _novels(paths: Iterable[Path]) -> Iterator[Document]:
     """The paragraphs of each novel as one document."""
-    rows = text_rows(path, ("text", "doc"))
+    rows = itertools.chain.from_iterable(text_rows(path, ("text", "doc")) for path in paths)
     for _, paragraphs in itertools.groupby(rows, key=lambda row: row[1][1]):
         places, values = zip(*paragraphs, strict=True)
         yield places[0], "\n".join(text or "" for text, _ in values)

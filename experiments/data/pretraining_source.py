@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from experiments.data.places import data_fix, data_root
+from experiments.data.places import data_fix, data_root, split_files
 from experiments.data.text_source import SPLITS, TEXT_SOURCES
 from experiments.errors import UserError, unknown
 
@@ -42,20 +42,13 @@ def choose_pretraining(requested: str | None = None) -> str:
     return BUILT_IN
 
 
-def pretraining_files() -> dict[str, dict[str, Path]] | None:
+def pretraining_files() -> dict[str, dict[str, list[Path]]] | None:
     """The Parquet files by folder and split, or None if `MUPKIT_DATA` is not set.
 
     Raises:
         UserError: a folder or a file is missing.
     """
-    root = data_root(HOLDS, BUILT_IN)
-    if root is None:
+    if data_root(HOLDS, BUILT_IN) is None:
         return None
-    files = {
-        folder: {split: root / folder / f"{split}-00000-of-00001.parquet" for split in SPLITS}
-        for folder in (ARTICLES, NOVELS)
-    }
-    for path in (path for splits in files.values() for path in splits.values()):
-        if not path.exists():
-            raise UserError(f"MUPKIT_DATA: {path} does not exist; {data_fix(HOLDS, BUILT_IN)}")
-    return files
+    splits = {split: split for split in SPLITS}
+    return {folder: split_files(folder, splits, BUILT_IN) or {} for folder in (ARTICLES, NOVELS)}

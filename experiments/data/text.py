@@ -12,7 +12,9 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,11 +67,13 @@ def load_corpus(data_source: str, vocab_size: int) -> Corpus:
         raise unknown("data", data_source, TEXT_SOURCES)
     folder, origin, read = _origin(data_source)
 
-    def prepare() -> Corpus:
+    def fill(new: Path) -> None:
         note(f"preparing {TEXT_SOURCES[data_source]} from {origin} (once)")
-        return _encode(data_source, read())
+        meta = _write(new, _encode(data_source, read()))
+        if data_source == "wikitext2" and not text_source.is_wikitext2(meta):
+            note(f"{origin}: not the published WikiText-2, though figures will call it so")
 
-    whole = _cached(folder, prepare)
+    whole = cached(folder, _read, fill)
     size = len(whole.vocab)
     if not 2 <= vocab_size <= size:
         raise UserError(
@@ -78,7 +82,11 @@ def load_corpus(data_source: str, vocab_size: int) -> Corpus:
     if vocab_size == size:
         return whole
     folder = places.cache_dir() / f"{data_source}-{vocab_size}-{whole.fingerprint}"
-    return _cached(folder, lambda: _cut(whole, vocab_size))
+
+    def fill_cut(new: Path) -> None:
+        _write(new, _cut(whole, vocab_size))
+
+    return cached(folder, _read, fill_cut)
 
 
 def _origin(data_source: str) -> tuple[Path, str, Callable[[], Words]]:
@@ -90,11 +98,12 @@ def _origin(data_source: str) -> tuple[Path, str, Callable[[], Words]]:
         return root / f"{data_source}-full-{key}", str(path), lambda: _sample_words(path)
     files = text_source.wikitext2_files()
     if files:
-        folder = root / f"{data_source}-full-{_key(files.values())}"
-        where = str(files["train"].parent)
-        return folder, where, lambda: _split_words(text_source.lines_of_parquet(files))
+        folder = root / f"{data_source}-full-{_key(chain(*files.values()))}"
+        where = str(files["train"][0].parent)
+        return folder, where, lambda: _split_words(text_source.lines_of_parquet(files), where)
     folder = text_source.prepared_wikitext2() or root / f"{data_source}-full-hub"
-    return folder, "the Hugging Face Hub", lambda: _split_words(text_source.lines_of_hub())
+    hub = "the Hugging Face Hub"
+    return folder, hub, lambda: _split_words(text_source.lines_of_hub(), hub)
 
 
 def _key(paths: Iterable[Path], *more: str) -> str:
@@ -109,9 +118,22 @@ def _key(paths: Iterable[Path], *more: str) -> str:
 # Words
 
 
-def _split_words(lines: dict[str, list[str]]) -> Words:
-    """Text that is tokenized already."""
-    return {split: [line.split() for line in lines[split]] for split in SPLITS}
+def _split_words(lines: dict[str, list[str]], origin: str) -> Words:
+    """Text that is tokenized already.
+
+    Raises:
+        UserError: there is none in a split, or it is the raw text, in which no word is `<unk>`.
+    """
+    words = {split: [line.split() for line in lines[split]] for split in SPLITS}
+    for split in SPLITS:
+        if not any(words[split]):
+            raise UserError(f"{origin}: no words in {split}; copy its files again")
+    if not any(UNK in line for line in words["train"]):
+        raise UserError(
+            f"{origin}: no {UNK} in train, so it is raw text; copy wikitext-2-v1, in which rare "
+            f"words are {UNK}"
+        )
+    return words
 
 
 def tokenize(text: str) -> list[str]:
@@ -173,11 +195,6 @@ def _cut(whole: Corpus, vocab_size: int) -> Corpus:
 # Cache
 
 
-def _cached(folder: Path, build: Callable[[], Corpus]) -> Corpus:
-    """The corpus in a cache folder, built first if it is missing or damaged."""
-    return cached(folder, _read, lambda new: _write(new, build()))
-
-
 def _read(folder: Path) -> Corpus | None:
     """The corpus in a cache folder; None if a file is missing or not what was written."""
     meta = read_meta(folder)
@@ -191,8 +208,8 @@ def _read(folder: Path) -> Corpus | None:
     return Corpus(tokens, vocab, meta["fingerprint"], meta["source"])
 
 
-def _write(folder: Path, corpus: Corpus) -> None:
-    """Fill an empty folder with a corpus."""
+def _write(folder: Path, corpus: Corpus) -> dict[str, Any]:
+    """Fill an empty folder with a corpus; return what is known of it."""
     for split, ids in corpus.tokens.items():
         np.save(folder / f"{split}.npy", ids, allow_pickle=False)
     vocab = json.dumps(corpus.vocab, ensure_ascii=False)
@@ -203,3 +220,4 @@ def _write(folder: Path, corpus: Corpus) -> None:
         "counts": {split: len(ids) for split, ids in corpus.tokens.items()},
     }
     write_meta(folder, meta)
+    return meta

@@ -6,11 +6,13 @@ functions.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from experiments.data import places
-from experiments.data.places import data_fix, data_root, hub_reachable
+from experiments.data.parquet import text_rows
+from experiments.data.places import hub_reachable, split_files
 from experiments.errors import UserError, unknown
 
 TEXT_SOURCES = {
@@ -19,15 +21,19 @@ TEXT_SOURCES = {
 }
 """Names of the data sources, with what a figure calls them."""
 SPLITS = ("train", "validation", "test")
-# Tokens of WikiText-2, word level, with one <eos> per line.
+HUB = ("Salesforce/wikitext", "wikitext-2-v1")  # repository and configuration
+# Tokens of WikiText-2, word level, with one <eos> per line, and the digest of its 33,278 words in
+# order of first occurrence, as `vocab.json` has them. Raw text has about as many tokens.
 PUBLISHED = {"train": 2_088_628, "validation": 217_646, "test": 245_569}
+VOCABULARY = "ad85e85308092d5a6492712c5b1b6304fbded6a14ebd8e83af56d4e9f7e0ed4e"
 
 
 def choose_text(requested: str | None = None) -> str:
     """The data source that a language model's runs use: one of `TEXT_SOURCES`.
 
-    In this order: what is requested; WikiText-2 from `MUPKIT_DATA`, from the cache, or from the
-    Hub if it answers; the Wikipedia sample inside gensim's wheel.
+    In this order: what is requested; WikiText-2 from `MUPKIT_DATA`, from the cache, from that of
+    the library `datasets`, or from the Hub if it answers; the Wikipedia sample inside gensim's
+    wheel.
 
     Raises:
         UserError: an unknown data source, or `MUPKIT_DATA` without the files of WikiText-2.
@@ -36,51 +42,38 @@ def choose_text(requested: str | None = None) -> str:
         raise unknown("data", requested, TEXT_SOURCES)
     if requested == "wikipedia_sample":
         return requested
-    if wikitext2_files() or requested or prepared_wikitext2() or hub_reachable():
+    if wikitext2_files() or requested or prepared_wikitext2():
+        return "wikitext2"
+    if places.in_library_cache(*HUB) or hub_reachable():
         return "wikitext2"
     return "wikipedia_sample"
 
 
-def wikitext2_files() -> dict[str, Path] | None:
-    """The Parquet file of each split in `MUPKIT_DATA`, or None if the variable is not set.
+def wikitext2_files() -> dict[str, list[Path]] | None:
+    """The Parquet files of each split in `MUPKIT_DATA`, or None if the variable is not set.
 
     Raises:
         UserError: the folder or a file is missing.
     """
-    holds = "wikitext/wikitext-2-v1"
-    root = data_root(holds, "wikipedia_sample")
-    if root is None:
-        return None
-    folder = root / holds
-    files = {split: folder / f"{split}-00000-of-00001.parquet" for split in SPLITS}
-    for path in files.values():
-        if not path.exists():
-            raise UserError(
-                f"MUPKIT_DATA: {path} does not exist; {data_fix(holds, 'wikipedia_sample')}"
-            )
-    return files
+    return split_files("wikitext/wikitext-2-v1", {s: s for s in SPLITS}, "wikipedia_sample")
 
 
 def prepared_wikitext2() -> Path | None:
     """The cache folder of the whole of WikiText-2, if an earlier run prepared it."""
-    return places.prepared("wikitext2-full-*", PUBLISHED)
+    return places.prepared("wikitext2-full-*", is_wikitext2)
 
 
-def lines_of_parquet(files: Mapping[str, Path]) -> dict[str, list[str]]:
+def is_wikitext2(meta: Mapping[str, Any]) -> bool:
+    """Whether what is known of a prepared text is what is known of WikiText-2."""
+    return bool(meta["counts"] == PUBLISHED and meta["sha256"]["vocab.json"] == VOCABULARY)
+
+
+def lines_of_parquet(files: Mapping[str, Sequence[Path]]) -> dict[str, list[str]]:
     """The lines by split of Parquet files with a column `text`, one line per row."""
-    import pyarrow
-    import pyarrow.parquet as pq
-
-    lines = {}
-    for split, path in files.items():
-        try:
-            lines[split] = pq.read_table(path)["text"].cast("string").fill_null("").to_pylist()
-        except (pyarrow.ArrowException, OSError, KeyError) as error:
-            raise UserError(
-                f"{path}: cannot be read as Parquet with a column `text` "
-                f"({str(error).partition(chr(10))[0]}); copy the file again"
-            ) from error
-    return lines
+    return {
+        split: [text or "" for path in paths for _, (text,) in text_rows(path, ("text",))]
+        for split, paths in files.items()
+    }
 
 
 def lines_of_hub() -> dict[str, list[str]]:
@@ -88,7 +81,7 @@ def lines_of_hub() -> dict[str, list[str]]:
     try:
         from datasets import load_dataset
 
-        data = load_dataset("Salesforce/wikitext", "wikitext-2-v1")
+        data = load_dataset(*HUB)
         return {split: list(data[split]["text"]) for split in SPLITS}
     except Exception as error:  # the library raises many kinds
         raise UserError(

@@ -31,7 +31,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from experiments.data import iwslt14, translation_source
 from experiments.data.cache import cached, read_meta, write_meta
-from experiments.data.parquet import text_rows
+from experiments.data.parquet import has_columns, text_rows
 from experiments.data.places import cache_dir
 from experiments.data.translation_source import DIRECTIONS, LABELS, LANGUAGES, RULES, SPLITS
 from experiments.errors import UserError, unknown
@@ -140,10 +140,7 @@ def _origin(data_source: str) -> tuple[Path, Callable[[], Mapping[str, Iterable[
     files = translation_source.files(data_source)
     if files:
         folder = _pairs_folder(data_source, itertools.chain(*files.values()))
-        return folder, lambda: {
-            split: _of_parquet(paths, nested=data_source == "wmt14")
-            for split, paths in files.items()
-        }
+        return folder, lambda: {split: _of_parquet(paths) for split, paths in files.items()}
     raw = translation_source.tarball() if data_source == "iwslt14" else None
     if raw:
         version = importlib.metadata.version("sacremoses")
@@ -175,15 +172,11 @@ def _digest(*parts: str) -> str:
 # Pairs
 
 
-def _of_parquet(paths: list[Path], nested: bool) -> Iterator[Pair]:
-    """The pairs of some Parquet files.
-
-    Args:
-        nested: whether one column `translation` holds both languages.
-    """
-    columns = [f"translation.{language}" if nested else language for language in LANGUAGES]
+def _of_parquet(paths: list[Path]) -> Iterator[Pair]:
+    """The pairs of some Parquet files: one column a language, or `translation` with both."""
+    nested = [f"translation.{language}" for language in LANGUAGES]
     for path in paths:
-        for place, (de, en) in text_rows(path, columns):
+        for place, (de, en) in text_rows(path, nested if has_columns(path, nested) else LANGUAGES):
             yield place, de, en
 
 
@@ -199,7 +192,7 @@ def _write_pairs(folder: Path, data_source: str, pairs: Mapping[str, Iterable[Pa
     """Fill an empty folder with the text of all pairs."""
     counts = {}
     for split in SPLITS:
-        kept, left_out, first = 0, 0, ""
+        kept, cased, left_out, first = 0, 0, 0, ""
         de_path, en_path = (_text(folder, split, language) for language in LANGUAGES)
         with (
             de_path.open("w", encoding="utf-8", newline="\n") as de_file,
@@ -217,14 +210,26 @@ def _write_pairs(folder: Path, data_source: str, pairs: Mapping[str, Iterable[Pa
                 de_file.write(lines[0])
                 en_file.write(lines[1])
                 kept += 1
+                cased += any(line != line.lower() for line in lines)
         if left_out:
             note(f"{left_out} of {kept + left_out} training pairs are left out; first {first}")
         if not kept:
             raise UserError(
                 f"data={data_source}: no pair in {split} can be used; copy its files again"
             )
+        if _tokenized(data_source) and 2 * cased > kept:
+            raise UserError(
+                f"data={data_source}: most pairs of {split} have capital letters, so it is raw "
+                "text; copy what fairseq's prepare-iwslt14.sh makes of it, or the folder de-en of "
+                "the tarball"
+            )
         counts[split] = kept
     write_meta(folder, {"counts": counts})
+    meta = read_meta(folder)
+    known = data_source in translation_source.COUNTS
+    if known and meta and not translation_source.is_usual(data_source, meta):
+        label = LABELS[data_source]
+        note(f"data={data_source}: not the usual {label}, though figures will call it so")
 
 
 def _line(language: str, text: str | None) -> str:

@@ -5,12 +5,13 @@ The workflow imports this module at every parse, so nothing slow is imported her
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from experiments.data import places
-from experiments.data.places import data_root
+from experiments.data.places import data_root, looked_for, series
 from experiments.errors import UserError, unknown
 
 # Names of the data sources, with what a figure calls them; the first of each is the paper's.
@@ -24,19 +25,30 @@ DIRECTIONS = {
     **dict.fromkeys(IWSLT_SOURCES, ("de", "en")),
     **dict.fromkeys(WMT_SOURCES, ("en", "de")),
 }
-# Folder in MUPKIT_DATA. Its Parquet files have the columns `de` and `en`, those of WMT14 a column
-# `translation` with both.
+# Folder in MUPKIT_DATA. Its Parquet files have the columns `de` and `en`, or a column `translation`
+# with both, as on the Hub.
 LAYOUT = {
     "iwslt14": "iwslt14_de_en",
     "multi30k": "multi30k",
     "wmt14": "wmt14/de-en",
     "tatoeba": "tatoeba_de_en",
 }
-# Pairs of the usual sets; other files of the same name are another set.
-PUBLISHED = {
+# Pairs of the usual sets, and digests of their text as the cache has it, one sentence a line, where
+# they are known; other files of the same name are another set.
+COUNTS = {
     "iwslt14": {"train": 160_239, "validation": 7_283, "test": 6_750},
     "multi30k": {"train": 29_000, "validation": 1_014, "test": 1_000},
     "tatoeba": {"train": 165_197, "validation": 2_000, "test": 2_000},
+}
+DIGESTS = {
+    "multi30k": {
+        "train.de.txt": "550c2612c7ae45ed46754e67c3011fde500b1bf88592a376e2ed6126903766f7",
+        "train.en.txt": "f7cb7c7d411f6039a15de94de8c4d1709fada7b7474791598fd18451ec62427d",
+    },
+    "tatoeba": {
+        "train.de.txt": "4c1d6e51c285f4289b3b5223882bb44bb5784c7ac599d9a4034525a71d5e4a09",
+        "train.en.txt": "ade80f3443b4cfd67ce3f362745729968941371dc34c349ff02e2ead4d18149f",
+    },
 }
 # Files of IWSLT14's tarball, in its folder de-en: training text, then those that fairseq joins as
 # the test set, in its order.
@@ -87,7 +99,7 @@ def _choose(requested: str | None, sources: Mapping[str, str]) -> str:
     folders = " or ".join(LAYOUT[source] for source in sources)
     raise UserError(
         f"neither {' nor '.join(sources.values())} can be had, and nothing to translate is built "
-        f"in; set MUPKIT_DATA to the folder that holds {folders} with {_names(SPLITS)}"
+        f"in; set MUPKIT_DATA to the folder that holds {folders} with {looked_for(SPLITS)}"
     )
 
 
@@ -100,26 +112,8 @@ def files(data_source: str) -> dict[str, list[Path]] | None:
     root = data_root(LAYOUT[data_source])
     if root is None:
         return None
-    found = {split: _series(root / LAYOUT[data_source], split) for split in SPLITS}
+    found = {split: series(root / LAYOUT[data_source], split) for split in SPLITS}
     return found if all(found.values()) else None
-
-
-def _series(folder: Path, split: str) -> list[Path]:
-    """All files SPLIT-0000I-of-0000N.parquet in order; none if there is no such file."""
-    found = sorted(path.name for path in folder.glob(f"{split}-*.parquet"))
-    if not found:
-        return []
-    last = re.fullmatch(rf"{split}-\d{{5}}-of-(\d{{5}})\.parquet", found[-1])
-    count = int(last[1]) if last else 1
-    wanted = [f"{split}-{i:05d}-of-{count:05d}.parquet" for i in range(count)]
-    strange = sorted({*found} ^ {*wanted})
-    if strange:
-        fault = "is missing" if strange[0] in wanted else "is of another series"
-        raise UserError(
-            f"MUPKIT_DATA: {folder / strange[0]} {fault}: found {len(found)} files "
-            f"{split}-*.parquet, wanted the {count} of {wanted[0]} to {wanted[-1]}"
-        )
-    return [folder / name for name in found]
 
 
 def tarball() -> dict[str, list[Path]] | None:
@@ -141,7 +135,15 @@ def tarball() -> dict[str, list[Path]] | None:
 
 def prepared(data_source: str) -> Path | None:
     """The cache folder of the pairs of a whole usual set, if an earlier run prepared it."""
-    return places.prepared(f"{data_source}-pairs-{RULES}-*", PUBLISHED.get(data_source))
+    return places.prepared(f"{data_source}-pairs-{RULES}-*", partial(is_usual, data_source))
+
+
+def is_usual(data_source: str, meta: Mapping[str, Any]) -> bool:
+    """Whether what is known of prepared pairs is what is known of the usual set."""
+    digests = DIGESTS.get(data_source, {})
+    if any(meta["sha256"].get(name) != digest for name, digest in digests.items()):
+        return False
+    return data_source in COUNTS and bool(meta["counts"] == COUNTS[data_source])
 
 
 def missing(data_source: str) -> UserError:
@@ -152,13 +154,9 @@ def missing(data_source: str) -> UserError:
         return UserError(
             f"data={data_source}: MUPKIT_DATA is not set; set it to the folder that holds {folder}"
         )
-    absent = [split for split in SPLITS if not _series(root / folder, split)]
+    absent = [split for split in SPLITS if not series(root / folder, split)]
     more = ", or the folder de-en of the tarball de-en.tgz" if data_source == "iwslt14" else ""
     return UserError(
-        f"MUPKIT_DATA: {root / folder} does not hold {_names(absent)}; wanted with "
-        f"data={data_source}: {_names(SPLITS)}{more}"
+        f"MUPKIT_DATA: {root / folder} does not hold {looked_for(absent)}; "
+        f"data={data_source} wants {', '.join(SPLITS)}{more}"
     )
-
-
-def _names(splits: tuple[str, ...] | list[str]) -> str:
-    return ", ".join(f"{split}-*.parquet" for split in splits)

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from experiments.errors import UserError
+
 
 def window_batches(
     tokens: Tensor, length: int, batch_size: int, seed: int, more: int = 0
@@ -26,11 +28,9 @@ def window_batches(
         Batches (B, length + more), int64, without end.
 
     Raises:
-        ValueError: the text is shorter than a batch.
+        UserError: the text is shorter than a batch; see `count_windows`.
     """
-    windows = (len(tokens) - more) // length
-    if windows < batch_size:
-        raise ValueError(f"{len(tokens)} tokens are fewer than one batch of {batch_size}")
+    windows = count_windows(tokens, length, batch_size, more)
     generator = torch.Generator().manual_seed(seed)
     offsets = torch.arange(length + more)
     while True:
@@ -38,3 +38,23 @@ def window_batches(
         for start in range(0, windows - batch_size + 1, batch_size):
             index = order[start : start + batch_size, None] * length + offsets
             yield tokens[index.to(tokens.device)].long()
+
+
+def count_windows(tokens: Tensor, length: int, batch_size: int, more: int = 0) -> int:
+    """Windows of a text (T,) that are at least one batch; arguments as of `window_batches`.
+
+    Raises:
+        UserError: there are fewer.
+    """
+    windows = max(0, len(tokens) - more) // length
+    if not windows:
+        raise UserError(
+            f"seq_len: windows of {length} tokens are longer than the text, which has "
+            f"{len(tokens)}; give a smaller one"
+        )
+    if windows < batch_size:
+        raise UserError(
+            f"batch_size: {batch_size} is more than the text's windows of {length} tokens; give "
+            f"{windows} or less"
+        )
+    return windows

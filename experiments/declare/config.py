@@ -4,15 +4,34 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from typing import Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+)
 
 from experiments.declare.schedules import Schedule
 from experiments.errors import UserError, unknown
 
 Parametrization = Literal["sp", "mup"]
+LARGEST_INT, LARGEST_FLOAT = 2**31 - 1, 1e30  # torch's seeds have 32 bits, its float32 ends at 3e38
+LARGEST_DIM = 2**20  # the product of three is a size that torch can count
+LARGEST_LOG2 = 100.0
+SHOWN = 40  # characters of a refused value
+
+
+class IdleKeyError(UserError):
+    """A key of a run that changes nothing with its other values."""
+
+    def __init__(self, family: str, key: str, reason: str):
+        super().__init__(f"{family}: {key}: changes nothing with {reason}; leave it out")
+        self.key = key
 
 
 class RunConfig(BaseModel):
@@ -22,7 +41,7 @@ class RunConfig(BaseModel):
     field keeps the ids of older runs, and a changed default would give two meanings to one id.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     family: ClassVar[str]
     """The folder of `families/` in which the class is declared."""
@@ -33,11 +52,18 @@ class RunConfig(BaseModel):
     tokens: ClassVar[str] = "words"
     """What its vocabulary consists of, if it has one, for the foot of a picture."""
 
+    idle_in_sweeps: ClassVar[frozenset[str]] = frozenset()
+    """Idle keys that declared runs have, so that their ids are frozen with them."""
+
     data: str = Field(description="where the data come from")
     parametrization: Parametrization = Field("mup", description="scaling rules")
-    width: int = Field(gt=0, description="width of the model")
-    base_width: int = Field(gt=0, description="width at which µP equals SP")
-    log2lr: float = Field(description="base-2 logarithm of the master learning rate")
+    width: int = Field(gt=0, le=LARGEST_DIM, description="width of the model")
+    base_width: int = Field(gt=0, le=LARGEST_DIM, description="width at which µP equals SP")
+    log2lr: float = Field(
+        ge=-LARGEST_LOG2,
+        le=LARGEST_LOG2,
+        description="base-2 logarithm of the master learning rate",
+    )
     # torch's generator on a CPU takes 32 bits of a seed, so that 2**32 would be 0 again.
     seed: int = Field(0, ge=0, lt=2**32, description="initial weights and data order")
     steps: int = Field(gt=0, description="optimizer steps")
@@ -57,6 +83,17 @@ class RunConfig(BaseModel):
         "float32", description="of products; bfloat16 is autocast, with float32 parameters"
     )
 
+    @field_validator("*")
+    @classmethod
+    def _has_a_size_to_compute_with(cls, value: Any) -> Any:
+        bound = LARGEST_INT if isinstance(value, int) else LARGEST_FLOAT
+        if isinstance(value, int | float) and abs(value) > bound:
+            raise ValueError(f"Input should be {bound} or less in magnitude")
+        return value
+
+    def _differs_from_default(self, key: str) -> bool:
+        return bool(getattr(self, key) != type(self).model_fields[key].default)
+
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
         if "family" not in vars(cls):
@@ -73,17 +110,74 @@ class RunConfig(BaseModel):
             if key not in cls.model_fields:
                 raise unknown(f"key of {cls.family}", key, cls.model_fields)
         try:
-            return cls(**values)
+            config = cls(**values)
         except ValidationError as error:
             first = error.errors()[0]
             key = ".".join(str(part) for part in first["loc"])
-            got = "" if first["type"] == "missing" else f" (got {first['input']!r})"
-            where = f"{cls.family}: {key}: " if key else f"{cls.family}: "
-            raise UserError(f"{where}{first['msg']}{got}") from None
+            message = first["ctx"]["error"] if first["type"] == "value_error" else first["msg"]
+            if not key:  # of several values together; the message names them
+                raise UserError(f"{cls.family}: {message}") from None
+            got = repr(first["input"])
+            got = f"{got[:SHOWN]}..." if len(got) > SHOWN else got
+            got = "" if first["type"] == "missing" else f" (got {got})"
+            raise UserError(f"{cls.family}: {key}: {message}{got}") from None
+        hashed = config.canonical().keys() - cls.idle_in_sweeps
+        config.refuse_idle(sorted(hashed))
+        return config
+
+    @classmethod
+    def of_example(cls, example: Mapping[str, Any], given: Mapping[str, Any]) -> Self:
+        """A typical run with a user's values; what these make idle of its own is left out.
+
+        Raises:
+            UserError: as `make`; also if a value of the user's changes nothing.
+        """
+        values = {**example, **given}
+        while True:
+            try:
+                config = cls.make(**values)
+                break
+            except IdleKeyError as error:
+                if error.key in given:
+                    raise
+                del values[error.key]
+        config.refuse_idle(given)
+        return config
 
     def replace(self, **changes: Any) -> Self:
         """This configuration with some values changed, validated."""
         return self.make(**{**self.model_dump(), **changes})
+
+    def idle(self) -> dict[str, str]:
+        """Keys that change nothing beside the other values, and which of those is the reason.
+
+        A sweep may have one that `canonical` leaves out, such as `base_width` in SP. Any other that
+        is not at its default is refused, since it would train the same run under another id, but
+        for `idle_in_sweeps`.
+        """
+        keys = ("beta1", "beta2", "eps") if self.optimizer == "sgd" else ("momentum",)
+        found = dict.fromkeys(keys, f"optimizer={self.optimizer}")
+        if self.parametrization == "sp":
+            found["base_width"] = "parametrization=sp"
+        return found
+
+    def refuse_idle(self, given: Iterable[str]) -> None:
+        """Refuse what a user gave and what changes nothing.
+
+        Args:
+            given: keys.
+
+        Raises:
+            UserError: naming the key and the reason.
+        """
+        idle = self.idle()
+        for key in given:
+            if key in idle and self._differs_from_default(key):
+                raise IdleKeyError(self.family, key, idle[key])
+
+    def weights(self) -> int:
+        """Entries of its weight matrices, at least."""
+        return self.width**2
 
     def narrowed(self, width: int) -> Self:
         """The run of a narrower model that behaves as this one: reverse µTransfer.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 from experiments.declare import registry
 from experiments.errors import UserError, unknown
@@ -39,6 +38,6 @@ def resolve_all(requested: str | None = None) -> DataSources:
         except UserError as error:
             sources.errors[exhibit.name] = error
     folder = os.environ.get("MUPKIT_DATA")
-    if sources.errors and folder and not Path(folder).expanduser().exists():
+    if sources.errors and folder and not os.path.isdir(os.path.expanduser(folder)):
         raise next(iter(sources.errors.values()))
     return sources

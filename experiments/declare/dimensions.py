@@ -6,7 +6,7 @@ from typing import Any, Self
 
 from pydantic import Field
 
-from experiments.declare.config import RunConfig
+from experiments.declare.config import LARGEST_DIM, RunConfig
 
 DIMS = ("n_head", "d_head", "d_k", "d_ffn")
 
@@ -14,14 +14,20 @@ DIMS = ("n_head", "d_head", "d_k", "d_ffn")
 class TransformerDims(RunConfig):
     """A run of a Transformer; `width` is d_model. Dimensions left at None follow from the width."""
 
-    n_head: int = Field(4, gt=0, description="attention heads")
-    d_head: int | None = Field(None, gt=0, description="of a value (width / n_head)")
-    d_k: int | None = Field(None, gt=0, description="of a query and a key (d_head)")
-    d_ffn: int | None = Field(None, gt=0, description="of the feed-forward layer (4 width)")
-    base_n_head: int | None = Field(None, gt=0, description="of the base model (n_head)")
-    base_d_head: int | None = Field(None, gt=0, description="of the base model")
-    base_d_k: int | None = Field(None, gt=0, description="of the base model")
-    base_d_ffn: int | None = Field(None, gt=0, description="of the base model")
+    n_head: int = Field(4, gt=0, le=LARGEST_DIM, description="attention heads")
+    d_head: int | None = Field(
+        None, gt=0, le=LARGEST_DIM, description="of a value (width / n_head)"
+    )
+    d_k: int | None = Field(None, gt=0, le=LARGEST_DIM, description="of a query and a key (d_head)")
+    d_ffn: int | None = Field(
+        None, gt=0, le=LARGEST_DIM, description="of the feed-forward layer (4 width)"
+    )
+    base_n_head: int | None = Field(
+        None, gt=0, le=LARGEST_DIM, description="of the base model (n_head)"
+    )
+    base_d_head: int | None = Field(None, gt=0, le=LARGEST_DIM, description="of the base model")
+    base_d_k: int | None = Field(None, gt=0, le=LARGEST_DIM, description="of the base model")
+    base_d_ffn: int | None = Field(None, gt=0, le=LARGEST_DIM, description="of the base model")
 
     def dims(self, base: bool = False) -> dict[str, int]:
         """d_model, n_head, d_head, d_k and d_ffn of the model or of its base."""
@@ -36,6 +42,17 @@ class TransformerDims(RunConfig):
             "d_k": given["d_k"] or d_head,
             "d_ffn": given["d_ffn"] or 4 * width,
         }
+
+    def idle(self) -> dict[str, str]:
+        found = super().idle()
+        if self.parametrization == "sp":
+            found |= {f"base_{dim}": "parametrization=sp" for dim in DIMS}
+        return found
+
+    def weights(self) -> int:
+        """Those of one block."""
+        d = self.dims()
+        return d["d_model"] * 2 * (d["n_head"] * (d["d_k"] + d["d_head"]) + d["d_ffn"])
 
     def narrowed(self, width: int) -> Self:
         """As of any run; given dimensions shrink with the width, the number of heads stays."""

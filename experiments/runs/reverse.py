@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from experiments.analysis.instability import JUMP
 from experiments.declare.config import RunConfig
 from experiments.declare.references import load
+from experiments.runs.memory import refuse_too_large
 from experiments.train import engine, process
 from mupkit.coord_check import capture
 from mupkit.coord_check.record import MASKED, rms
@@ -55,6 +56,7 @@ def replay(
         every: steps from one recording to the next.
         on_step: called with the number of each step and its loss.
     """
+    refuse_too_large(config)
     machine = process.set_up()
     task = load(config.task, config.family)(config)
     return record(config, task, machine, every, on_step)

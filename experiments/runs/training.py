@@ -14,6 +14,7 @@ from experiments.declare.config import RunConfig
 from experiments.errors import UserError
 from experiments.messages import note
 from experiments.runs.grouping import beginning_of, cost
+from experiments.runs.memory import refuse_too_large
 from experiments.runs.store import DamagedRunError, Provenance, Record, Store
 from experiments.runs.versions import code_version, git_state
 
@@ -175,6 +176,7 @@ def _train(
     from experiments.train import engine, process
     from experiments.train.checkpoint import Checkpoint
 
+    refuse_too_large(run)
     machine = process.set_up()
     task: engine.Task = load(run.task, run.family)(run)
     origin = _origin(run, machine, task.fingerprint)

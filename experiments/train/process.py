@@ -10,6 +10,7 @@ import ctypes
 import hashlib
 import json
 import math
+import os
 import platform
 import time
 from contextlib import suppress
@@ -21,7 +22,14 @@ import torch
 from filelock import FileLock
 
 from experiments.data.places import cache_dir
-from experiments.files import DamagedFileError, read_json, wait_for_lock, write_atomically
+from experiments.errors import UserError
+from experiments.files import (
+    DamagedFileError,
+    cannot_write,
+    read_json,
+    wait_for_lock,
+    write_atomically,
+)
 from experiments.messages import note
 
 GEMM = (1024, 256, 1024)  # rows, fan-in, fan-out of a typical product
@@ -29,6 +37,17 @@ CANDIDATES = ("highest", "medium")
 MIN_SPEEDUP = 1.04  # below what was seen where oneDNN wins at all, so that noise does not decide
 MAX_ERROR_RATIO = 4.0  # bfloat16 rounding would be a thousand times worse
 ROUNDS = 25
+# Variables by which libraries choose instructions or precision behind torch's own settings.
+ROUNDING = (
+    "ATEN_CPU_CAPABILITY",
+    "DNNL_DEFAULT_FPMATH_MODE",
+    "DNNL_MAX_CPU_ISA",
+    "MKL_CBWR",
+    "MKL_ENABLE_INSTRUCTIONS",
+    "NVIDIA_TF32_OVERRIDE",
+    "ONEDNN_DEFAULT_FPMATH_MODE",
+    "ONEDNN_MAX_CPU_ISA",
+)
 
 
 @dataclass(frozen=True)
@@ -53,7 +72,11 @@ def set_up() -> Machine:
     """One thread, memory kept between steps, and the fastest float32 product that is exact.
 
     On a GPU (not tested on one) products stay at full float32 precision.
+
+    Raises:
+        UserError: an environment variable makes libraries round otherwise.
     """
+    _refuse_other_rounding()
     torch.set_num_threads(1)
     _keep_freed_memory()
     if torch.cuda.is_available():
@@ -62,6 +85,15 @@ def set_up() -> Machine:
     matmul = _chosen_matmul()
     torch.set_float32_matmul_precision(matmul)
     return Machine("cpu", 1, matmul)
+
+
+def _refuse_other_rounding() -> None:
+    for name in ROUNDING:
+        if os.environ.get(name):
+            raise UserError(
+                f"{name}: {os.environ[name]!r} changes how products are rounded, which no run "
+                "records; unset it"
+            )
 
 
 def _keep_freed_memory() -> None:
@@ -111,8 +143,12 @@ def _machine_file() -> Path:
         if line.startswith(("model name", "flags"))
     )
     key = hashlib.sha256(f"{model} {torch.__version__}".encode()).hexdigest()[:12]
-    cache_dir().mkdir(parents=True, exist_ok=True)
-    return cache_dir() / f"machine-{key}.json"
+    path = cache_dir() / f"machine-{key}.json"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise cannot_write(path, error) from error
+    return path
 
 
 def _time_products() -> Products:

@@ -15,6 +15,7 @@ class TranslationConfig(TransformerDims):
     task: ClassVar[str] = f"{__package__}.backends:task"
     overhead: ClassVar[float] = 0.02
     tokens: ClassVar[str] = "byte pairs"
+    idle_in_sweeps: ClassVar[frozenset[str]] = frozenset({"length_penalty"})
 
     batch_size: int = Field(gt=0, description="tokens a step, at most, padding included")
     vocab_size: int = Field(gt=4, description="byte pairs and signs, of both languages together")
@@ -28,8 +29,12 @@ class TranslationConfig(TransformerDims):
     output_mult: float = Field(1.0, gt=0, description="multiplier of the logits")
     attn_mult: float = Field(1.0, gt=0, description="multiplier of the attention logits")
     init_std: float = Field(1.0, gt=0, description="std of weights, times 1/sqrt(fan_in)")
-    beam: int = Field(0, ge=0, description="of the search for translations at the end; 0: none")
-    length_penalty: float = Field(1.0, description="exponent of the length in beam search")
+    beam: int = Field(
+        0, ge=0, le=100, description="of the search for translations at the end; 0: none"
+    )
+    length_penalty: float = Field(
+        1.0, ge=-100, le=100, description="exponent of the length in beam search"
+    )
     backend: Literal["here", "fairseq"] = Field("here", description="what trains the model")
 
     @model_validator(mode="after")
@@ -39,6 +44,9 @@ class TranslationConfig(TransformerDims):
                 if getattr(self, key) != only:
                     raise ValueError(f"{key}: with backend=fairseq it is {only}")
         return self
+
+    def idle(self) -> dict[str, str]:
+        return super().idle() | ({} if self.beam else {"length_penalty": "beam=0"})
 
     def flops(self) -> float:
         """Training FLOPs: 6 for each matrix weight and token; attention products are few."""

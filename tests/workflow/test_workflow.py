@@ -246,7 +246,7 @@ def test_data_folder_without_one_familys_files_stops_that_family_alone(project, 
     assert both.returncode == 1
     error = [line for line in both.stderr.splitlines() if line.startswith("error: ")]
     assert len(set(error)) == 1
-    assert "wikitext-2-v1/train-00000-of-00001.parquet does not exist" in error[0]
+    assert "wikitext-2-v1 does not hold train-0000I-of-0000N.parquet or train/" in error[0]
     assert (project.root / "figures" / "smoke" / "fig2.png").exists()
 
 

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
+from experiments.declare.config import LARGEST_LOG2
 from experiments.declare.dimensions import TransformerDims
 from experiments.declare.scales import Scale
 
@@ -25,7 +26,10 @@ class BertConfig(TransformerDims):
     n_layer: int = Field(gt=0, description="blocks of attention and feed-forward")
     dropout: float = Field(0.0, ge=0, lt=1, description="of hidden values and of attention")
     embed_log2lr: float | None = Field(
-        None, description="base-2 logarithm of the embeddings' master rate (log2lr)"
+        None,
+        ge=-LARGEST_LOG2,
+        le=LARGEST_LOG2,
+        description="base-2 logarithm of the embeddings' master rate (log2lr)",
     )
     output_mult: float = Field(1.0, gt=0, description="multiplier of the logits")
     attn_mult: float = Field(1.0, gt=0, description="multiplier of the attention logits")
@@ -38,8 +42,18 @@ class BertConfig(TransformerDims):
     )
     finetune_epochs: int = Field(5, gt=0, description="over those examples")
     finetune_log2lr: float = Field(
-        math.log2(5e-5), description="base-2 logarithm of Adam's rate in finetuning"
+        math.log2(5e-5),
+        ge=-LARGEST_LOG2,
+        le=LARGEST_LOG2,
+        description="base-2 logarithm of Adam's rate in finetuning",
     )
+
+    def idle(self) -> dict[str, str]:
+        found = super().idle()
+        if not self.finetune_examples:
+            keys = ("finetune_epochs", "finetune_log2lr")
+            found |= dict.fromkeys(keys, "finetune_examples=0")
+        return found
 
     def flops(self) -> float:
         """Training FLOPs: 6 for each matrix weight and token, and the attention products.

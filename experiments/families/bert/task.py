@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from itertools import chain
 from typing import cast
 
 import torch
@@ -14,7 +15,7 @@ from transformers import DataCollatorForLanguageModeling, PreTrainedTokenizerFas
 from experiments.data.glue import glue_files
 from experiments.data.pretraining import load_text
 from experiments.data.pretraining_source import BUILT_IN
-from experiments.data.windows import window_batches
+from experiments.data.windows import count_windows, window_batches
 from experiments.families.bert.config import BertConfig
 from experiments.families.bert.finetuning import finetune
 from experiments.files import sha256
@@ -41,6 +42,8 @@ class MaskedLanguageModeling:
         text = load_text(config.data, config.vocab_size, "wordpiece")
         self.fingerprint = text.fingerprint
         self.tokens = {split: torch.from_numpy(ids.copy()) for split, ids in text.tokens.items()}
+        count_windows(self.tokens["train"], config.seq_len - 2, config.batch_size)
+        count_windows(self.tokens["test"], config.seq_len - 2, 1)
         signs = ("pad", "unk", "cls", "sep", "mask")
         self.tokenizer = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
             tokenizer_object=text.tokenizer,
@@ -50,7 +53,7 @@ class MaskedLanguageModeling:
         # The built-in text comes without GLUE, so that nothing is finetuned with it.
         self.finetunes = config.finetune_examples > 0 and config.data != BUILT_IN
         if self.finetunes:
-            parts = [self.fingerprint, *map(sha256, glue_files().values())]
+            parts = [self.fingerprint, *map(sha256, chain(*glue_files().values()))]
             self.fingerprint = hashlib.sha256(" ".join(parts).encode()).hexdigest()[:16]
 
     def build(self) -> nn.Module:

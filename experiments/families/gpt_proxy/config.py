@@ -36,6 +36,14 @@ class GptConfig(TransformerDims):
     )
     documents: int = Field(200, gt=0, description="of each local task, evenly spread over it")
 
+    def idle(self) -> dict[str, str]:
+        found = super().idle()
+        if not self.evaluations:
+            found["documents"] = "no evaluations"
+        if self.attention == "absolute":
+            found["relative_mult"] = "attention=absolute"
+        return found
+
     def flops(self) -> float:
         """Training FLOPs: 6 for each matrix weight and token, and the attention products.
 

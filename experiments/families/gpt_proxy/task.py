@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from experiments.data.pretraining import load_text
 from experiments.data.pretraining_source import BUILT_IN
-from experiments.data.windows import window_batches
+from experiments.data.windows import count_windows, window_batches
 from experiments.families.gpt_proxy.config import GptConfig
 from experiments.models.gradients import gradient_exponents
 from experiments.models.relative_transformer import (
@@ -42,6 +42,8 @@ class Pretraining:
         self.tokens = {
             split: torch.from_numpy(text.tokens[split].copy()) for split in ("train", "validation")
         }
+        count_windows(self.tokens["train"], config.seq_len, config.batch_size, more=1)
+        count_windows(self.tokens["validation"], config.seq_len, 1, more=1)
         self.tokenizer, self.tasks = text.tokenizer, {}
         # The built-in text comes without the others, so that nothing else is evaluated with it.
         if config.evaluations and config.data != BUILT_IN:

@@ -56,6 +56,14 @@ class MlpConfig(RunConfig):
                 values.pop(key, None)
         return values
 
+    def idle(self) -> dict[str, str]:
+        found = super().idle()
+        if self.parametrization == "sp":
+            found["t"] = "parametrization=sp"
+        elif self.t == 0:
+            found["base_width"] = "t=0"
+        return found
+
     def narrowed(self, width: int) -> Self:
         """As of any run, t = 0 being SP; between SP and µP no narrow run behaves as a wide one."""
         if self.parametrization == "sp" or self.t == 0:

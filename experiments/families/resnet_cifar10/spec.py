@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from experiments.data.image_source import CIFAR10_SOURCES, SHAPES, choose_cifar10
 from experiments.declare.claims import Claim
@@ -45,6 +45,15 @@ class ResNetConfig(RunConfig):
     init_std: float = Field(1.0, gt=0, description="std of weights, times 1/sqrt(fan_in)")
     zero_readout: bool = Field(True, description="readout starts at zero")
     cutout: int = Field(8, ge=0, description="side of the square that is cut out of an image")
+
+    @model_validator(mode="after")
+    def _the_hole_is_inside_the_image(self) -> Self:
+        side = 8 if self.data == "digits" else 32
+        if self.cutout > side:
+            raise ValueError(
+                f"cutout: {self.cutout} is more than an image's side; give 0 to {side}"
+            )
+        return self
 
     def flops(self) -> float:
         """Training FLOPs: 6 for each weight of a 3x3 convolution, pixel and image."""

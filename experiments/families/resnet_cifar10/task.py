@@ -31,7 +31,7 @@ class Classification:
         self.config = config
         self.images = load_images(config.data)
         self.fingerprint = self.images.fingerprint
-        self.count = subset(self.images.train_labels, config.images)
+        self.count = subset(self.images.train_labels, config.images, config.batch_size)
 
     def build(self) -> nn.Module:
         return build(self.config, self.images.train.shape[1], self.images.classes)

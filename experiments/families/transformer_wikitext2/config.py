@@ -43,6 +43,9 @@ class TransformerConfig(TransformerDims):
             raise ValueError("base_n_layer: depth-µP needs norm=pre: post-norm undoes its scaling")
         return self
 
+    def idle(self) -> dict[str, str]:
+        return super().idle() | ({"zero_readout": "tied=True"} if self.tied else {})
+
     def flops(self) -> float:
         """Training FLOPs: 6 for each matrix weight and token, and the attention products."""
         d = self.dims()

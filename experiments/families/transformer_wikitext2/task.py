@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from experiments.data.text import load_corpus
-from experiments.data.windows import window_batches
+from experiments.data.windows import count_windows, window_batches
 from experiments.families.transformer_wikitext2.config import TransformerConfig
 from experiments.models.transformer import (
     Transformer,
@@ -33,6 +33,7 @@ class LanguageModeling:
         corpus = load_corpus(config.data, config.vocab_size)
         self.fingerprint = corpus.fingerprint
         self.tokens = torch.from_numpy(corpus.tokens["train"].copy())
+        count_windows(self.tokens, config.seq_len, config.batch_size, more=1)
 
     def build(self) -> nn.Module:
         return build(self.config)

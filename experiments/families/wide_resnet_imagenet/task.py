@@ -98,7 +98,7 @@ class Classification:
         self.config = config
         self.images: Photographs = Full() if config.data == "imagenet" else Tiny(config.data)
         self.fingerprint = self.images.fingerprint
-        self.count = subset(self.images.train_labels, config.images)
+        self.count = subset(self.images.train_labels, config.images, config.batch_size)
 
     def build(self) -> nn.Module:
         return build(self.config, self.images.classes)

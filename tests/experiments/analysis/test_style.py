@@ -1,10 +1,17 @@
 """The picture of a coordinate check."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
 
 from experiments.analysis import coordinate_pictures, style
+
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(autouse=True)
@@ -35,6 +42,44 @@ def test_one_panel_per_step_and_one_curve_per_module() -> None:
         assert list(grows.get_xdata()) == [64, 128, 256]
     (legend,) = fig.legends
     assert [text.get_text() for text in legend.get_texts()] == ["stays", "grows"]
+
+
+DRAWN = """
+import sys
+from pathlib import Path
+from experiments.analysis import style
+
+fig, ax = style.subplots(figsize=(3, 2))
+ax.plot([1, 2, 3], [1000.5, 4000, 2000], label="µP")
+ax.set_title("a title")
+style.legend(fig, ax, "curves")
+for kind in ("svg", "png"):
+    style.save(fig, Path(sys.argv[1], f"picture.{kind}"))
+"""
+USERS = """
+text.usetex: True
+backend: tkagg
+lines.linewidth: 9
+axes.grid: False
+axes.prop_cycle: cycler('color', ['r'])
+savefig.bbox: tight
+savefig.transparent: True
+svg.fonttype: path
+"""
+
+
+def test_the_users_settings_of_matplotlib_decide_nothing(tmp_path) -> None:
+    pictures = []
+    for name, more in (
+        ("plain", {}),
+        ("users", {"MATPLOTLIBRC": str(tmp_path), "MPLBACKEND": "module://nowhere_at_all"}),
+    ):
+        (tmp_path / "matplotlibrc").write_text(USERS)
+        folder = tmp_path / name
+        command = [sys.executable, "-c", DRAWN, str(folder)]
+        subprocess.run(command, cwd=ROOT, env={**os.environ, **more}, check=True)
+        pictures.append([path.read_bytes() for path in sorted(folder.iterdir())])
+    assert len(pictures[0]) == 2 and pictures[0] == pictures[1]
 
 
 def test_modules_that_a_step_lacks_and_one_step() -> None:

@@ -1,6 +1,7 @@
 """The command line: what it shows, and how it refuses."""
 
 import dataclasses
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,8 +12,10 @@ from typer.testing import CliRunner
 from experiments import messages
 from experiments.analysis import verdicts
 from experiments.cli import look, options
+from experiments.cli.main import app
 from experiments.declare import registry
 from experiments.declare.scales import SCALES
+from experiments.errors import UserError
 from experiments.products import tidy_tables
 from experiments.runs.planning import CORES
 
@@ -206,6 +209,31 @@ def test_options_of_run(tiny) -> None:
     experiment = registry.exhibit("transformer_wikitext2")
     words = ["--log2lr", "-7", "--base-width=16", "--tied", "true"]
     assert _options(words, experiment) == {"log2lr": "-7", "base_width": "16", "tied": "true"}
+
+
+@pytest.mark.parametrize(
+    ("words", "error"),
+    [
+        (["--optimizer", "adam", "--momentum", "0.9"], "momentum: changes nothing with optimizer="),
+        (
+            ["--parametrization", "sp", "--base-width", "16"],
+            "base_width: changes nothing with para",
+        ),
+        (["--log2lr", "2000"], "log2lr: .*100"),
+        (["--width", "1000000"], "width=1000000, n_head=4: weights and gradients take at least"),
+        (["--d-head=1000000", "--width=1000000"], "d_head=1000000: weights and gradients take at"),
+        (["--batch-size", "10000000"], "batch_size: 10000000 is more than .*; give [0-9]+ or less"),
+    ],
+)
+def test_a_run_is_refused_before_it_is_trained(tiny, tmp_path, monkeypatch, words, error) -> None:
+    from experiments.cli import train
+
+    monkeypatch.setattr(train, "results_dir", lambda scale: tmp_path / scale)
+    command = ["run", "transformer_wikitext2", "--vocab-size", "100", *words]
+    done = CliRunner().invoke(app, command)
+    assert isinstance(done.exception, UserError)
+    assert re.fullmatch(f".*{error}.*", str(done.exception))
+    assert not list(tmp_path.rglob("*.parquet"))
 
 
 def test_cores_are_counted() -> None:

@@ -55,17 +55,19 @@ def rows(split: str, size: int) -> tuple[list[bytes], list[int], np.ndarray]:
     return [png(p) for p in pixels], [i % 10 for i in range(len(pixels))], pixels
 
 
-def write(path: Path, column: str, images: list[Any], labels: Any) -> None:
+def write(
+    path: Path, column: str, images: list[Any], labels: Any, *, name: str | None = None
+) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    encoded = [{"bytes": image, "path": None} for image in images]
+    encoded = [{"bytes": image, "path": name} for image in images]
     kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
     pq.write_table(pa.table({column: pa.array(encoded, kind), "label": labels}), path)
 
 
 def write_tiny(root: Path, name: str = "cifar10") -> dict[str, Path]:
     """A few random images in the layout of a source; their files by split."""
-    folder, splits, column = image_source.LAYOUT[name]
-    size = 32 if name == "cifar10" else 64
+    folder, splits = image_source.LAYOUT[name]
+    size, column = (32, "img") if name == "cifar10" else (64, "image")
     paths = {}
     for split, file in splits.items():
         paths[split] = root / folder / f"{file}-00000-of-00001.parquet"
@@ -172,10 +174,24 @@ def test_other_data_are_not_taken_for_cifar10_later(
     monkeypatch.delenv("MUPKIT_DATA")
     assert image_source.prepared("cifar10") is None
     assert image_source.choose_cifar10() == "digits"
-    # The same cache, had its counts been the published ones.
-    monkeypatch.setitem(image_source.PUBLISHED, "cifar10", COUNTS)
+    # The same cache, had its counts and colours been the published ones.
+    monkeypatch.setitem(image_source.COUNTS, "cifar10", COUNTS)
+    assert image_source.choose_cifar10() == "digits"
+    monkeypatch.setitem(image_source.MEANS, "cifar10", here.mean)
     assert image_source.choose_cifar10() == "cifar10"
     assert same(load_images("cifar10"), here)
+
+
+def test_what_the_library_keeps_is_taken_without_network(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("HF_DATASETS_CACHE")
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    kept = tmp_path / "datasets/uoft-cs___cifar10/plain_text/0.0.0/0b2714"
+    kept.mkdir(parents=True)
+    assert image_source.choose_cifar10() == "digits"
+    (kept / "dataset_info.json").write_text("{}")
+    assert image_source.choose_cifar10() == "cifar10"
 
 
 # Arrays
@@ -198,7 +214,8 @@ def test_arrays_of_a_few_images(
     assert images.mean == pytest.approx(unit.mean((0, 1, 2)))
     assert images.std == pytest.approx(unit.std((0, 1, 2)))
     captured = capsys.readouterr()
-    assert captured.out == "" and captured.err.count("\n") == 1
+    first, second = captured.err.splitlines()
+    assert captured.out == "" and "(once)" in first and "not the published" in second
     load_images(name)
     assert capsys.readouterr().err == ""
 
@@ -402,7 +419,8 @@ def test_undecodable_image_is_named_with_its_row(tiny: dict[str, Path], damage: 
     ("labels", "pattern"),
     [
         ([0, 1, None, 3], r"test-.*, row 2: no label"),
-        (["0", "cat", "2", "3"], "test-.*cannot be read"),
+        (["0", "cat", "2", "3"], "some labels are numbers and some are names of classes"),
+        ([0.0, 1.0, 2.0, 3.0], r"test-.*found columns .*`label` \(double\); wanted .*integers or"),
         ([0, 1, 11, 3], "label 11 is in valid and not in train"),
         ([], "no images in valid"),
     ],
@@ -418,9 +436,41 @@ def test_impossible_labels_are_named(
 
 
 def test_column_without_images_is_named(tiny: dict[str, Path]) -> None:
-    encoded, labels, _ = rows("valid", 32)
-    pq.write_table(pa.table({"img": encoded, "label": labels}), tiny["valid"])
-    with user_error(f"{tiny['valid']}.*`img`"):
+    _, labels, _ = rows("valid", 32)
+    pq.write_table(pa.table({"img": labels, "label": labels}), tiny["valid"])
+    with user_error(f"{tiny['valid']}.*found columns .*`img` .int64.*; wanted one of encoded im"):
+        load_images("cifar10")
+    write(tiny["valid"], "img", [None] * 10, labels, name="cat.png")
+    with user_error(f"{tiny['valid']}, row 0: found no image but the name of one, 'cat.png'"):
+        load_images("cifar10")
+
+
+NAMES = ["plane", "ship", "bird", "cat", "deer", "dog", "frog", "horse", "car", "truck"]
+NAMES.sort()
+
+
+@pytest.mark.parametrize("image", ["img", "image"])
+@pytest.mark.parametrize("label", ["label", "labels"])
+@pytest.mark.parametrize("kind", ["numbers", "text", "names", "coded"])
+def test_other_names_and_types_of_columns(
+    tiny: dict[str, Path], image: str, label: str, kind: str
+) -> None:
+    whole = load_images("cifar10")
+    for split, path in tiny.items():
+        encoded, numbers, _ = rows(split, 32)
+        labels = pa.array([NAMES[i] for i in numbers])
+        if kind in ("numbers", "text"):
+            labels = pa.array(numbers, pa.int16()).cast("int16" if kind == "numbers" else "string")
+        if kind == "coded":
+            labels = labels.dictionary_encode()
+        pq.write_table(pa.table({image: encoded, label: labels}), path)
+    assert same(load_images("cifar10"), whole)
+
+
+def test_two_columns_of_images_are_named(tiny: dict[str, Path]) -> None:
+    encoded, labels, _ = rows("train", 32)
+    pq.write_table(pa.table({"img": encoded, "image": encoded, "label": labels}), tiny["train"])
+    with user_error(f"{tiny['train']}: found columns `img` .*, `image` .*; wanted one of encoded"):
         load_images("cifar10")
 
 
@@ -431,10 +481,10 @@ def test_only_cifar10_is_asked_of_the_hub(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_what_is_resolved_can_be_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(image_source.PUBLISHED, "tiny_imagenet", COUNTS)
+    monkeypatch.setitem(image_source.COUNTS, "tiny_imagenet", COUNTS)
     monkeypatch.setenv("MUPKIT_DATA", str(tmp_path / "data"))
     write_tiny(tmp_path / "data", "tiny_imagenet")
-    load_images("tiny_imagenet")
+    monkeypatch.setitem(image_source.MEANS, "tiny_imagenet", load_images("tiny_imagenet").mean)
     (tmp_path / "other").mkdir()
     monkeypatch.setenv("MUPKIT_DATA", str(tmp_path / "other"))
     for function in (image_source.choose_imagenet, lambda: load_images("tiny_imagenet")):

@@ -94,7 +94,7 @@ def test_files_that_cannot_be_read_are_named(folder) -> None:
     with pytest.raises(UserError, match=f"{path.name}: cannot be read as Parquet"):
         load_text("wikipedia_novels", 264, "bpe")
     path.unlink()
-    with pytest.raises(UserError, match=f"{path.name} does not exist"):
+    with pytest.raises(UserError, match=f"{path.parent} does not hold train-0000I"):
         choose_pretraining()
 
 

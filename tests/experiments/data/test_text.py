@@ -108,6 +108,29 @@ def test_hub_is_used_if_it_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     assert text_source.choose_text() == "wikitext2"
 
 
+def test_what_the_library_keeps_is_taken_without_network(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path))
+    kept = tmp_path / "Salesforce___wikitext/wikitext-2-v1/0.0.0/b08601"
+    kept.mkdir(parents=True)
+    assert text_source.choose_text() == "wikipedia_sample"
+    (kept / "dataset_info.json").write_text("{}")
+    assert text_source.choose_text() == "wikitext2"
+    (kept.parents[1]).rename(tmp_path / "Salesforce___wikitext/wikitext-2-raw-v1")
+    assert text_source.choose_text() == "wikipedia_sample"
+
+
+@pytest.mark.parametrize("name", places.OFFLINE)
+def test_the_hub_is_not_asked_offline(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    answer = SimpleNamespace(close=lambda: None)
+    monkeypatch.setattr(socket, "create_connection", lambda *args, **more: answer)
+    for other in places.OFFLINE:
+        monkeypatch.delenv(other, raising=False)
+    monkeypatch.setenv(name, "1")
+    assert not places.hub_reachable()
+
+
 def test_unknown_source_lists_the_allowed() -> None:
     for function in (text_source.choose_text, lambda s: load_corpus(s, 100)):
         with user_error("wikipedia_sample, wikitext2"):
@@ -115,19 +138,60 @@ def test_unknown_source_lists_the_allowed() -> None:
 
 
 def test_missing_folder_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MUPKIT_DATA", str(tmp_path / "nowhere"))
-    with user_error(f"MUPKIT_DATA.*{tmp_path}/nowhere .*wikipedia_sample"):
-        text_source.choose_text()
+    (tmp_path / "file").touch()
+    for given, fault in (
+        (f"{tmp_path}/nowhere", "does not exist"),
+        (f"{tmp_path}/file", "is not a folder"),
+        ("~nosuch/data", "does not exist"),
+        ("x" * 5000, "does not exist"),
+    ):
+        monkeypatch.setenv("MUPKIT_DATA", given)
+        with user_error(f"MUPKIT_DATA: {given} {fault}; .*wikipedia_sample"):
+            text_source.choose_text()
+
+
+def test_a_cache_that_is_no_folder_is_named(
+    tmp_path: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    for given, fault in (
+        (f"{tmp_path}/file", f"cannot write .*: {tmp_path}/file is a file; set it to a folder"),
+        (f"{tmp_path}/file/x", f"cannot write .*: {tmp_path}/file is a file; set it to a folder"),
+        ("~nosuch/x", "there is no such user"),
+        (f"{tmp_path}/{'x' * 300}", "cannot write .*File name too long"),
+    ):
+        monkeypatch.setenv("MUPKIT_CACHE", given)
+        with user_error(f"MUPKIT_CACHE: .*{fault}"):
+            load_corpus("wikitext2", 4)
 
 
 @pytest.mark.parametrize("split", text_source.SPLITS)
 def test_missing_file_is_named(tiny: Path, split: str) -> None:
-    path = tiny / f"{split}-00000-of-00001.parquet"
-    path.unlink()
-    with user_error(f"MUPKIT_DATA.*{path}"):
+    (tiny / f"{split}-00000-of-00001.parquet").unlink()
+    for function in (text_source.choose_text, lambda: load_corpus("wikitext2", 4)):
+        with user_error(f"MUPKIT_DATA: {tiny} does not hold {split}-0000I.* or {split}/000I.parq"):
+            function()
+
+
+@pytest.mark.parametrize("names", ["train-{:05d}-of-00002.parquet", "train/{:04d}.parquet"])
+def test_a_series_of_files_is_one_text(tiny: Path, names: str) -> None:
+    whole = load_corpus("wikitext2", 9)
+    one = tiny / "train-00000-of-00001.parquet"
+    lines = pq.read_table(one)
+    for i in range(2):
+        path = tiny / names.format(i)
+        path.parent.mkdir(exist_ok=True)
+        pq.write_table(lines.slice(2 * i, 2), path)
+    with user_error(f"MUPKIT_DATA: {tiny}/train.* is of another series"):
         text_source.choose_text()
-    with user_error(f"MUPKIT_DATA.*{path}"):
-        load_corpus("wikitext2", 4)
+    one.unlink()
+    assert text_source.choose_text() == "wikitext2"
+    found = load_corpus("wikitext2", 9)
+    assert found.fingerprint == whole.fingerprint
+    assert words(found, "train") == words(whole, "train")
+    (tiny / names.format(0)).unlink()
+    with user_error(f"MUPKIT_DATA: {tiny / names.format(0)} is missing: found 1 files of train"):
+        load_corpus("wikitext2", 9)
 
 
 def test_other_data_is_not_taken_for_wikitext2_later(
@@ -136,9 +200,13 @@ def test_other_data_is_not_taken_for_wikitext2_later(
     load_corpus("wikitext2", 4)
     monkeypatch.delenv("MUPKIT_DATA")
     assert text_source.choose_text() == "wikipedia_sample"
-    # The same cache, had its counts been the published ones.
+    # The same cache, had its counts and its words been the published ones.
     counts = {"train": 15, "validation": 4, "test": 2}
     monkeypatch.setattr(text_source, "PUBLISHED", counts)
+    assert text_source.choose_text() == "wikipedia_sample"
+    (meta,) = places.cache_dir().glob("wikitext2-full-*/meta.json")
+    digest = json.loads(meta.read_text(encoding="utf-8"))["sha256"]["vocab.json"]
+    monkeypatch.setattr(text_source, "VOCABULARY", digest)
     assert text_source.choose_text() == "wikitext2"
     assert len(load_corpus("wikitext2", 4).vocab) == 4
 
@@ -157,7 +225,9 @@ def test_tokens_of_a_tiny_corpus(tiny: Path, capsys: pytest.CaptureFixture[str])
     for ids in corpus.tokens.values():
         assert isinstance(ids, np.memmap) and ids.dtype == np.int32 and not ids.flags.writeable
     captured = capsys.readouterr()
-    assert captured.out == "" and captured.err.count("\n") == 1 and str(tiny) in captured.err
+    first, second = captured.err.splitlines()
+    assert captured.out == "" and f"from {tiny} (once)" in first
+    assert f"{tiny}: not the published WikiText-2" in second
     load_corpus("wikitext2", 9)
     assert capsys.readouterr().err == ""
 
@@ -172,15 +242,24 @@ def test_cut_keeps_the_most_frequent_words(tiny: Path) -> None:
 
 
 def test_cut_breaks_ties_by_first_occurrence(tmp_path: Path, tiny: Path) -> None:
-    many = [f"w{i}" for i in range(500)]
+    many = [*(f"w{i}" for i in range(500)), UNK]
     write_tiny(tmp_path / "data", {**TINY, "train": [" ".join(many)]})
     assert load_corpus("wikitext2", 300).vocab == [*many[:299], UNK]
 
 
-def test_unk_is_added_where_the_text_has_none(tmp_path: Path, tiny: Path) -> None:
-    write_tiny(tmp_path / "data", {split: ["a b"] for split in text_source.SPLITS})
-    assert load_corpus("wikitext2", 4).vocab == ["a", "b", EOS, UNK]
-    assert load_corpus("wikitext2", 3).vocab == ["a", "b", UNK]
+def test_raw_text_is_refused(tmp_path: Path, tiny: Path) -> None:
+    raw = [line.replace(UNK, "rare") for line in TINY["train"]]
+    write_tiny(tmp_path / "data", {**TINY, "train": raw})
+    with user_error(f"{tiny}: no {UNK} in train, so it is raw text; copy wikitext-2-v1"):
+        load_corpus("wikitext2", 4)
+    assert not list(places.cache_dir().glob("*/meta.json"))
+
+
+@pytest.mark.parametrize("split", text_source.SPLITS)
+def test_a_split_without_words_is_named(tmp_path: Path, tiny: Path, split: str) -> None:
+    write_tiny(tmp_path / "data", {**TINY, split: ["", " "]})
+    with user_error(f"{tiny}: no words in {split}"):
+        load_corpus("wikitext2", 4)
 
 
 @pytest.mark.parametrize("vocab_size", [10, 1])
@@ -216,7 +295,11 @@ def test_truncated_parquet_is_named(tiny: Path) -> None:
 
 def test_parquet_without_text_is_named(tmp_path: Path, tiny: Path) -> None:
     write_tiny(tmp_path / "data", column="line")
-    with user_error(f"{tiny}/train.*`text`"):
+    with user_error(f"{tiny}/train.*found columns line; wanted text"):
+        load_corpus("wikitext2", 4)
+    numbers = pa.table({"text": [1.5, 2.5]})
+    pq.write_table(numbers, tiny / "train-00000-of-00001.parquet")
+    with user_error(f"{tiny}/train.*found double in the column `text`; wanted text"):
         load_corpus("wikitext2", 4)
 
 
@@ -263,7 +346,7 @@ def test_rest_of_a_killed_process_is_no_obstacle(tiny: Path) -> None:
 
 def test_two_processes_at_once(tmp_path: Path, tiny: Path) -> None:
     rng = np.random.default_rng(0)
-    text = [" ".join(map(str, row)) for row in rng.integers(0, 500, (2000, 50))]
+    text = [" ".join(map(str, row)) for row in rng.integers(0, 500, (2000, 50))] + [UNK]
     write_tiny(tmp_path / "data", {split: text for split in text_source.SPLITS})
     code = (
         "from experiments.data.text import load_corpus; print(); input();"

@@ -63,13 +63,17 @@ def write(path: Path, pairs: Rows, nested: bool = False, **more: Any) -> Path:
 
 def write_tiny(root: Path, name: str = "multi30k", splits: Any = SPLITS) -> dict[str, Path]:
     """A few random pairs in the layout of a source; their files by split."""
-    folder = root / LAYOUT[name]
-    return {
-        split: write(
-            folder / f"{split}-00000-of-00001.parquet", rows(split), nested=name == "wmt14"
-        )
-        for split in splits
-    }
+    folder, files = root / LAYOUT[name], {}
+    for split in splits:
+        path = folder / f"{split}-00000-of-00001.parquet"
+        pairs = lower(rows(split)) if name == "iwslt14" else rows(split)
+        files[split] = write(path, pairs, nested=name == "wmt14")
+    return files
+
+
+def lower(pairs: Rows) -> Rows:
+    """Pairs in lower case, as those of IWSLT14 are."""
+    return [(de.lower(), en.lower()) for de, en in pairs]
 
 
 @pytest.fixture
@@ -201,7 +205,7 @@ def test_missing_folder_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def test_missing_files_are_named(tiny: dict[str, Path], split: str) -> None:
     tiny[split].unlink()
     folder = tiny[split].parent
-    with user_error(f"MUPKIT_DATA: {folder} does not hold {split}-.*wanted .*test-"):
+    with user_error(f"MUPKIT_DATA: {folder} does not hold {split}-.*wants train, validation, test"):
         load_translation("multi30k", SIZE)
     with user_error("iwslt14_de_en or multi30k"):
         translation_source.choose_iwslt()
@@ -209,7 +213,7 @@ def test_missing_files_are_named(tiny: dict[str, Path], split: str) -> None:
 
 def test_iwslt14_without_train_says_what_would_do(root: Path) -> None:
     write_tiny(root, "iwslt14", ("validation", "test"))
-    with user_error("iwslt14_de_en does not hold train-.*parquet; wanted .*or the folder de-en"):
+    with user_error("iwslt14_de_en does not hold train-.*; data=iwslt14 wants .*the folder de-en"):
         load_translation("iwslt14", SIZE)
 
 
@@ -245,7 +249,9 @@ def test_other_data_are_not_taken_for_multi30k_later(
     with user_error("MUPKIT_DATA"):
         translation_source.choose_iwslt()
     # The same cache, had its counts been the published ones.
-    monkeypatch.setitem(translation_source.PUBLISHED, "multi30k", COUNTS)
+    monkeypatch.setitem(translation_source.COUNTS, "multi30k", COUNTS)
+    assert translation_source.prepared("multi30k") is None  # the counts alone do not make it so
+    monkeypatch.setitem(translation_source.DIGESTS, "multi30k", {})
     assert translation_source.choose_iwslt() == "multi30k"
     assert facts(load_translation("multi30k", SIZE)) == facts(here)
     load_translation("multi30k", SIZE - 1)  # another vocabulary needs the pairs alone
@@ -276,7 +282,10 @@ def test_ids_of_a_few_pairs(
     assert data.vocab_size == SIZE and data.data_source == name
     torch.from_numpy(data.source["train"][0])  # torch warns of memory that it may not write to
     captured = capsys.readouterr()
-    assert captured.out == "" and captured.err.count("\n") == 2
+    lines = captured.err.splitlines()
+    assert captured.out == "" and [line.endswith("(once)") for line in lines].count(True) == 2
+    other = [line for line in lines if line.startswith(f"data={name}: not the usual")]
+    assert len(other) == len(lines) - 2 == (name in translation_source.COUNTS)
     load_translation(name, SIZE)
     assert capsys.readouterr().err == ""
 
@@ -315,10 +324,18 @@ def test_white_space_is_one_space(tiny: dict[str, Path]) -> None:
     assert data.sources["test"] == texts(data, data.source["test"]) == ["a b c d e f"]
 
 
+def test_raw_text_is_not_taken_for_iwslt14(root: Path) -> None:
+    files = write_tiny(root, "iwslt14")
+    write(files["validation"], [("Ein Hund.", "A dog."), ("Noch einer.", "Another.")])
+    with user_error("data=iwslt14: most pairs of validation have capital letters, .*raw text; cop"):
+        load_translation("iwslt14", SIZE)
+    assert not list(places.cache_dir().glob("*/meta.json"))
+
+
 def test_iwslt14_is_decoded_to_running_text(root: Path) -> None:
     write_tiny(root, "iwslt14")
     word = "it &apos;s the dog &apos;s"
-    train = [(f"{de} &quot;", f"{word} {en}") for de, en in rows("train")]
+    train = [(f"{de} &quot;", f"{word} {en}") for de, en in lower(rows("train"))]
     write(root / LAYOUT["iwslt14"] / "train-00000-of-00001.parquet", train)
     write(
         root / LAYOUT["iwslt14"] / "test-00000-of-00001.parquet",
@@ -396,6 +413,13 @@ def test_ids_are_the_same_in_every_process(tiny: dict[str, Path], tmp_path: Path
         )
         found.add(done.stdout.strip())
     assert len(found) == 1
+
+
+def test_both_layouts_of_columns_are_read(root: Path) -> None:
+    path = write_tiny(root, "multi30k")["train"]
+    flat = facts(load_translation("multi30k", SIZE))
+    write(path, rows("train"), nested=True)
+    assert facts(load_translation("multi30k", SIZE)) == flat
 
 
 def test_wmt14_is_read_from_all_its_files_in_order(
@@ -482,7 +506,6 @@ def test_a_split_without_pairs_is_refused(tiny: dict[str, Path]) -> None:
     ("name", "columns", "found"),
     [
         ("multi30k", {"de": ["a"], "fr": ["b"]}, "found columns de, fr; wanted de, en"),
-        ("wmt14", {"de": ["a"], "en": ["b"]}, "found columns de, en; wanted translation.de"),
         ("wmt14", {"translation": [{"de": "a"}]}, "found columns translation.de; wanted"),
         ("wmt14", {"translation": ["a"]}, "found columns translation; wanted"),
         ("multi30k", {"de": [["a"]], "en": ["b"]}, "wanted de, en"),
@@ -553,7 +576,9 @@ def test_damaged_pairs_without_their_files(
     tiny: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     load_translation("multi30k", SIZE)
-    monkeypatch.setitem(translation_source.PUBLISHED, "multi30k", COUNTS)
+    monkeypatch.setitem(translation_source.COUNTS, "multi30k", COUNTS)
+    assert translation_source.prepared("multi30k") is None  # the counts alone do not make it so
+    monkeypatch.setitem(translation_source.DIGESTS, "multi30k", {})
     monkeypatch.delenv("MUPKIT_DATA")
     next(places.cache_dir().glob("*/test.en.txt")).write_text("other\n", encoding="utf-8")
     assert load_translation("multi30k", SIZE).vocab_size == SIZE
@@ -582,7 +607,7 @@ def real(shared_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_multi30k_itself(real: None) -> None:
     data = load_translation("multi30k", 4000)
     counts = {split: len(data.target[split]) for split in SPLITS}
-    assert counts == translation_source.PUBLISHED["multi30k"]
+    assert counts == translation_source.COUNTS["multi30k"]
     for split in ("validation", "test"):
         assert texts(data, data.target[split]) == data.references[split]
         assert texts(data, data.source[split]) == data.sources[split]

@@ -5,7 +5,8 @@ import itertools
 import pytest
 import torch
 
-from experiments.data.windows import window_batches
+from experiments.data.windows import count_windows, window_batches
+from experiments.errors import UserError
 
 TOKENS = torch.arange(100, dtype=torch.int32)
 
@@ -33,5 +34,9 @@ def test_the_order_depends_on_the_seed_and_the_epoch() -> None:
 
 
 def test_too_short_a_text_is_refused() -> None:
-    with pytest.raises(ValueError, match="20 tokens are fewer than one batch of 4"):
+    with pytest.raises(UserError, match=r"batch_size: 4 is more than .* of 8 .*give 2 or less"):
         next(window_batches(TOKENS[:20], 8, 4, 0))
+    with pytest.raises(UserError, match=r"seq_len: windows of 8 .* longer than the text.* has 7"):
+        next(window_batches(TOKENS[:7], 8, 4, 0))
+    with pytest.raises(UserError, match=r"seq_len: .* which has 0"):
+        count_windows(TOKENS[:0], 8, 4, more=1)

@@ -79,6 +79,21 @@ def test_base_does_not_matter_in_sp() -> None:
         ({"width": 0}, ["width", "greater than 0", "got 0"]),
         ({"steps": "many"}, ["steps", "integer"]),
         ({"norm": "mid"}, ["norm", "'pre' or 'post'"]),
+        ({"log2lr": 2000}, ["log2lr: ", "less than or equal to 100", "got 2000"]),
+        ({"log2lr": -1e308}, ["log2lr: ", "greater than or equal to -100"]),
+        ({"log2lr": "nan"}, ["log2lr: ", "finite number (got 'nan')"]),
+        ({"output_mult": "1e400"}, ["output_mult: ", "finite number"]),
+        ({"init_std": 1e308}, ["init_std: ", "1e+30 or less", "got 1e+308"]),
+        ({"seed": 2**64}, ["seed: ", "2147483647 or less", f"got {2**64}"]),
+        ({"seed": 2**32}, ["seed: ", "2147483647 or less"]),
+        ({"steps": str(10**400)}, ["steps: ", "2147483647 or less", "(got '1000", "0...)"]),
+        ({"width": 2**21}, ["width: ", "less than or equal to 1048576"]),
+        ({"d_head": 10**9}, ["d_head: ", "less than or equal to 1048576"]),
+        ({"momentum": 0.9}, ["momentum: changes nothing with optimizer=adam; leave it out"]),
+        ({"optimizer": "sgd", "beta1": 0.8}, ["beta1: changes nothing with optimizer=sgd"]),
+        ({"optimizer": "sgd", "eps": 1e-6}, ["eps: changes nothing with optimizer=sgd"]),
+        ({"tied": True, "zero_readout": False}, ["zero_readout: changes nothing with tied=True"]),
+        ({"base_n_layer": 2, "norm": "post"}, ["wikitext2: base_n_layer: depth-µP needs norm=pre"]),
     ],
 )
 def test_bad_value_names_the_key(changes, words) -> None:
@@ -87,6 +102,54 @@ def test_bad_value_names_the_key(changes, words) -> None:
     for word in words:
         assert word in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("family", "changes", "error"),
+    [
+        ("resnet_cifar10", {"cutout": 64}, "cutout: 64 is more than .* give 0 to 32$"),
+        ("resnet_cifar10", {"cutout": 9, "data": "digits"}, "cutout: 9 .* give 0 to 8$"),
+        ("bert", {"finetune_epochs": 3}, "finetune_epochs: changes nothing with finetune_examples"),
+        ("bert", {"embed_log2lr": 1e9}, "embed_log2lr: .* less than or equal to 100"),
+        ("gpt_proxy", {"documents": 3}, "documents: changes nothing with no evaluations"),
+        ("gpt_proxy", {"relative_mult": 2, "attention": "absolute"}, "relative_mult: changes noth"),
+        ("transformer_wmt14", {"beam": 10**6}, "beam: .* less than or equal to 100"),
+    ],
+)
+def test_bad_value_of_a_family_names_the_key(family, changes, error) -> None:
+    chosen = registry.family(family)
+    data = next(iter(chosen.data_sources))
+    with pytest.raises(UserError, match=f"^{family}: {error}"):
+        chosen.config.make(**{**chosen.example, "data": data, **changes})
+
+
+@pytest.mark.parametrize(
+    ("family", "changes", "key"),
+    [
+        ("transformer_wikitext2", {"parametrization": "sp", "base_width": 16}, "base_width"),
+        ("transformer_wikitext2", {"parametrization": "sp", "base_d_ffn": 16}, "base_d_ffn"),
+        ("mlp_cifar10", {"parametrization": "sp", "t": 0.5}, "t"),
+        ("mlp_cifar10", {"t": 0.0, "base_width": 16}, "base_width"),
+        ("transformer_iwslt14", {"length_penalty": 2.0, "beam": 0}, "length_penalty"),
+    ],
+)
+def test_what_a_sweep_may_have_idle_is_refused_of_a_user(family, changes, key) -> None:
+    chosen = registry.family(family)
+    values = {**chosen.example, "data": next(iter(chosen.data_sources))}
+    run = chosen.config.make(**{**values, **changes})
+    run.refuse_idle({*changes} - {key})
+    with pytest.raises(UserError, match=f"^{family}: {key}: changes nothing with .*; leave it out"):
+        run.refuse_idle(changes)
+
+
+def test_a_users_value_drops_what_it_makes_idle_in_the_example() -> None:
+    chosen = registry.family("resnet_cifar10")
+    example = {**chosen.example, "data": "cifar10"}
+    assert chosen.config.of_example(example, {}).momentum == 0.9
+    run = chosen.config.of_example(example, {"optimizer": "adam"})
+    assert (run.momentum, run.optimizer) == (0.0, "adam")
+    with pytest.raises(UserError, match="momentum: changes nothing with optimizer=adam"):
+        chosen.config.of_example(example, {"optimizer": "adam", "momentum": "0.9"})
 
 
 def test_missing_value_names_the_key() -> None:

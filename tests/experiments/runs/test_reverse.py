@@ -240,7 +240,8 @@ def run(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(places, "ROOT", tmp_path)
 
     def run(*more, **changes):
-        values = {k: v for k, v in {**WIDE, **changes}.items() if k != "data"}
+        given = {**WIDE, **changes}
+        values = {k: v for k, v in given.items() if k not in ("data", "base_width")}
         words = [word for k, v in values.items() for word in (f"--{k}", str(v))]
         args = ["reverse", FAMILY, *words, "--data", "wikitext2", *more]
         return CliRunner().invoke(main.app, args, env={"COLUMNS": "200"}, catch_exceptions=True)

@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 
+from experiments.errors import UserError
 from experiments.train import process
 
 
@@ -75,3 +76,19 @@ def test_choice_does_not_depend_on_how_busy_the_machine_is(busy, cache, monkeypa
     calls = iter(range(99))
     monkeypatch.setattr(process, "_seconds", lambda a, b: 2.0 if next(calls) in busy else 1.0)
     assert process._time_products().matmul == "highest"
+
+
+@pytest.mark.parametrize("name", process.ROUNDING)
+def test_what_changes_rounding_unrecorded_is_refused(cache, monkeypatch, name) -> None:
+    monkeypatch.setenv(name, "BF16")
+    with pytest.raises(UserError, match=f"^{name}: 'BF16' changes how .*; unset it$"):
+        process.set_up()
+    assert not [*cache.iterdir()]
+
+
+@pytest.mark.parametrize("inside", ["file", "file/cache", "x" * 300])
+def test_a_cache_that_cannot_be_a_folder_is_named(tmp_path, monkeypatch, inside) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("MUPKIT_CACHE", str(tmp_path / inside))
+    with pytest.raises(UserError, match=f"cannot write {tmp_path}/{inside[:4]}"):
+        process.set_up()

@@ -137,7 +137,9 @@ def test_products_train_and_draw_at_smoke(pairs, tmp_path, monkeypatch, name) ->
 # fairseq
 
 
-@pytest.mark.parametrize("changes", [{"optimizer": "sgd"}, {"precision": "bfloat16"}])
+@pytest.mark.parametrize(
+    "changes", [{"optimizer": "sgd", "beta2": 0.999}, {"precision": "bfloat16"}]
+)
 def test_what_fairseq_would_ignore_is_refused(changes) -> None:
     with pytest.raises(UserError, match=f"{next(iter(changes))}: with backend=fairseq it is"):
         config(backend="fairseq", **changes)
