@@ -8,8 +8,9 @@ import sys
 import typer
 
 from experiments.cli import keep, look, train
-from experiments.errors import UserError
+from experiments.errors import Interrupted, UserError
 from experiments.messages import note
+from experiments.runs.stopping import heed_signals, in_workflow
 
 app = typer.Typer(
     help="Reproduce Tensor Programs V (µTransfer): train sweeps, draw figures, judge claims.",
@@ -29,9 +30,17 @@ STORAGE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
 
 
 def main() -> None:
-    """Run the command line; a UserError becomes one line and exit status 2."""
+    """Run the command line; a UserError becomes one line and exit status 2.
+
+    A signal that ends it becomes one line and status 130; a job leaves the line to its workflow.
+    """
+    heed_signals()
     try:
         app()
+    except Interrupted:
+        if not in_workflow():
+            note("stopped: finished work is kept; the same command goes on with the rest")
+        sys.exit(130)
     except UserError as error:
         note(f"error: {error}")
         sys.exit(2)

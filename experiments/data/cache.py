@@ -8,10 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from filelock import FileLock
-
 from experiments.errors import UserError
-from experiments.files import sha256
+from experiments.files import locked, sha256
 
 T = TypeVar("T")
 
@@ -34,7 +32,7 @@ def cached(folder: Path, read: Callable[[Path], T | None], fill: Callable[[Path]
         return found
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{folder}.lock"):
+        with locked(Path(f"{folder}.lock"), f"another process prepares {folder.name}"):
             found = read(folder)  # another process may have written it meanwhile
             if found is None:
                 _write(folder, fill)

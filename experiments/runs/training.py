@@ -9,8 +9,10 @@ from multiprocessing import get_context
 from typing import TYPE_CHECKING, Any
 
 from experiments.declare.config import RunConfig
+from experiments.errors import Interrupted
 from experiments.messages import note
 from experiments.runs.grouping import beginning_of, cost
+from experiments.runs.stopping import let_die, stopped
 from experiments.runs.store import DamagedRunError, Provenance, Record, Store
 from experiments.runs.versions import code_version, git_state
 
@@ -42,6 +44,9 @@ def train_runs(
 
     Returns:
         The records, in the order of `runs`.
+
+    Raises:
+        Interrupted: between two runs, if the workflow of this process was told to stop.
     """
     runs = list(runs)
     longer = _longer([*runs, *known])
@@ -51,6 +56,8 @@ def train_runs(
         for run in sorted(left.values(), key=lambda r: -r.steps):
             record = _finish(run, store, longer(run), on_step, wait)
             if record is None:
+                if stopped():
+                    raise Interrupted
                 continue
             records[run.id] = record
             if report is not None:
@@ -85,7 +92,7 @@ def train_together(runs: Iterable[RunConfig], store: Store, jobs: int) -> list[R
     """Train what is not in the store in `jobs` processes, the costliest first; in `runs`' order."""
     unique = {run.id: run for run in runs}
     order = sorted(unique.values(), key=lambda r: (-cost(r), r.id))
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(jobs, get_context("spawn"), let_die) as pool:
         found = list(pool.map(_train_one, order, [store] * len(order)))
     by_id = {record.id: record for record in found}
     return [by_id[run_id] for run_id in unique]
@@ -104,13 +111,13 @@ def _finish(
 ) -> Record | None:
     """The stored run, which is trained if it is not there.
 
-    None if this process would have to wait: another one is training the run, or a longer run that
-    begins with it is not trained yet.
+    None if this process would have to wait (another one is training the run, or a longer run that
+    begins with it is not trained yet), or if its workflow was told to stop.
     """
     record = _stored(store, run)
     if record is not None:
         return record
-    if not wait and missing(longer, store):
+    if stopped() or (not wait and missing(longer, store)):
         return None
     with store.claim(run.id, wait) as held:
         if not held:

@@ -18,6 +18,7 @@ from experiments.declare.sweep import Override, draw_points
 from experiments.errors import UserError
 from experiments.files import write_atomically
 from experiments.runs.places import ROOT, results_dir
+from experiments.runs.stopping import let_die
 from experiments.runs.store import Record, Store
 from experiments.runs.training import train_runs
 
@@ -42,7 +43,7 @@ def tune(
         UserError: if every trial diverged.
     """
     base = {**search.base, **search.scales.get(scale, Override()).base, "data": data}
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(jobs, get_context("spawn"), let_die) as pool:
         losses = partial(_losses, pool, results_dir(scale), report)
         ranking = rank_trials(search, base, losses)
         finals = sorted(

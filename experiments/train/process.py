@@ -16,10 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from filelock import FileLock
 
 from experiments.data.places import cache_dir
-from experiments.files import write_atomically
+from experiments.files import locked, write_atomically
 
 GEMM = (1024, 256, 1024)  # rows, fan-in, fan-out of a typical product
 CANDIDATES = ("highest", "medium")
@@ -70,7 +69,7 @@ def _chosen_matmul() -> str:
     may round to bfloat16, which `choose` rules out by the error.
     """
     path = _machine_file()
-    with FileLock(f"{path}.lock"):
+    with locked(Path(f"{path}.lock"), ""):
         if not path.exists():
             write_atomically(path, json.dumps(_time_products(), indent=1).encode())
         chosen: str = json.loads(path.read_text())["matmul"]
