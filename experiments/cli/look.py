@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table as RichTable
+from rich.text import Text
 
 from experiments.cli.options import DataOption, JobsOption, ScaleOption, console
 from experiments.declare import registry
@@ -139,8 +140,10 @@ def status(
 
     A computation counts as one run, and what code alone draws as none. `doctor` looks further.
     """
-    columns = ("target", "data", "done", "of", "diverged", "damaged", "other code", "time left")
-    table = RichTable(*columns, box=None, pad_edge=False)
+    table = RichTable(box=None, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("target", no_wrap=True)  # which people type
+    for column in ("data", "done", "of", "diverged", "damaged", "other code", "time left"):
+        table.add_column(column)
     products = [registry.product(name)] if name else [*registry.products().values()]
     for product, data_source in _with_data(products, data, strict=bool(name)):
         if data_source is None:
@@ -212,6 +215,11 @@ def claims(
 
     product = registry.product(name)
     results: Results = REFERENCE if reference else scale
+    if not product.claims:
+        console.print(
+            f"{name} makes no claims; `python -m experiments show {name}` says what it is"
+        )
+        return
     _print_verdicts(read(claims_file(product, results)))
 
 
@@ -219,13 +227,15 @@ def _print_verdicts(verdicts: Sequence[Verdict]) -> None:
     from experiments.analysis.verdicts import measured_text, threshold_text
 
     color = {"holds": "green", "fails": "red"}
+    table = RichTable.grid(padding=(0, 2, 0, 0))
+    table.add_column(no_wrap=True)
     for v in verdicts:
-        label = f"[bold {color.get(v.verdict, 'yellow')}]{v.verdict:<12}[/]"
         details = f"measured {measured_text(v)}, threshold {threshold_text(v)} ({v.source})"
-        console.print(f"{label}{v.statement}", soft_wrap=True)
         paper = f"the paper's number: {v.paper}" if v.paper else ""
+        table.add_row(Text(v.verdict, f"bold {color.get(v.verdict, 'yellow')}"), Text(v.statement))
         for line in filter(None, (details, paper, v.note)):
-            console.print(f"[dim]{'':12}{line}[/]", soft_wrap=True)
+            table.add_row("", Text(line, "dim"))
+    console.print(table)
 
 
 @app.command(epilog="Example: `python -m experiments draw fig1 --reference`")

@@ -1,5 +1,6 @@
 """The command line: what it shows, and how it refuses."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -205,3 +206,22 @@ def test_options_of_run(tiny) -> None:
 
 def test_cores_are_counted() -> None:
     assert CORES >= 1
+
+
+def test_a_narrow_terminal_breaks_no_word_and_cuts_no_name(invoke, monkeypatch) -> None:
+    from experiments.cli.options import console
+
+    monkeypatch.setattr(console, "width", 80)
+    shown = invoke("claims", "fig1", "--reference")
+    words = {word for claim in registry.product("fig1").claims for word in claim.statement.split()}
+    assert words <= set(shown.split())
+    assert max(map(len, shown.splitlines())) <= 80
+    lines = invoke("status", "--scale", "smoke").splitlines()
+    assert registry.products().keys() <= {line.split()[0] for line in lines if line.strip()}
+    assert {"wikipedia_sample", "digits"} <= {word for line in lines for word in line.split()}
+    printed = [line for line in lines if not re.match(r"\w+: ", line)]  # notes are of any length
+    assert max(map(len, printed)) <= 80
+
+
+def test_who_makes_no_claims_says_so() -> None:
+    assert "fig2 makes no claims" in cli("claims", "fig2").stdout
