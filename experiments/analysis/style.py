@@ -55,6 +55,7 @@ NAME = {"sp": "Standard parametrization (SP)", "mup": "Maximal update parametriz
 
 def subplots(rows: int = 1, columns: int = 1, **options: Any) -> tuple[Figure, Any]:
     """`plt.subplots` in the project's style; also for drawing functions called on their own."""
+    matplotlib.rcdefaults()  # not what a matplotlibrc of the user says
     plt.rcParams.update(STYLE)
     return plt.subplots(rows, columns, **options)
 

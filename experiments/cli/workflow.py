@@ -93,6 +93,20 @@ def _folder(given: str) -> Path:
         ) from None
 
 
+def prepare_jobs(chosen: Options, home: Path) -> None:
+    """Set what this process and its jobs find in their environment.
+
+    Args:
+        chosen: a `data_dir` stands for `MUPKIT_DATA`.
+        home: the checkout, which jobs find also where Python (`PYTHONSAFEPATH`) does not look for
+            modules in the working directory.
+    """
+    if chosen.data_dir is not None:
+        os.environ["MUPKIT_DATA"] = str(chosen.data_dir)
+    given = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(home), given)))
+
+
 def check_folder(home: Path) -> None:
     """Refuse to work elsewhere: code and results are beside the Snakefile.
 

@@ -1,6 +1,5 @@
 # What the rules need of the registry. No science here, and no torch.
 import atexit
-import os
 import shlex
 import sys
 from pathlib import Path
@@ -18,6 +17,7 @@ from experiments.cli.workflow import (
     kept,
     made,
     options,
+    prepare_jobs,
     to_train,
 )
 from experiments.declare import registry
@@ -42,8 +42,7 @@ def stop(error):
 try:
     check_folder(Path(workflow.basedir))
     OPTIONS = options(config)
-    if OPTIONS.data_dir:
-        os.environ["MUPKIT_DATA"] = str(OPTIONS.data_dir)  # for the jobs too
+    prepare_jobs(OPTIONS, Path(workflow.basedir))
     SCALE = OPTIONS.scale
     DATA = resolve_all(OPTIONS.data)
     GROUPS, NEEDED = groups(SCALE, DATA)
@@ -57,10 +56,6 @@ STORE = Store(Path(workflow.basedir) / RESULTS)
 for folder in (STORE.folder.parent, STORE.folder):
     if folder.exists() and not folder.is_dir():  # Snakemake itself would end with a traceback
         stop(f"cannot write {folder}: it is no folder; move it away")
-# The jobs find the checkout also where Python does not look in the working directory by itself.
-os.environ["PYTHONPATH"] = os.pathsep.join(
-    filter(None, (str(workflow.basedir), os.environ.get("PYTHONPATH")))
-)
 # Not params: another interpreter or number of cores is no reason to run a job again.
 EXPERIMENTS = f"{shlex.quote(sys.executable)} -m experiments"
 JOBS = workflow.cores or 1
