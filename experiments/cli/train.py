@@ -59,9 +59,13 @@ def run(
 
 
 def _configured(family: Family, args: list[str], data: str | None) -> RunConfig:
-    """The family's example with the given options."""
-    values = {**family.example, **_options(args, family)}
-    return family.config.make(**{**values, "data": family.resolve_data(data)})
+    """The family's example with the given options, each of which has to count."""
+    given = _options(args, family)
+    config = family.config.make(**{**family.example, **given, "data": family.resolve_data(data)})
+    for key in given:
+        if beside := config.idle(key):
+            raise UserError(f"--{key} does nothing with {beside}; leave it out")
+    return config
 
 
 @contextmanager

@@ -239,9 +239,12 @@ def made(names: Iterable[str], scale: Scale) -> list[str]:
     for name in names:
         product = registry.product(name)
         path = figures_dir(scale) / f"{name}.{product.suffixes[0]}"
-        verdicts = read(claims_file(product, scale))
-        holds = sum(verdict.verdict == "holds" for verdict in verdicts)
-        told = f"; {holds} of {len(verdicts)} claims hold" if verdicts else ""
+        try:
+            verdicts = read(claims_file(product, scale))
+            holds = sum(verdict.verdict == "holds" for verdict in verdicts)
+            told = f"; {holds} of {len(verdicts)} claims hold" if verdicts else ""
+        except UserError as error:
+            told = f"; {error}"
         lines.append(f"{name}: {path}{told}")
     return lines
 

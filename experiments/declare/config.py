@@ -13,6 +13,7 @@ from experiments.declare.schedules import Schedule
 from experiments.errors import UserError, unknown
 
 Parametrization = Literal["sp", "mup"]
+ADAM, SGD = ("beta1", "beta2", "eps"), ("momentum",)  # keys of one optimizer alone
 
 
 class RunConfig(BaseModel):
@@ -115,6 +116,14 @@ class RunConfig(BaseModel):
         if self.parametrization == "sp":
             values.pop("base_width", None)
         return {"family": self.family, **values}
+
+    def idle(self, key: str) -> str:
+        """Beside which value a key does nothing, such as "optimizer adam"; "" if it counts."""
+        if key in (ADAM if self.optimizer == "sgd" else SGD):
+            return f"optimizer {self.optimizer}"
+        usual = getattr(self, key) == type(self).model_fields[key].default
+        dropped = self.parametrization == "sp" and not usual and key not in self.canonical()
+        return "parametrization sp" if dropped else ""
 
     @cached_property
     def id(self) -> str:

@@ -168,6 +168,8 @@ onstart:
 
 onsuccess:
     WORKFLOW.end()
+    for line in made(ASKED, SCALE):
+        note(line)
 
 
 onerror:
@@ -181,13 +183,10 @@ def say_what_there_is():
     """The runs to train after a dry run; the pictures and verdicts where nothing was to be done."""
     if workflow.execution_settings is None or not workflow.is_main_process:
         return  # it was no dry run and made nothing
-    if workflow.dryrun:
-        lines = to_train(ASKED, SCALE, DATA, JOBS)
-    elif workflow.dag is not None and not len(workflow.dag):
-        lines = made(ASKED, SCALE)
-    else:
+    done = workflow.dag is not None and not len(workflow.dag)
+    if not workflow.dryrun and not done:
         return
-    for line in lines:
+    for line in made(ASKED, SCALE) if done else to_train(ASKED, SCALE, DATA, JOBS):
         note(line)
 
 

@@ -38,6 +38,12 @@ def cli(*args: str, **env: str) -> subprocess.CompletedProcess:
         (["run", "transformer_wikitext2", "--widht", "64"], "did you mean 'width'"),
         (["run", "transformer_wikitext2", "--width", "wide"], "width: Input should be a valid"),
         (["run", "transformer_wikitext2", "--width"], "--width needs a value"),
+        (["run", "transformer_wikitext2", "--momentum", "0.9"], "nothing with optimizer adam"),
+        (["run", "mlp_cifar10", "--optimizer", "sgd", "--beta1", "0.8"], "with optimizer sgd"),
+        (
+            ["run", "transformer_wikitext2", "--parametrization=sp", "--base-width=64"],
+            "--base_width does nothing with parametrization sp; leave it out",
+        ),
         (["run", "transformer_wikitext2", "64"], "write --key value"),
         (["run", "transformer_wikitext2", "--data", "books"], "unknown data 'books'"),
         (["show", "fig1", "--scale", "big"], "unknown scale 'big'"),

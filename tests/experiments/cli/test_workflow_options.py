@@ -121,3 +121,19 @@ def test_ignored_signals_stay_ignored(signals) -> None:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # nohup
     stopping.heed_signals()
     assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+
+
+@pytest.mark.parametrize("number", stopping.SIGNALS)
+@pytest.mark.parametrize("job", [False, True])
+def test_a_signal_is_one_line_of_who_is_no_job(number, job, monkeypatch, capsys, signals) -> None:
+    from experiments.cli import main
+
+    if job:
+        monkeypatch.setenv(stopping.VARIABLE, "/nowhere")
+    monkeypatch.setattr(main, "app", lambda: os.kill(os.getpid(), number))
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    with pytest.raises(SystemExit) as end:
+        main.main()
+    assert end.value.code == 130
+    line = "stopped: finished work is kept; the same command goes on with the rest\n"
+    assert capsys.readouterr().err == ("" if job else line)
