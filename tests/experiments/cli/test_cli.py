@@ -231,3 +231,27 @@ def test_a_narrow_terminal_breaks_no_word_and_cuts_no_name(invoke, monkeypatch) 
 
 def test_who_makes_no_claims_says_so() -> None:
     assert "fig2 makes no claims" in cli("claims", "fig2").stdout
+
+
+def test_an_installed_copy_writes_nothing(tmp_path, monkeypatch, capsys) -> None:
+    from experiments.cli import main
+    from experiments.runs import places
+
+    monkeypatch.setattr(places, "ROOT", tmp_path)
+    monkeypatch.setattr(main, "heed_signals", lambda: None)
+    with pytest.raises(SystemExit) as end:
+        main.main()
+    assert end.value.code == 2
+    assert f"error: {tmp_path} is no checkout" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_system_without_locks_is_named() -> None:
+    code = (
+        "import runpy, sys; sys.modules['fcntl'] = None; "
+        "runpy.run_module('experiments', run_name='__main__')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: Linux or macOS is needed")
+    assert done.stderr.count("\n") == 1
