@@ -226,7 +226,8 @@ def to_train(names: Iterable[str], scale: Scale, data: Mapping[str, str], cores:
             continue
         left = missing(product.runs(scale, data[product.exhibit]), store)
         time = f", about {duration(seconds_left(left, speed, cores))}" if left else ""
-        lines.append(f"{name}: {len(left)} runs to train{time}")
+        runs = "1 run" if len(left) == 1 else f"{len(left)} runs"
+        lines.append(f"{name}: {runs} to train{time}")
     return lines
 
 
