@@ -26,3 +26,10 @@ rule tables:
 include: "workflow/rules/train.smk"
 include: "workflow/rules/products.smk"
 include: "workflow/rules/clean.smk"
+
+
+MADE = {path for name in PRODUCTS for path in (*drawn(name), *tables(name))}
+try:
+    check_targets(TARGETS, {rule.name for rule in workflow.rules} | MADE | {*map(marker, GROUPS)})
+except UserError as error:
+    stop(error)

@@ -1,4 +1,4 @@
-"""The one exception for what the user can fix."""
+"""The one exception for what the user can fix, and the one for being told to stop."""
 
 from __future__ import annotations
 
@@ -10,6 +10,13 @@ class UserError(Exception):
     """Wrong input or environment: one line that names the file or key, and the fix.
 
     The command line prints it without a traceback and exits with status 2.
+    """
+
+
+class Interrupted(BaseException):
+    """This process was told to stop, by a signal or by the end of its workflow; no error.
+
+    The command line says how to go on and exits with status 130.
     """
 
 

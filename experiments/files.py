@@ -8,22 +8,25 @@ import hashlib
 import os
 import re
 import stat
-import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
-from filelock import FileLock, Timeout
+from filelock import FileLock, SoftFileLock, Timeout
 from pydantic import TypeAdapter, ValidationError
 
 from experiments.errors import UserError
+from experiments.messages import note
 
 # A temporary file of `atomic_path`: .name.suffix.mupkit-12345678.suffix. The word in it says whose
 # it is: other programs leave hidden files of many kinds beside ours.
 TEMPORARY = re.compile(r"\.(?P<name>.+)\.mupkit-[a-z0-9_]{8}(?P<suffix>\.[A-Za-z0-9]+)?")
+NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP)
+EMPTY_SECONDS = 1.0  # a new lock file is empty for microseconds
 
 T = TypeVar("T")
 LARGEST = {"json": 64 * 2**20, "parquet": 4 * 2**30}  # bytes of a file of ours that is read
@@ -254,36 +257,73 @@ def remove_unheld(path: Path) -> bool:
     return True
 
 
-def wait_for_lock(lock: FileLock, reason: str) -> None:
-    """Take a lock, after waiting for it if need be; see `take_lock`."""
-    take_lock(lock, reason, wait=True)
+@contextmanager
+def locked(path: Path, reason: str) -> Iterator[None]:
+    """Hold the lock on a file, after waiting for it if need be; see `take_lock`."""
+    lock = FileLock(path)
+    take_lock(lock, reason)
+    try:
+        yield
+    finally:
+        lock.release()
 
 
-def take_lock(lock: FileLock, reason: str, wait: bool) -> bool:
+def take_lock(
+    lock: FileLock,
+    reason: str,
+    wait: bool = True,
+    cancel: Callable[[], bool] | None = None,
+) -> bool:
     """Take a lock, which ends with this process at the latest; return whether it was taken.
+
+    Where the file system does not know such locks, the lock is the file's existence.
 
     Args:
         lock: on any file; its folder is made.
-        reason: why another process may hold it, said on stderr if this one waits.
+        reason: why another process may hold it, said on stderr if this one waits; "" is not.
         wait: for a lock that another process holds.
+        cancel: asked while it waits; True ends the waiting.
 
     Raises:
-        UserError: if the lock's file cannot be written, or is no regular file.
+        UserError: if the lock's file cannot be written, is no regular file, or cannot be locked.
     """
     path = Path(lock.lock_file)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if os.path.lexists(path) and (kind := irregular(path)):
             raise UserError(f"{path}: {kind} where a lock file belongs; move it away")
-        try:
+        with suppress(Timeout):
             lock.acquire(timeout=0)
-        except Timeout:
-            if not wait:
-                return False
-            sys.stderr.write(f"{reason}; waiting for it to end\n")
-            lock.acquire()
+            return True
+        if isinstance(lock, SoftFileLock) and _left_empty(path):
+            note(f"{path}: left from a system with locks, which this one has not; taken over")
+            path.unlink(missing_ok=True)
+        elif not wait:
+            return False
+        elif reason:
+            note(f"{reason}; waiting for it to end")
+        with suppress(Timeout):
+            lock.acquire(cancel_check=cancel)
+            return True
     except OSError as error:
+        if error.errno in NO_LOCKS:
+            raise UserError(
+                f"cannot lock {path}: its file system has no locks ({os.strerror(error.errno)}); "
+                "move the folder to one that has"
+            ) from error
         raise cannot_write(path, error) from error
+    return False
+
+
+def _left_empty(path: Path) -> bool:
+    """Whether a lock file stays empty: one that is a lock by its existence names its process."""
+    for seconds in (0.0, EMPTY_SECONDS):
+        time.sleep(seconds)
+        try:
+            if path.stat().st_size:
+                return False
+        except FileNotFoundError:
+            return False
     return True
 
 

@@ -20,8 +20,12 @@ def note(text: str) -> None:
 
 
 def duration(seconds: float) -> str:
-    """Seconds as a person says them: 45 s, 3 min, 2 h 10 min."""
+    """Seconds as a person says them: 45 s, 3 min, 2 h 10 min, 3 days."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
+    if minutes < 90:
+        return f"{minutes} min"
+    if minutes < 2 * 24 * 60:
+        return f"{minutes // 60} h {minutes % 60:02d} min"
+    return f"{round(minutes / (24 * 60)):,} days"

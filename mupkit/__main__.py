@@ -8,6 +8,7 @@ import csv
 import importlib
 import json
 import math
+import shutil
 import sys
 import sysconfig
 import traceback
@@ -245,6 +246,7 @@ def _explain(arguments: argparse.Namespace) -> int:
 
 
 def _check(arguments: argparse.Namespace) -> int:
+    draw = _picture(arguments.picture) if arguments.picture else None
     build, loss = _load(arguments.build), _load(arguments.loss)
     widths = _sweep(arguments.widths)
 
@@ -268,14 +270,23 @@ def _check(arguments: argparse.Namespace) -> int:
         print(_json({"verdict": VERDICTS[status], "tensors": report.table()}))
     else:
         print(report)
-    if arguments.picture:
-        try:
-            draw = _load(PLOT)
-        except UsageError as error:
-            raise UsageError(f"--picture needs the experiments package: {error}") from None
+    if draw is not None:
         draw(report).savefig(arguments.picture)
         print(f"drawn to {arguments.picture}", file=sys.stderr if arguments.json else sys.stdout)
     return status
+
+
+def _picture(path: str) -> Callable[[Report], Any]:
+    """The function that draws a check; it refuses before anything is trained."""
+    try:
+        draw: Callable[[Report], Any] = _load(PLOT)
+    except UsageError as error:
+        raise UsageError(
+            f"--picture needs the experiments package and matplotlib: {error}"
+        ) from None
+    if not Path(path).absolute().parent.is_dir():
+        raise UsageError(f"--picture {path}: its folder does not exist")
+    return draw
 
 
 def _status(report: Report) -> int:
@@ -420,8 +431,21 @@ def _cells(row: Row) -> list[str]:
 def _print_table(rows: Sequence[Row]) -> None:
     lines = [[f.name for f in fields(Row)], *map(_cells, rows)]
     sizes = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    if sum(sizes) + 2 * (len(sizes) - 1) > shutil.get_terminal_size((sys.maxsize, 0)).columns:
+        _print_blocks(lines)
+        return
     for line in lines:
         print("  ".join(c.ljust(s) for c, s in zip(line, sizes, strict=True)).rstrip())
+
+
+def _print_blocks(lines: Sequence[Sequence[str]]) -> None:
+    """A paragraph for each row, where a terminal is too narrow for a table."""
+    (_, *names), *rows = lines
+    size = max(map(len, names)) + 2
+    for first, *rest in rows:
+        print(first)
+        for name, cell in zip(names, rest, strict=True):
+            print(f"  {name.ljust(size)}{cell}")
 
 
 def _print_csv(rows: Sequence[Row]) -> None:

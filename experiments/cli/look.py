@@ -20,7 +20,7 @@ from experiments.declare.scales import Scale
 from experiments.errors import UserError
 from experiments.messages import duration, note, printable
 from experiments.runs.places import results_dir
-from experiments.runs.planning import CORES, Plan, known, speed_file, timed
+from experiments.runs.planning import CORES, Plan, known, seconds_left, speed_file, timed
 from experiments.runs.planning import plan as planned
 from experiments.runs.store import Store
 from experiments.runs.training import missing
@@ -138,10 +138,14 @@ def status(
 ) -> None:
     """Show how many runs are done, diverged, damaged, or made by other code.
 
-    A computation counts as one run, and what code alone draws as none. `doctor` looks further.
+    A computation counts as one run, and what code alone draws as none. The time left is that of all
+    cores of this machine. `doctor` looks further.
     """
-    columns = ("target", "data", "done", "of", "diverged", "damaged", "other code", "time left")
-    table = RichTable(*columns, box=None, pad_edge=False)
+    table = RichTable(box=None, pad_edge=False, padding=(0, 1, 0, 0))
+    # Eighty characters, of which the time can give some.
+    for column in ("target", "data", "done", "of", "diverged", "damaged", "other\ncode"):
+        table.add_column(column, no_wrap=True)
+    table.add_column("time\nleft")
     products = [registry.product(name)] if name else [*registry.products().values()]
     for product, data_source in _with_data(products, data, strict=bool(name)):
         if data_source is None:
@@ -177,7 +181,7 @@ def _with_data(
 
 
 def _runs_status(product: Product, scale: Scale, source: str) -> tuple[str, ...]:
-    store, speed = Store(results_dir(scale)), known()
+    store = Store(results_dir(scale))
     runs = product.runs(scale, source)
     found = [store.look(one.id) for one in runs]
     unreadable = [one for one in found if one.record is None and one.state != "missing"]
@@ -185,7 +189,7 @@ def _runs_status(product: Product, scale: Scale, source: str) -> tuple[str, ...]
         note(f"{one.state}: {one.reason}")
     states = Counter(one.state for one in found)
     records = [one.record for one in found if one.record]
-    left = sum(map(speed.seconds, missing(runs, store)))
+    left = seconds_left(missing(runs, store), known(), CORES)
     counts = (len(records), len(runs), sum(r.diverged for r in records), len(unreadable))
     return (*map(str, counts), str(states["other code"]), duration(left))
 
@@ -213,6 +217,11 @@ def claims(
 
     product = registry.product(name)
     results: Results = REFERENCE if reference else scale
+    if not product.claims:
+        console.print(
+            f"{name} makes no claims; `python -m experiments show {name}` says what it is"
+        )
+        return
     _print_verdicts(read(claims_file(product, results)))
 
 
@@ -220,13 +229,17 @@ def _print_verdicts(verdicts: Sequence[Verdict]) -> None:
     from experiments.analysis.verdicts import measured_text, threshold_text
 
     color = {"holds": "green", "fails": "red"}
+    table = RichTable.grid(padding=(0, 2, 0, 0))
+    table.add_column(no_wrap=True)
     for v in verdicts:
-        label = Text(f"{v.verdict:<12}", style=f"bold {color.get(v.verdict, 'yellow')}")
         details = f"measured {measured_text(v)}, threshold {threshold_text(v)} ({v.source})"
-        console.print(label + printable(v.statement), soft_wrap=True)
         paper = f"the paper's number: {v.paper}" if v.paper else ""
+        table.add_row(
+            Text(v.verdict, f"bold {color.get(v.verdict, 'yellow')}"), Text(printable(v.statement))
+        )
         for line in filter(None, (details, paper, v.note)):
-            console.print(f"{'':12}{line}", style="dim", soft_wrap=True)
+            table.add_row("", Text(printable(line), "dim"))
+    console.print(table)
 
 
 @app.command(epilog="Example: `python -m experiments draw fig1 --reference`")

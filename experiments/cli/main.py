@@ -8,8 +8,10 @@ import sys
 import typer
 
 from experiments.cli import keep, look, train
-from experiments.errors import UserError
+from experiments.errors import Interrupted, UserError
 from experiments.messages import note
+from experiments.runs import places
+from experiments.runs.stopping import heed_signals, in_workflow
 
 app = typer.Typer(
     help="Reproduce Tensor Programs V (µTransfer): train sweeps, draw figures, judge claims.",
@@ -28,10 +30,32 @@ for panel, part in {"Look": look, "Train": train, "Keep": keep}.items():
 STORAGE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
 
 
+def _check_checkout() -> None:
+    """Results go beside the code, which must not be where packages are installed.
+
+    Raises:
+        UserError: if this is no checkout.
+    """
+    if not (places.ROOT / "Snakefile").is_file():
+        raise UserError(
+            f"{places.ROOT} is no checkout but an installed copy; clone the repository and run "
+            "`python -m experiments` there"
+        )
+
+
 def main() -> None:
-    """Run the command line; a UserError becomes one line and exit status 2."""
+    """Run the command line; a UserError becomes one line and exit status 2.
+
+    A signal that ends it becomes one line and status 130; a job leaves the line to its workflow.
+    """
+    heed_signals()
     try:
+        _check_checkout()
         app()
+    except Interrupted:
+        if not in_workflow():
+            note("stopped: finished work is kept; the same command goes on with the rest")
+        sys.exit(130)
     except UserError as error:
         note(f"error: {error}")
         sys.exit(2)

@@ -11,10 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from filelock import FileLock
-
 from experiments.errors import UserError
-from experiments.files import DamagedFileError, open_regular, read_json, sha256, wait_for_lock
+from experiments.files import DamagedFileError, locked, open_regular, read_json, sha256
 from experiments.messages import note
 
 T = TypeVar("T")
@@ -38,17 +36,13 @@ def cached(folder: Path, read: Callable[[Path], T | None], fill: Callable[[Path]
         return found
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(f"{folder}.lock")
-        wait_for_lock(lock, f"another process prepares {folder.name}")
-        try:
+        with locked(Path(f"{folder}.lock"), f"another process prepares {folder.name}"):
             found = read(folder)  # another process may have written it meanwhile
             if found is None:
                 if folder.exists():
                     note(f"{folder}: damaged, or of an older version; it is prepared again")
                 _write(folder, fill)
                 found = read(folder)
-        finally:
-            lock.release()
     except OSError as error:
         raise UserError(
             f"MUPKIT_CACHE: cannot write {folder} ({error}); set it to a folder with room"

@@ -24,13 +24,12 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from filelock import FileLock
 from pydantic import Field
 
 from experiments.data.places import cache_dir
 from experiments.declare.config import RunConfig
 from experiments.declare.references import load
-from experiments.files import DamagedFileError, read_json, wait_for_lock, write_atomically
+from experiments.files import DamagedFileError, locked, read_json, write_atomically
 from experiments.messages import note
 from experiments.runs import grouping, training
 from experiments.runs.store import Store
@@ -147,11 +146,6 @@ def interpolate(points: Sequence[tuple[float, float]], flops: float) -> float:
 def plan(runs: Sequence[RunConfig], store: Store, speed: Speed, cores: int) -> Plan:
     """The time that a product takes from here on, and what its stored runs took."""
     missing = training.missing(runs, store)
-    units = _unit_seconds(missing, speed)
-    jobs = len(grouping.pack(missing)) if missing else 0
-    # Jobs help each other, so all cores are busy until the last run is on its way.
-    together = (sum(units) + speed.process * jobs) / cores
-    seconds = max([together, *(speed.process + unit for unit in units)])
     found = {run.id: store.look(run.id).record for run in runs}
     predicted = took = 0.0
     for run in runs:
@@ -160,7 +154,16 @@ def plan(runs: Sequence[RunConfig], store: Store, speed: Speed, cores: int) -> P
             predicted += speed.seconds(run, len(record.losses))
             took += record.provenance.seconds
     stored = len(runs) - len(missing)
-    return Plan(len(missing), stored, seconds, predicted, took)
+    return Plan(len(missing), stored, seconds_left(missing, speed, cores), predicted, took)
+
+
+def seconds_left(missing: Sequence[RunConfig], speed: Speed, cores: int) -> float:
+    """Seconds until runs that are not there are trained on some cores."""
+    units = _unit_seconds(missing, speed)
+    jobs = len(grouping.pack(missing)) if missing else 0
+    # Jobs help each other, so all cores are busy until the last run is on its way.
+    together = (sum(units) + speed.process * jobs) / cores
+    return max([together, *(speed.process + unit for unit in units)])
 
 
 def _unit_seconds(runs: Sequence[RunConfig], speed: Speed) -> list[float]:
@@ -206,9 +209,7 @@ def timed(runs: Sequence[RunConfig], cores: int) -> Speed:
     if chosen.keys() <= known(cores).shapes.keys():
         return known(cores)
     path = speed_file(cores)
-    lock = FileLock(f"{path}.lock")
-    wait_for_lock(lock, "another process times this machine")
-    try:
+    with locked(Path(f"{path}.lock"), "another process times this machine"):
         speed = known(cores)
         todo = {key: run for key, run in chosen.items() if key not in speed.shapes}
         if todo:
@@ -217,8 +218,6 @@ def timed(runs: Sequence[RunConfig], cores: int) -> Speed:
             speed = Speed({**speed.shapes, **new}, process)
             write_atomically(path, json.dumps(asdict(speed), indent=1).encode())
         return speed
-    finally:
-        lock.release()
 
 
 def choose(runs: Sequence[RunConfig]) -> dict[str, RunConfig]:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-
-from filelock import FileLock
+from contextlib import AbstractContextManager, suppress
+from pathlib import Path
 
 from experiments.declare.config import RunConfig
+from experiments.errors import UserError
+from experiments.files import locked
 from experiments.messages import duration, note
 from experiments.runs.store import Record, Store
 
@@ -34,18 +36,20 @@ class Progress:
         self.started = time.monotonic()
         self.trained = 0.0
         self.known = set(filter(store.looks_finished, self.runs))
+        self.stamp = store.folder / f".progress-{name}"
+        if len(self.known) < len(self.runs):
+            self._begin()
 
     def __call__(self, record: Record) -> None:
-        """Count a finished run and write a line if one is due, or if it is the last."""
-        new = record.id not in self.known
-        if new:
+        """Count a finished run and write a line if one is due; the last one is written once."""
+        if record.id not in self.known:
             self.trained += self.costs[record.id]
         left = [run_id for run_id in self.runs if not self.store.looks_finished(run_id)]
-        if not self._due() and (left or not new):
+        done = self._done(len(left))
+        if not self._due(done, last=not left):
             return
         outcome = "diverged" if record.diverged else f"loss {record.final_loss:.3f}"
         what = self.runs[record.id].describe()
-        done = f"{len(self.runs) - len(left)} of {len(self.runs)} runs"
         note(f"{self.name}: {done}{self._time_left(left)}; {what}: {outcome}")
 
     def _time_left(self, left: Sequence[str]) -> str:
@@ -55,15 +59,30 @@ class Progress:
         cost = sum(self.costs[run_id] for run_id in left)
         return f", about {duration(cost * rate / self.jobs)} left"
 
-    def _due(self) -> bool:
+    def _done(self, left: int) -> str:
+        return f"{len(self.runs) - left} of {len(self.runs)} runs"
+
+    def _begin(self) -> None:
+        """Forget that all runs were done once, if they are not any more."""
+        with suppress(OSError, UserError), self._locked():
+            if self.stamp.exists() and self.stamp.read_text(encoding="utf-8") == self._done(0):
+                self.stamp.unlink()
+
+    def _due(self, done: str, last: bool) -> bool:
         """Whether the last line of any process is old enough; if so, this one takes its place."""
-        stamp = self.store.folder / f".progress-{self.name}"
         try:
-            with FileLock(f"{stamp}.lock"):
-                age = time.time() - stamp.stat().st_mtime if stamp.exists() else -1.0
-                fresh = 0 <= age < SECONDS_BETWEEN_LINES  # less than 0: the clock was set back
-                if not fresh:
-                    stamp.touch()
-        except OSError:  # a full disk is told by what has to be written
+            with self._locked():
+                there = self.stamp.exists()
+                if last:
+                    due = not there or self.stamp.read_text(encoding="utf-8") != done
+                else:
+                    age = time.time() - self.stamp.stat().st_mtime if there else -1.0
+                    due = not 0 <= age < SECONDS_BETWEEN_LINES  # below 0: the clock was set back
+                if due:
+                    self.stamp.write_text(done, encoding="utf-8")
+        except (OSError, UserError):  # a full disk is told by what has to be written
             return False
-        return not fresh
+        return due
+
+    def _locked(self) -> AbstractContextManager[None]:
+        return locked(Path(f"{self.stamp}.lock"), "")

@@ -32,6 +32,7 @@ from experiments.files import (
     read_regular,
     take_lock,
 )
+from experiments.runs.stopping import in_workflow, stopped
 from experiments.runs.versions import code_version
 
 METADATA = b"mupkit.run"
@@ -269,11 +270,13 @@ class Store:
         that waits for it sees that the file no longer has a name, and makes a new one.
 
         Yields:
-            Whether it is held; without `wait` it is not if another process holds it.
+            Whether it is held. It is not if another process holds it, without `wait` or if the
+            workflow of this process was told to stop meanwhile.
         """
         lock = self.lock(run_id)
-        reason = f"run {run_id} is being trained by another process"
-        if not take_lock(lock, reason, wait):
+        # Within a workflow it is usually another of its jobs.
+        reason = "" if in_workflow() else f"run {run_id} is being trained by another process"
+        if not take_lock(lock, reason, wait, cancel=stopped):
             yield False
             return
         try:

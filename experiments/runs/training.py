@@ -11,10 +11,11 @@ from multiprocessing import get_context
 from typing import TYPE_CHECKING, Any
 
 from experiments.declare.config import RunConfig
-from experiments.errors import UserError
+from experiments.errors import Interrupted, UserError
 from experiments.messages import note
 from experiments.runs.grouping import beginning_of, cost
 from experiments.runs.memory import refuse_too_large
+from experiments.runs.stopping import let_die, stopped
 from experiments.runs.store import DamagedRunError, Provenance, Record, Store
 from experiments.runs.versions import code_version, git_state
 
@@ -46,6 +47,9 @@ def train_runs(
 
     Returns:
         The records, in the order of `runs`.
+
+    Raises:
+        Interrupted: between two runs, if the workflow of this process was told to stop.
     """
     runs = list(runs)
     longer = _longer([*runs, *known])
@@ -55,6 +59,8 @@ def train_runs(
         for run in sorted(left.values(), key=lambda r: -r.steps):
             record = _finish(run, store, longer(run), on_step, wait)
             if record is None:
+                if stopped():
+                    raise Interrupted
                 continue
             records[run.id] = record
             if report is not None:
@@ -103,7 +109,7 @@ def processes(jobs: int) -> Iterator[ProcessPoolExecutor]:
         UserError: if one of them is killed.
     """
     try:
-        with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+        with ProcessPoolExecutor(jobs, get_context("spawn"), let_die) as pool:
             yield pool
     except BrokenProcessPool:
         raise UserError(
@@ -125,13 +131,13 @@ def _finish(
 ) -> Record | None:
     """The stored run, which is trained if it is not there.
 
-    None if this process would have to wait: another one is training the run, or a longer run that
-    begins with it is not trained yet.
+    None if this process would have to wait (another one is training the run, or a longer run that
+    begins with it is not trained yet), or if its workflow was told to stop.
     """
     record = _stored(store, run)
     if record is not None:
         return record
-    if not wait and missing(longer, store):
+    if stopped() or (not wait and missing(longer, store)):
         return None
     with store.claim(run.id, wait) as held:
         if not held:

@@ -19,15 +19,14 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from filelock import FileLock
 
 from experiments.data.places import cache_dir
 from experiments.errors import UserError
 from experiments.files import (
     DamagedFileError,
     cannot_write,
+    locked,
     read_json,
-    wait_for_lock,
     write_atomically,
 )
 from experiments.messages import note
@@ -116,17 +115,14 @@ def _chosen_matmul() -> str:
     path = _machine_file()
     with suppress(FileNotFoundError, DamagedFileError):
         return read_json(path, Products).matmul
-    lock = FileLock(f"{path}.lock")
-    wait_for_lock(lock, "another process times the products of this machine")
-    try:
-        return read_json(path, Products).matmul
-    except FileNotFoundError:
-        return _choose_matmul(path)
-    except DamagedFileError as error:
-        note(f"{error}; the products of this machine are timed again")
-        return _choose_matmul(path)
-    finally:
-        lock.release()
+    with locked(Path(f"{path}.lock"), ""):
+        try:
+            return read_json(path, Products).matmul
+        except FileNotFoundError:
+            return _choose_matmul(path)
+        except DamagedFileError as error:
+            note(f"{error}; the products of this machine are timed again")
+            return _choose_matmul(path)
 
 
 def _choose_matmul(path: Path) -> str:

@@ -1,11 +1,14 @@
 """Files that are whole or not there: left-behind temporaries, locks, a full or read-only disk."""
 
+import errno
+import fcntl
 import multiprocessing
 import os
 import signal
 import time
 
 import pytest
+from filelock import FileLock
 
 from experiments import files
 from experiments.errors import UserError
@@ -106,3 +109,49 @@ def test_the_lock_file_of_a_living_process_stays(tmp_path) -> None:
     assert files.remove_unheld(tmp_path / "a.lock")
     assert files.remove_unheld(tmp_path / "a.lock")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def without_flock(monkeypatch):
+    """A function that lets flock fail with an error number, as some file systems do."""
+
+    def fail_with(number: int) -> None:
+        def flock(handle, operation):
+            raise OSError(number, os.strerror(number))
+
+        monkeypatch.setattr(fcntl, "flock", flock)
+
+    return fail_with
+
+
+def test_an_empty_lock_file_is_taken_over_where_there_are_no_locks(
+    tmp_path, without_flock, monkeypatch, capsys
+) -> None:
+    monkeypatch.setattr(files, "EMPTY_SECONDS", 0.05)
+    path = tmp_path / "a.lock"
+    path.touch()
+    without_flock(errno.ENOSYS)
+    with pytest.warns(UserWarning, match="flock not supported"), files.locked(path, "it runs"):
+        said = capsys.readouterr().err
+        assert str(path) in said and "taken over" in said
+        assert path.stat().st_size, "a lock by its existence names its process"
+        with pytest.warns(UserWarning, match="flock"):
+            assert not files.take_lock(FileLock(path), "it runs", wait=False)
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_is_named(tmp_path, without_flock, number) -> None:
+    without_flock(number)
+    path = tmp_path / "a.lock"
+    with pytest.raises(UserError, match="its file system has no locks") as caught:
+        files.take_lock(FileLock(path), "it runs")
+    assert str(path) in str(caught.value)
+
+
+def test_waiting_for_a_lock_can_be_cancelled(tmp_path, capsys) -> None:
+    path = tmp_path / "a.lock"
+    with path.open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        assert not files.take_lock(FileLock(path), "it runs", cancel=lambda: True)
+    assert capsys.readouterr().err == "it runs; waiting for it to end\n"

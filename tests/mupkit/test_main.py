@@ -173,6 +173,30 @@ def test_check_passes_a_right_model_and_draws(capsys, tmp_path):
     assert (tmp_path / "check.png").stat().st_size > 1000
 
 
+@pytest.mark.parametrize(
+    ("picture", "words"),
+    [("nowhere/check.png", "its folder does not exist"), ("check.png", "and matplotlib: ")],
+)
+def test_check_refuses_a_picture_before_it_trains(picture, words, monkeypatch, capsys):
+    if picture == "check.png":
+        monkeypatch.setitem(sys.modules, "experiments.analysis.coordinate_pictures", None)
+    assert main([*CHECK, "--delta", "width=64", "--picture", picture]) == 2
+    done = capsys.readouterr()
+    assert words in done.err
+    assert done.out == ""
+
+
+def test_explain_fits_a_narrow_terminal(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main(EXPLAIN) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line for line in lines if not line.startswith(" ")] == [
+        *("up.weight", "up.bias", "down.weight", "down.bias", "readout.weight", "readout.bias"),
+    ]
+    assert "  lr" in {line[:4] for line in lines}
+    assert max(map(len, lines)) <= 110, "the rule is one long text"
+
+
 def test_check_finds_a_plain_optimizer(capsys):
     assert main([*CHECK, "--delta", "width=64", "--optimizer", "my_model:plain"]) == 1
     assert "grows with width" in capsys.readouterr().out

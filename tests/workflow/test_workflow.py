@@ -262,7 +262,7 @@ def test_a_measurement_is_made_again_when_its_code_or_settings_change(project) -
     code = project.root / "experiments" / "families" / "theory" / "sizes.py"
     code.write_text(code.read_text(encoding="utf-8") + "# changed\n", encoding="utf-8")
     status = project.experiments("status", "table14", "--scale", "smoke").stdout
-    assert status.splitlines()[1].split() == ["table14", "1", "1", "0", "1"]
+    assert status.splitlines()[-1].split() == ["table14", "1", "1", "0", "1"]
     assert project.snakemake("table14", *SMOKE).returncode == 0
     assert seconds() != first
     assert (folder / "runs.parquet").read_bytes() == table

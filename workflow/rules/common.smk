@@ -1,19 +1,29 @@
 # What the rules need of the registry. No science here, and no torch.
-import os
+import atexit
 import shlex
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(workflow.basedir)))
 
-from filelock import FileLock
+from snakemake.cli import get_argument_parser
+from snakemake.logging import logger
 
+from experiments.cli.workflow import (
+    Workflow,
+    asked,
+    check_folder,
+    check_targets,
+    kept,
+    made,
+    options,
+    prepare_jobs,
+    to_train,
+)
 from experiments.declare import registry
 from experiments.declare.data_sources import resolve_all
 from experiments.declare.product import Figure
-from experiments.declare.scales import check_scale
-from experiments.errors import UserError
-from experiments.files import wait_for_lock
+from experiments.errors import Interrupted, UserError
 from experiments.messages import note
 from experiments.products.tidying import made_by_other_code
 from experiments.runs.grouping import groups
@@ -29,12 +39,12 @@ def stop(error):
     sys.exit(2)
 
 
-if "data_dir" in config:
-    os.environ.update(MUPKIT_DATA=str(Path(config["data_dir"]).resolve()))  # for the jobs too
-
 try:
-    SCALE = check_scale(str(config.get("scale", "small")))
-    DATA = resolve_all(config.get("data"))
+    check_folder(Path(workflow.basedir))
+    OPTIONS = options(config)
+    prepare_jobs(OPTIONS, Path(workflow.basedir))
+    SCALE = OPTIONS.scale
+    DATA = resolve_all(OPTIONS.data)
     GROUPS, NEEDED = groups(SCALE, DATA)
 except UserError as error:
     stop(error)
@@ -55,12 +65,14 @@ PRODUCTS = {
 }
 # The products that were asked for by name: a job whose runs several products need reports on these
 # and helps with these alone. Not params either.
-ASKED = " ".join(f"--product {name}" for name in PRODUCTS if name in sys.argv)
+TARGETS = get_argument_parser().parse_known_args(sys.argv[1:])[0].targets or []
+ASKED = asked(TARGETS, PRODUCTS)
+NAMED = " ".join(f"--product {name}" for name in PRODUCTS if name in TARGETS)
 
 
 # Other code is no reason to train again, but a reason to say so, also where nothing is to be done.
 for name, product in registry.products().items():
-    if name in sys.argv and (count := made_by_other_code(product, SCALE)):
+    if name in TARGETS and (count := made_by_other_code(product, SCALE)):
         note(
             f"{name}: other code than this checkout's made {count} of its runs; "
             f"`python -m experiments forget {name} --scale {SCALE} --stale` drops them"
@@ -138,16 +150,44 @@ def drawing(name):
     return [relative(file) for file in drawing_code(registry.product(name))]
 
 
-# One workflow at a time in a results folder; a second one waits and then finds the runs done. The
-# lock dies with its process, so nobody ever has to unlock anything.
-LOCK = FileLock(STORE.folder / ".workflow.lock")
+# One workflow at a time in a results folder; a second one waits and then finds the runs done.
+WORKFLOW = Workflow(STORE.folder)
 
 
 onstart:
     try:
-        wait_for_lock(LOCK, f"another workflow runs in {RESULTS}")
+        WORKFLOW.start()
     except UserError as error:
         stop(error)
+    except Interrupted:
+        note("stopped while it waited: nothing was begun; the same command starts again")
+        sys.exit(130)
+    for handler in logger.handlers:
+        handler.addFilter(WORKFLOW.quiet)
+
+
+onsuccess:
+    WORKFLOW.end()
+    for line in made(ASKED, SCALE):
+        note(line)
+
+
+onerror:
+    WORKFLOW.end()
+    if WORKFLOW.stopped:
+        note(kept(ASKED, SCALE, DATA))
+
+
+@atexit.register
+def say_what_there_is():
+    """The runs to train after a dry run; the pictures and verdicts where nothing was to be done."""
+    if workflow.execution_settings is None or not workflow.is_main_process:
+        return  # it was no dry run and made nothing
+    done = workflow.dag is not None and not len(workflow.dag)
+    if not workflow.dryrun and not done:
+        return
+    for line in made(ASKED, SCALE) if done else to_train(ASKED, SCALE, DATA, JOBS):
+        note(line)
 
 
 wildcard_constraints:

@@ -12,6 +12,6 @@ rule train:
         data=lambda wildcards: data_option(needing(wildcards.group)[0]),
         repairs=lambda wildcards: repairs(wildcards.group),
     shell:
-        f"{EXPERIMENTS} train {{wildcards.group}} {ASKED} --scale {SCALE}"
+        f"{EXPERIMENTS} train {{wildcards.group}} {NAMED} --scale {SCALE}"
         f" {{params.data}} --jobs {JOBS} --done {{output}} 2> >(tee {{log}} >&2)"
         " && echo {params.repairs} >> {output}"

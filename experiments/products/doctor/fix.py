@@ -9,11 +9,11 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
 from experiments.declare.scales import Scale
 from experiments.errors import UserError
-from experiments.files import cannot_write, remove_unheld, temporaries
+from experiments.files import cannot_write, remove_unheld, take_lock, temporaries
 from experiments.products.doctor.finding import Finding
 from experiments.products.doctor.runs import misnamed
 from experiments.runs.places import results_dir
@@ -39,12 +39,8 @@ def fix(found: Iterable[Finding], scale: Scale, stale: bool) -> dict[Finding, bo
     if not chosen:
         return {}
     workflow = FileLock(store.folder / ".workflow.lock")
-    try:
-        workflow.acquire(timeout=0)
-    except Timeout:
-        raise UserError(f"a workflow runs in {store.folder}; fix it when that has ended") from None
-    except OSError as error:
-        raise cannot_write(store.folder, error) from error
+    if not take_lock(workflow, "", wait=False):
+        raise UserError(f"a workflow runs in {store.folder}; fix it when that has ended")
     try:
         return {finding: _fix(finding, store) for finding in chosen}
     except OSError as error:
@@ -67,10 +63,7 @@ def _remove(path: Path) -> bool:
 def _drop(one: Stored, store: Store) -> bool:
     """Drop a run, set it aside or rename it, unless it is being trained or has changed."""
     lock = store.lock(one.id)
-    Path(lock.lock_file).parent.mkdir(exist_ok=True)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
+    if not take_lock(lock, "", wait=False):
         return False
     try:
         now = store.look(one.id)

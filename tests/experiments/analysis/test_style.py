@@ -107,3 +107,11 @@ def test_a_foot_line_is_as_wide_as_its_figure(width, lines) -> None:
     assert foot.get_text().count("\n") == lines - 1
     assert "band = range" in foot.get_text()
     assert foot.get_window_extent().x1 < fig.bbox.x1
+
+
+def test_settings_of_the_user_change_no_byte(tmp_path) -> None:
+    theirs = {"text.usetex": True, "axes.facecolor": "red", "savefig.bbox": "tight"}
+    for name, settings in (("plain", {}), ("theirs", theirs)):
+        with plt.rc_context(settings):
+            style.save(coordinate_pictures.coordinates(coordinates()), tmp_path / f"{name}.png")
+    assert (tmp_path / "plain.png").read_bytes() == (tmp_path / "theirs.png").read_bytes()

@@ -250,3 +250,46 @@ def test_what_files_and_folders_say_steers_no_terminal(capsys) -> None:
     assert captured.get().count(shown) == 3
     messages.note(evil + "\nanother")
     assert capsys.readouterr().err == f"{shown}\\nanother\n"
+
+
+def test_a_narrow_terminal_breaks_no_word_and_cuts_no_name(invoke, monkeypatch) -> None:
+    from experiments.cli.options import console
+
+    monkeypatch.setattr(console, "width", 80)
+    shown = invoke("claims", "fig1", "--reference")
+    words = {word for claim in registry.product("fig1").claims for word in claim.statement.split()}
+    assert words <= set(shown.split())
+    assert max(map(len, shown.splitlines())) <= 80
+    lines = invoke("status", "--scale", "smoke").splitlines()
+    assert registry.products().keys() <= {line.split()[0] for line in lines if line.strip()}
+    assert {"wikipedia_sample", "digits"} <= {word for line in lines for word in line.split()}
+    printed = [line for line in lines if not re.match(r"\w+: ", line)]  # notes are of any length
+    assert max(map(len, printed)) <= 80
+
+
+def test_who_makes_no_claims_says_so() -> None:
+    assert "fig2 makes no claims" in cli("claims", "fig2").stdout
+
+
+def test_an_installed_copy_writes_nothing(tmp_path, monkeypatch, capsys) -> None:
+    from experiments.cli import main
+    from experiments.runs import places
+
+    monkeypatch.setattr(places, "ROOT", tmp_path)
+    monkeypatch.setattr(main, "heed_signals", lambda: None)
+    with pytest.raises(SystemExit) as end:
+        main.main()
+    assert end.value.code == 2
+    assert f"error: {tmp_path} is no checkout" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_system_without_locks_is_named() -> None:
+    code = (
+        "import runpy, sys; sys.modules['fcntl'] = None; "
+        "runpy.run_module('experiments', run_name='__main__')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: Linux or macOS is needed")
+    assert done.stderr.count("\n") == 1

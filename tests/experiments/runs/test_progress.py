@@ -9,7 +9,8 @@ from tests.tiny_runs import tiny_run
 
 
 @pytest.mark.parametrize(
-    ("seconds", "text"), [(0.4, "0 s"), (89, "89 s"), (240, "4 min"), (7860, "2 h 11 min")]
+    ("seconds", "text"),
+    [(0.4, "0 s"), (89, "89 s"), (240, "4 min"), (7860, "2 h 11 min"), (3e5, "3 days")],
 )
 def test_duration(seconds, text) -> None:
     assert duration(seconds) == text

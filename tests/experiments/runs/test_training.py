@@ -15,8 +15,8 @@ from experiments.declare import data_sources, registry
 from experiments.declare.config import RunConfig
 from experiments.declare.scales import SCALES
 from experiments.declare.schedules import OPEN_ENDED, SCHEDULES
-from experiments.errors import UserError
-from experiments.runs import grouping, training
+from experiments.errors import Interrupted, UserError
+from experiments.runs import grouping, stopping, training
 from experiments.runs.store import Store
 from experiments.train import engine
 from tests.tiny_runs import tiny_run
@@ -395,3 +395,22 @@ def test_two_processes_never_train_the_same_run(tiny, tmp_path) -> None:
         worker.join()
     assert sorted(trained) == sorted(r.id for r in RUNS)
     assert training.missing(RUNS, Store(tmp_path)) == []
+
+
+def test_a_stopped_workflow_trains_nothing_more(tiny, tmp_path, monkeypatch) -> None:
+    goes_on = tmp_path / "goes_on"
+    goes_on.touch()
+    monkeypatch.setenv(stopping.VARIABLE, str(goes_on))
+    store = Store(tmp_path / "store")
+
+    def stop(record) -> None:
+        goes_on.unlink()
+
+    with pytest.raises(Interrupted):
+        training.train_runs(RUNS, store, stop)
+    assert sum(store.looks_finished(run.id) for run in RUNS) == 1
+    training.help_with(RUNS, store, stop, RUNS)
+    assert sum(store.looks_finished(run.id) for run in RUNS) == 1
+    goes_on.touch()
+    training.help_with(RUNS, store, stop, RUNS)
+    assert sum(store.looks_finished(run.id) for run in RUNS) == 2

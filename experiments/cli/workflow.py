@@ -1,0 +1,266 @@
+"""What the Snakefile asks beside the rules: its options, its targets, and what it says at its end.
+
+Neither torch nor pandas is imported until the workflow ends.
+"""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import os
+import re
+import signal
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from filelock import FileLock
+
+from experiments.declare import registry
+from experiments.declare.scales import Scale, check_scale
+from experiments.errors import UserError, unknown
+from experiments.files import take_lock
+from experiments.messages import duration
+from experiments.runs import stopping
+from experiments.runs.places import figures_dir, results_dir
+from experiments.runs.planning import known as known_times
+from experiments.runs.planning import seconds_left
+from experiments.runs.store import Store
+from experiments.runs.training import missing
+
+OPTIONS = ("scale", "data", "data_dir")
+NUMBERED = re.compile(r"(fig|table)[0-9]+")
+
+
+@dataclass(frozen=True)
+class Options:
+    """What `--config` says.
+
+    Attributes:
+        scale: of the runs.
+        data: requested data source, or None.
+        data_dir: what stands for `MUPKIT_DATA`, or None.
+    """
+
+    scale: Scale
+    data: str | None
+    data_dir: Path | None
+
+
+def options(config: Mapping[str, Any]) -> Options:
+    """What `--config` says, as Snakemake hands it on.
+
+    Raises:
+        UserError: an unknown key, or a value that is no text or no scale.
+    """
+    for key, value in config.items():
+        if key not in OPTIONS:
+            raise unknown(f"key of --config in {key}={value}:", key, OPTIONS)
+    data_dir = _text(config, "data_dir")
+    return Options(
+        scale=check_scale(_text(config, "scale") or "small"),
+        data=_text(config, "data"),
+        data_dir=None if data_dir is None else _folder(data_dir),
+    )
+
+
+def _text(config: Mapping[str, Any], key: str) -> str | None:
+    """A value of `--config`; Snakemake reads some words as numbers, truth values or lists."""
+    if key not in config:
+        return None
+    value = config[key]
+    if value is None or value == "":
+        raise UserError(f"--config {key}= has no value; write {key}=VALUE or leave it out")
+    if not isinstance(value, str):
+        fix = f"write {key}=./NAME" if key == "data_dir" else "it has to be a name"
+        raise UserError(
+            f"--config {key}={value}: Snakemake reads the value as {type(value).__name__}, not as "
+            f"text; {fix}"
+        )
+    return value
+
+
+def _folder(given: str) -> Path:
+    try:
+        return Path(given).expanduser().absolute()
+    except RuntimeError:
+        raise UserError(
+            f"--config data_dir={given}: no home folder for {given.split('/')[0]!r}; write the "
+            "whole path"
+        ) from None
+
+
+def prepare_jobs(chosen: Options, home: Path) -> None:
+    """Set what this process and its jobs find in their environment.
+
+    Args:
+        chosen: a `data_dir` stands for `MUPKIT_DATA`.
+        home: the checkout, which jobs find also where Python (`PYTHONSAFEPATH`) does not look for
+            modules in the working directory.
+    """
+    if chosen.data_dir is not None:
+        os.environ["MUPKIT_DATA"] = str(chosen.data_dir)
+    given = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(home), given)))
+
+
+def check_folder(home: Path) -> None:
+    """Refuse to work elsewhere: code and results are beside the Snakefile.
+
+    Raises:
+        UserError: if the working directory is not `home`.
+    """
+    if Path.cwd().resolve() != home.resolve():
+        raise UserError(
+            f"the workflow works in {home}, not in {Path.cwd()}; `cd {home}` first, without "
+            "--directory"
+        )
+
+
+def check_targets(targets: Iterable[str], known: Iterable[str]) -> None:
+    """Refuse what no rule makes, before Snakemake does with a name of its own for it.
+
+    Args:
+        targets: what was asked for.
+        known: names of rules, and files that they make.
+
+    Raises:
+        UserError: it names the nearest target that there is.
+    """
+    known = {*known}
+    for target in targets:
+        path = target.removeprefix("./")
+        if path in known or Path(target).exists():
+            continue
+        near = difflib.get_close_matches(path, sorted(known), n=1)
+        if NUMBERED.fullmatch(target):
+            kind = "figure" if target.startswith("fig") else "table"
+            what = f"{target} is not there: the paper has no such {kind}, or it is not made yet"
+        else:
+            what = f"unknown target {target!r}"
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise UserError(f"{what}{hint} (`python -m experiments list` lists all)")
+
+
+def asked(targets: Sequence[str], kinds: Mapping[str, str]) -> list[str]:
+    """The figures and tables that targets stand for; files among the targets are left out.
+
+    Args:
+        targets: names of rules; none stands for all.
+        kinds: "figure" or "table" by name of a product.
+    """
+    collective = {"all": ("figure", "table"), "figures": ("figure",), "tables": ("table",)}
+    wanted = {kind for target in targets or ("all",) for kind in collective.get(target, ())}
+    return [name for name, kind in kinds.items() if name in targets or kind in wanted]
+
+
+class Workflow:
+    """A workflow that trains: one at a time in a results folder, and signals end it soon.
+
+    A signal lets the jobs end after the runs that they are training. Ctrl-C in a terminal reaches
+    the jobs themselves, which end at once.
+
+    Args:
+        folder: of the results. The lock dies with its process, so nobody ever has to unlock it.
+    """
+
+    def __init__(self, folder: Path):
+        self.lock = FileLock(folder / ".workflow.lock")
+        self.folder = folder
+        self.goes_on: Path | None = None
+        self.stopped = False
+        self._before: dict[int, Any] = {}
+
+    def start(self) -> None:
+        """Wait for another workflow to end, then take its place.
+
+        Raises:
+            UserError: if the folder cannot be written.
+            Interrupted: by a signal while it waits.
+        """
+        self._before = {number: signal.getsignal(number) for number in stopping.SIGNALS}
+        stopping.heed_signals()
+        take_lock(self.lock, f"another workflow runs in {self.folder}")
+        self.goes_on = stopping.goes_on(self.folder)
+        for number, before in self._before.items():
+            if before != signal.SIG_IGN:
+                signal.signal(number, self._stop)
+
+    def end(self) -> None:
+        """Say that no job is needed any more."""
+        if self.goes_on is not None:
+            with suppress(OSError):
+                self.goes_on.unlink(missing_ok=True)
+
+    def _stop(self, number: int, frame: FrameType | None) -> None:
+        self.stopped = True
+        self.end()
+        with suppress(OSError):
+            os.write(2, b"stopping: at most the runs that are being trained end first\n")
+        # A closed terminal is treated as a wish to end: Snakemake itself knows the other two.
+        handler = self._before[signal.SIGTERM if number == signal.SIGHUP else number]
+        if callable(handler):
+            handler(number, frame)
+
+    def quiet(self, record: logging.LogRecord) -> bool:
+        """Which of Snakemake's log records people see while it runs: no news, no stopped jobs."""
+        return bool(record.levelno > logging.INFO) and not self.stopped
+
+
+def to_train(names: Iterable[str], scale: Scale, data: Mapping[str, str], cores: int) -> list[str]:
+    """How many runs each product lacks, and how long they take; a line each.
+
+    Args:
+        names: figures and tables; those that train nothing are left out.
+        scale: of their runs.
+        data: data source by exhibit; products of an exhibit without one are left out.
+        cores: that train at once.
+    """
+    lines, store, speed = [], Store(results_dir(scale)), known_times(cores)
+    for name in names:
+        product = registry.product(name)
+        if not product.sweeps or product.exhibit not in data:
+            continue
+        left = missing(product.runs(scale, data[product.exhibit]), store)
+        time = f", about {duration(seconds_left(left, speed, cores))}" if left else ""
+        runs = "1 run" if len(left) == 1 else f"{len(left)} runs"
+        lines.append(f"{name}: {runs} to train{time}")
+    return lines
+
+
+def made(names: Iterable[str], scale: Scale) -> list[str]:
+    """Where each product is and what came of its claims; a line each."""
+    from experiments.analysis.verdicts import read
+    from experiments.products.tidy_tables import claims_file
+
+    lines = []
+    for name in names:
+        product = registry.product(name)
+        path = figures_dir(scale) / f"{name}.{product.suffixes[0]}"
+        try:
+            verdicts = read(claims_file(product, scale))
+            holds = sum(verdict.verdict == "holds" for verdict in verdicts)
+            told = f"; {holds} of {len(verdicts)} claims hold" if verdicts else ""
+        except UserError as error:
+            told = f"; {error}"
+        lines.append(f"{name}: {path}{told}")
+    return lines
+
+
+def kept(names: Iterable[str], scale: Scale, data: Mapping[str, str]) -> str:
+    """What a workflow that was stopped says: how many runs are there, and how to go on."""
+    store = Store(results_dir(scale))
+    runs = {
+        run.id: run
+        for product in map(registry.product, names)
+        if product.exhibit in data
+        for run in product.runs(scale, data[product.exhibit])
+    }
+    left = len(missing(runs.values(), store))
+    return (
+        f"stopped: {len(runs) - left} of {len(runs)} runs are kept; the same command goes on with "
+        "the rest"
+    )

@@ -1,0 +1,139 @@
+"""What the Snakefile takes from `--config` and its targets, and what it says."""
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from experiments.cli import workflow
+from experiments.declare import registry
+from experiments.declare.data_sources import resolve_all
+from experiments.errors import UserError
+from experiments.runs import stopping
+from experiments.runs.places import ROOT
+
+KINDS = {"fig1": "figure", "fig2": "figure", "table3": "table"}
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        ({"scales": "smoke"}, ("scales=smoke", "did you mean 'scale'?")),
+        ({"Scale": "smoke"}, ("Scale=smoke", "did you mean 'scale'?")),
+        ({"datadir": "x"}, ("datadir=x", "did you mean 'data_dir'?")),
+        ({"seed": 3}, ("seed=3", "data, data_dir, scale")),
+        ({"scale": "huge"}, ("unknown scale 'huge'",)),
+        ({"scale": None}, ("scale=", "no value")),
+        ({"scale": 1}, ("scale=1", "int")),
+        ({"data": 1}, ("data=1", "int")),
+        ({"data": True}, ("data=True", "bool")),
+        ({"data": ["a"]}, ("data=['a']", "list")),
+        ({"data_dir": 2024}, ("data_dir=2024", "write data_dir=./NAME")),
+        ({"data_dir": None}, ("data_dir=", "no value")),
+        ({"data_dir": "~no-such-user/x"}, ("data_dir=~no-such-user/x", "home folder")),
+    ],
+)
+def test_wrong_options_are_one_line_with_key_and_value(config, words) -> None:
+    with pytest.raises(UserError) as caught:
+        workflow.options(config)
+    for word in words:
+        assert word in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_options(monkeypatch) -> None:
+    assert workflow.options({}) == workflow.Options("small", None, None)
+    monkeypatch.setenv("HOME", "/home/someone")
+    given = workflow.options({"scale": "smoke", "data": "digits", "data_dir": "~/x"})
+    assert given == workflow.Options("smoke", "digits", Path("/home/someone/x"))
+    assert workflow.options({"data_dir": "x"}).data_dir == Path.cwd() / "x"
+
+
+@pytest.mark.parametrize(
+    ("target", "words"),
+    [
+        ("fig6x", "unknown target 'fig6x'; did you mean 'fig6'?"),
+        ("fig99", "fig99 is not there: the paper has no such figure, or it is not made yet"),
+        ("table77", "table77 is not there: the paper has no such table"),
+        ("figures/small/fig1.jpg", "did you mean 'figures/small/fig1.png'?"),
+    ],
+)
+def test_unknown_targets_are_one_line(target, words) -> None:
+    known = [*registry.products(), "all", "figures/small/fig1.png"]
+    with pytest.raises(UserError) as caught:
+        workflow.check_targets(["fig1", target], known)
+    assert words in str(caught.value)
+    workflow.check_targets(["fig1", "all", "./figures/small/fig1.png"], known)
+
+
+def test_what_targets_stand_for() -> None:
+    assert workflow.asked([], KINDS) == ["fig1", "fig2", "table3"]
+    assert workflow.asked(["figures"], KINDS) == ["fig1", "fig2"]
+    assert workflow.asked(["tables", "fig1"], KINDS) == ["fig1", "table3"]
+    assert workflow.asked(["clean"], KINDS) == []
+
+
+def test_another_folder_is_refused(tmp_path, monkeypatch) -> None:
+    workflow.check_folder(Path.cwd())
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=f"cd {ROOT}"):
+        workflow.check_folder(ROOT)
+
+
+def test_runs_and_times_before_and_after(tiny, tmp_path, monkeypatch) -> None:
+    from experiments.runs import places
+
+    monkeypatch.setattr(places, "ROOT", tmp_path)
+    data = resolve_all()
+    (line,) = workflow.to_train(["fig1", "fig2"], "smoke", data, 2)
+    assert line.startswith("fig1: 24 runs to train, about ")
+    assert workflow.kept(["fig1"], "smoke", data).startswith("stopped: 0 of 24 runs are kept")
+
+
+@pytest.fixture
+def signals():
+    before = {number: signal.getsignal(number) for number in stopping.SIGNALS}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+    os.environ.pop(stopping.VARIABLE, None)
+
+
+def test_a_signal_ends_what_the_jobs_look_at(tmp_path, signals) -> None:
+    heard = []
+    signal.signal(signal.SIGTERM, lambda number, frame: heard.append(number))
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    (tmp_path / ".workflow-1").touch()  # of one that was killed
+    assert not stopping.stopped()
+    running = workflow.Workflow(tmp_path)
+    running.start()
+    assert not stopping.stopped()
+    assert not (tmp_path / ".workflow-1").exists()
+    os.kill(os.getpid(), signal.SIGHUP)
+    assert stopping.stopped()
+    assert running.stopped
+    assert heard == [signal.SIGHUP]
+    running.lock.release()
+
+
+def test_ignored_signals_stay_ignored(signals) -> None:
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # nohup
+    stopping.heed_signals()
+    assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+
+
+@pytest.mark.parametrize("number", stopping.SIGNALS)
+@pytest.mark.parametrize("job", [False, True])
+def test_a_signal_is_one_line_of_who_is_no_job(number, job, monkeypatch, capsys, signals) -> None:
+    from experiments.cli import main
+
+    if job:
+        monkeypatch.setenv(stopping.VARIABLE, "/nowhere")
+    monkeypatch.setattr(main, "app", lambda: os.kill(os.getpid(), number))
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    with pytest.raises(SystemExit) as end:
+        main.main()
+    assert end.value.code == 130
+    line = "stopped: finished work is kept; the same command goes on with the rest\n"
+    assert capsys.readouterr().err == ("" if job else line)
