@@ -64,6 +64,8 @@ def read_regular(path: Path, most: int = LARGEST["json"]) -> bytes:
     except (FileNotFoundError, NotADirectoryError):
         raise FileNotFoundError(path) from None
     except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise FileNotFoundError(path) from None
         raise UserError(
             f"cannot read {path}: {os.strerror(error.errno or 0)}; fix its rights or its disk, "
             "then run it again"

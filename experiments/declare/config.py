@@ -64,8 +64,7 @@ class RunConfig(BaseModel):
         le=LARGEST_LOG2,
         description="base-2 logarithm of the master learning rate",
     )
-    # torch's generator on a CPU takes 32 bits of a seed, so that 2**32 would be 0 again.
-    seed: int = Field(0, ge=0, lt=2**32, description="initial weights and data order")
+    seed: int = Field(0, ge=0, description="initial weights and data order")
     steps: int = Field(gt=0, description="optimizer steps")
     batch_size: int = Field(gt=0, description="examples a step")
     optimizer: Literal["adam", "adamw", "sgd"] = Field("adam", description="update rule")

@@ -89,7 +89,7 @@ def test_a_lock_that_is_no_regular_file_is_named(tmp_path, kind) -> None:
     makes = {"folder": path.mkdir, "pipe": lambda: os.mkfifo(path)}
     makes.get(kind, lambda: path.symlink_to(tmp_path / "mine"))()
     with pytest.raises(UserError, match=f"a {kind} where a lock file belongs; move it away"):
-        files.wait_for_lock(files.FileLock(path), "busy")
+        files.take_lock(files.FileLock(path), "busy")
     assert files.held(path)
     assert not files.remove_unheld(path)
     assert (tmp_path / "mine").read_text() == "mine"
