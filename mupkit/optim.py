@@ -347,7 +347,7 @@ def _make(
         given["weight_decay"] = shared.weight_decay
     defaults = {n: p.default for n, p in accepted.items()} | {"weight_decay": 0.0} | given
     coupled = impl in _COUPLED and not options.get("decoupled_weight_decay", False)
-    impl = _STAGED.get(impl, impl)
+    name, impl = impl.__name__, _STAGED.get(impl, impl)
     decays = ["weight_decay", *(["lambd"] if issubclass(impl, ASGD) else [])]
     groups = []
     for origin, group in enumerate(_as_groups(params)):
@@ -372,8 +372,8 @@ def _make(
     optimizer.register_step_pre_hook(guard)
     if coupled and any(group["weight_decay"] for group in optimizer.param_groups):
         what = (
-            f"the weight decay of {type(optimizer).__name__} goes through its normalization and "
-            "does not transfer across width"
+            f"the weight decay of {name} goes through its normalization and does not transfer "
+            "across width"
         )
         warnings.warn(MupWarning(what, "Use mupkit.MuAdamW"), stacklevel=3)
     return optimizer

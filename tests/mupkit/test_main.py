@@ -88,6 +88,7 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (tmp_path / "my_model.py").write_text(MODULE)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delenv("COLUMNS", raising=False)  # else tables are narrow
     sys.modules.pop("my_model", None)
 
 

@@ -43,6 +43,14 @@ def said(process: subprocess.Popen) -> str:
     return errors
 
 
+@pytest.fixture(autouse=True)
+def heard():
+    """Workflows hear Ctrl-C, also where a shell that started the tests has it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_stopped_workflows_end_soon_and_go_on(project) -> None:
