@@ -242,7 +242,7 @@ def _forward(model: nn.Module, base: nn.Module, loss: Callable[[Any], Any]) -> I
     known = {canonical(n) for n, m in model.named_modules() if isinstance(m, nn.MultiheadAttention)}
     for name in seen.attention.keys() & at_base.attention.keys() - known:
         logits = zip(at_base.attention[name], seen.attention[name], strict=False)
-        ratios = {(s.size * s.factor) / (b.size * b.factor) for b, s in logits}
+        ratios = {s.relative / b.relative for b, s in logits}
         if wrong := [ratio for ratio in ratios if abs(math.log(abs(ratio))) > 0.01]:
             yield Finding(
                 name or "model",

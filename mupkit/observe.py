@@ -41,6 +41,11 @@ class Logits(NamedTuple):
     size: int
     factor: float
 
+    @property
+    def relative(self) -> float:
+        """The factor over that of 1/d attention, which is the same at all widths."""
+        return self.size * self.factor
+
 
 @dataclass
 class Observed:

@@ -135,7 +135,7 @@ def attention_mults(base: Observed, wide: Observed) -> dict[str, float]:
     for name in sorted(base.contracted.keys() | wide.contracted.keys()):
         own, other = (seen.attention.get(name, []) for seen in (wide, base))
         both = zip(other, own, strict=False)
-        mults = {round(b.size * b.factor / (w.size * w.factor), 6) for b, w in both}
+        mults = {round(b.relative / w.relative, 6) for b, w in both}
         unlike = changed(base.contracted.get(name, []), wide.contracted.get(name, []))
         if len(mults) > 1 or len(own) != len(other) or (unlike and not mults):
             raise ValueError(

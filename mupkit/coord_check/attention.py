@@ -22,7 +22,7 @@ def attention_powers(build: Build, loss: Loss, narrow: int, wide: int) -> dict[s
         seen = [_seen(build, loss, width) for width in (narrow, wide)]
     found = {}
     for name in seen[0].attention.keys() & seen[1].attention.keys():
-        one, other = ({logits.size * logits.factor for logits in s.attention[name]} for s in seen)
+        one, other = ({logits.relative for logits in s.attention[name]} for s in seen)
         if len(one) == len(other) == 1 and (base := one.pop()) * (largest := other.pop()) > 0:
             found[name] = math.log(largest / base) / math.log(wide / narrow)
     return found
