@@ -63,11 +63,16 @@ def _write(folder: Path, fill: Callable[[Path], None]) -> None:
         shutil.rmtree(new, ignore_errors=True)
 
 
-def write_meta(folder: Path, meta: dict[str, Any]) -> None:
-    """Write what is known of a folder, with the digests of the files in it and of itself."""
+def write_meta(folder: Path, meta: dict[str, Any]) -> dict[str, Any]:
+    """Write what is known of a folder, with the digests of the files in it and of itself.
+
+    Returns:
+        What `read_meta` finds there from now on.
+    """
     whole = {**meta, "sha256": {path.name: sha256(path) for path in folder.iterdir()}}
     text = json.dumps({**whole, "digest": _digest(whole)}, indent=1)
     (folder / "meta.json").write_text(text, encoding="utf-8")
+    return whole
 
 
 def read_meta(folder: Path) -> dict[str, Any] | None:

@@ -207,8 +207,7 @@ def _write(folder: Path, arrays: Arrays) -> dict[str, Any]:
         "std": np.sqrt(shares @ values**2 - mean**2).tolist(),
         "fingerprint": digest.hexdigest()[:16],
     }
-    write_meta(folder, meta)
-    return meta
+    return write_meta(folder, meta)
 
 
 def _read(folder: Path) -> Images | None:

@@ -219,5 +219,4 @@ def _write(folder: Path, corpus: Corpus) -> dict[str, Any]:
         "fingerprint": corpus.fingerprint,
         "counts": {split: len(ids) for split, ids in corpus.tokens.items()},
     }
-    write_meta(folder, meta)
-    return meta
+    return write_meta(folder, meta)

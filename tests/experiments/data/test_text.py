@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import os
 import re
 import socket
@@ -209,6 +210,23 @@ def test_other_data_is_not_taken_for_wikitext2_later(
     monkeypatch.setattr(text_source, "VOCABULARY", digest)
     assert text_source.choose_text() == "wikitext2"
     assert len(load_corpus("wikitext2", 4).vocab) == 4
+
+
+def test_the_published_words_are_prepared_without_a_warning(
+    tiny: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # The files have the published counts, another vocabulary: the digests alone tell.
+    counts = {"train": 15, "validation": 4, "test": 2}
+    monkeypatch.setattr(text_source, "PUBLISHED", counts)
+    load_corpus("wikitext2", 9)
+    assert f"{tiny}: not the published WikiText-2" in capsys.readouterr().err
+    (meta,) = places.cache_dir().glob("wikitext2-full-*/meta.json")
+    digest = json.loads(meta.read_text(encoding="utf-8"))["sha256"]["vocab.json"]
+    monkeypatch.setattr(text_source, "VOCABULARY", digest)
+    shutil.rmtree(places.cache_dir())
+    load_corpus("wikitext2", 9)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"from {tiny} (once)" in line
 
 
 # Tokens
