@@ -118,7 +118,7 @@ VALUES: dict[Scale, dict[str, Any]] = {
 """Values of a target's run by scale, without its size."""
 FINETUNING: dict[Scale, dict[str, Any]] = {
     "paper": {"finetune_examples": 1_000_000},
-    "small": {"finetune_examples": 2_000, "finetune_epochs": 3, "finetune_log2lr": -11.0},
+    "small": {"finetune_examples": 800, "finetune_epochs": 1, "finetune_log2lr": -11.0},
     "smoke": {"finetune_examples": 64, "finetune_epochs": 1, "finetune_log2lr": -10.0},
 }
 """Of a target. At `paper` all examples there are; below it little was learned before, so that the
