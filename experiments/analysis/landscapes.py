@@ -89,6 +89,7 @@ def curves(
         show: turns losses into what is drawn, such as error rates into accuracies.
     """
     colors = style.width_colors(list(scape.sizes))
+    others = {id(artist) for artist in ax.get_children()}
     crosses = np.zeros(len(scape.grid))  # at a value so far: one stands below the other
     for width, losses in zip(scape.sizes, np.moveaxis(scape.losses, 1, 0), strict=True):
         mean = np.where(np.isfinite(losses), losses, np.nan).mean(axis=0)
@@ -114,6 +115,8 @@ def curves(
             ax.plot(
                 scape.grid[best], show(mean[best]), "o", ms=6, color=color, mec="white", zorder=3
             )
+    drawn = frozenset(id(artist) for artist in ax.get_children()) - others
+    style.remember(ax, style.Shown(scape, show, colors, drawn))
 
 
 def limits(scapes: Mapping[Any, transfer.Landscape]) -> tuple[float, float]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import re
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.typing import RcKeyType
 
+from experiments.analysis.transfer import Landscape
 from experiments.files import atomic_path, write_atomically
 
 matplotlib.use("agg")  # pictures are files, whatever MPLBACKEND asks for
@@ -50,6 +53,7 @@ ICONS = {
     "fast-forward": "&#9654;|",
     "plus": "+",
 }
+SHOWN = "_mupkit_landscape"
 COLOR = {"sp": "#c44e52", "mup": "#2a7f62"}
 NAME = {"sp": "Standard parametrization (SP)", "mup": "Maximal update parametrization (µP)"}
 
@@ -68,6 +72,33 @@ def width_colors(widths: Sequence[int]) -> dict[int, tuple[float, float, float, 
     """A colour for each width, dark for wide, from one map in all figures."""
     shades = np.linspace(0.85, 0.1, len(widths))
     return {w: plt.get_cmap("viridis")(s) for w, s in zip(sorted(widths), shades, strict=True)}
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What `landscapes.curves` drew, for pictures that say more of it than curves can.
+
+    Attributes:
+        scape: the landscape.
+        show: turns losses into what is drawn.
+        colors: by size.
+        artists: `id` of each artist that shows it.
+    """
+
+    scape: Landscape
+    show: Callable[[Any], Any]
+    colors: Mapping[Any, Any]
+    artists: frozenset[int]
+
+
+def remember(ax: Axes, shown: Shown) -> None:
+    """Say which landscape a panel shows."""
+    setattr(ax, SHOWN, shown)
+
+
+def landscape_of(ax: Axes) -> Shown | None:
+    """The landscape that a panel shows, if it does."""
+    return getattr(ax, SHOWN, None)
 
 
 def legend(fig: Figure, ax: Axes, title: str) -> None:
@@ -100,6 +131,14 @@ def save(fig: Figure, path: Path) -> None:
     metadata = {"Date": None} if kind == "svg" else {"Software": None}
     with atomic_path(path) as temporary:
         fig.savefig(temporary, format=kind, dpi=200, metadata=metadata)
+
+
+def svg(fig: Figure) -> bytes:
+    """A figure as SVG with its letters as paths, so that it looks the same everywhere."""
+    found = io.BytesIO()
+    with matplotlib.rc_context({"svg.fonttype": "path"}):
+        fig.savefig(found, format="svg", metadata={"Date": None})
+    return found.getvalue()
 
 
 def save_animation(animation: FuncAnimation, title: str, caption: str, path: Path) -> None:

@@ -117,8 +117,6 @@ def _tex(text: str) -> str:
 
 def html_page(grid: TextTable, title: str, caption: str) -> str:
     """A page of its own, without scripts."""
-    head = "".join(f"<th>{_html(cell)}</th>" for cell in grid.columns)
-    rows = ["<tr>" + "".join(f"<td>{_html(c)}</td>" for c in row) + "</tr>" for row in grid.rows]
     return "\n".join(
         [
             '<!doctype html>\n<html lang="en">\n<meta charset="utf-8">',
@@ -127,12 +125,22 @@ def html_page(grid: TextTable, title: str, caption: str) -> str:
             "table{border-collapse:collapse}td,th{padding:.3em .8em;text-align:left;"
             "vertical-align:top;border-bottom:1px solid #ddd}th{border-bottom:2px solid #444}"
             "</style>",
-            f"<h1>{_html(title)}</h1>\n<p>{_html(caption)}</p>\n<table>",
-            f"<thead><tr>{head}</tr></thead>\n<tbody>",
+            f"<h1>{_html(title)}</h1>\n<p>{_html(caption)}</p>\n{html_part(grid)}",
+            "</html>\n",
+        ]
+    )
+
+
+def html_part(grid: TextTable) -> str:
+    """The table and its notes, as a part of a page."""
+    head = "".join(f"<th>{_html(cell)}</th>" for cell in grid.columns)
+    rows = ["<tr>" + "".join(f"<td>{_html(c)}</td>" for c in row) + "</tr>" for row in grid.rows]
+    return "\n".join(
+        [
+            f"<table>\n<thead><tr>{head}</tr></thead>\n<tbody>",
             *rows,
             "</tbody>\n</table>",
             *(f"<p>{_html(note)}</p>" for note in grid.notes),
-            "</html>\n",
         ]
     )
 

@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from experiments.cli import keep, look, train
+from experiments.cli import keep, look, pages, train
 from experiments.errors import Interrupted, UserError
 from experiments.messages import note
 from experiments.runs import places
@@ -22,7 +22,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
-for panel, part in {"Look": look, "Train": train, "Keep": keep}.items():
+for panel, part in {"Look": look, "Pages": pages, "Train": train, "Keep": keep}.items():
     for command in part.app.registered_commands:
         command.rich_help_panel = panel
     app.add_typer(part.app)

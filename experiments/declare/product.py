@@ -139,15 +139,17 @@ class Figure(Product):
 class Animation(Figure):
     """A figure that moves, too, as a GIF and as a page with a slider that needs nothing else.
 
-    `animate` is "module:function" of the tidy table to a `matplotlib.animation.FuncAnimation`.
+    `animate` is "module:function" of the tidy table to a `matplotlib.animation.FuncAnimation`,
+    `frames` of the tidy table to the landscapes by the number that changes.
     """
 
     kinds: ClassVar[tuple[str, ...]] = ("svg", "png", "gif", "html")
     animate: str
+    frames: str
 
     @property
     def functions(self) -> tuple[str, ...]:
-        return (self.animate, *super().functions)
+        return (self.animate, self.frames, *super().functions)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,7 @@ import json
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final
 
 from experiments.declare.product import Product
 from experiments.declare.scales import Scale
@@ -33,8 +33,8 @@ COLUMNS = {  # that a table of runs has beside those of its family
     "curves": ("id", "step", "loss"),
     "provenance": ("id", "code_version", "data_fingerprint", "matmul", "finished_at", "seconds"),
 }
-Results = Scale | Literal["reference"]
-"""A scale, or the committed reference."""
+Results = str
+"""A scale, "reference" for the committed runs, or the path of a folder that holds such results."""
 
 
 class DamagedTableError(UserError):

@@ -262,6 +262,7 @@ POST_ANIMATION = Animation(
     ),
     draw=f"{FIGURES}:draw_frames",
     animate=f"{FIGURES}:animate",
+    frames=f"{FIGURES}:by_t",
     source="the animation",
     work="the announcement post",
     sweeps=BETWEEN_SP_AND_MUP,

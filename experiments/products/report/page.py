@@ -1,0 +1,250 @@
+"""The page: every figure and table by number, interactive, with its verdicts and its origin."""
+
+from __future__ import annotations
+
+import base64
+import html
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, get_args
+
+import jinja2
+from matplotlib import pyplot as plt
+from plotly.offline import get_plotlyjs
+
+from experiments.analysis import style, text_table, verdicts
+from experiments.analysis.verdicts import Decision, Verdict
+from experiments.declare import registry
+from experiments.declare.product import Animation, Figure, Product, Table
+from experiments.declare.references import load
+from experiments.errors import UserError
+from experiments.files import write_atomically
+from experiments.products import draw, tidy_tables
+from experiments.products.report.bullets import bullet
+from experiments.products.report.differences import differences
+from experiments.products.report.interactive import interactive
+from experiments.products.report.moving import moving
+from experiments.products.report.traces import NotShownError
+from experiments.products.tidy_tables import Results
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+HERE = Path(__file__).parent
+WORKS = {  # heading of a part by the work that is reproduced
+    "Tensor Programs V": "Figures and tables of the paper",
+    "the announcement post": "Of the announcement post",
+    "": "Beyond the paper",
+}
+NUMBERED = {"fig": 21, "table": 14}  # figures and tables of the paper
+VERDICTS: tuple[Decision, ...] = get_args(Decision)
+
+
+@dataclass
+class Entry:
+    """What the page has of a product.
+
+    Attributes:
+        name, title: of it.
+        label: such as "Figure 1".
+        work: what is reproduced, "" beyond it.
+        caption: with the source.
+        family: that declares it.
+        found: its verdicts.
+        setting: data, size and scale of its runs; "" if they are not there.
+        plots: interactive pictures as JSON of plotly.
+        body: HTML of a table or of a picture that is not interactive.
+        differs: (key, paper, here).
+        origin: (what, value) of its provenance.
+        core_minutes: of its runs.
+        missing: why it is not there.
+    """
+
+    name: str
+    title: str
+    label: str
+    work: str
+    caption: str = ""
+    family: str = ""
+    found: list[Verdict] = field(default_factory=list)
+    setting: str = ""
+    plots: list[str] = field(default_factory=list)
+    body: str = ""
+    differs: list[tuple[str, str, str]] = field(default_factory=list)
+    origin: list[tuple[str, str]] = field(default_factory=list)
+    core_minutes: float = 0.0
+    missing: str = ""
+
+    @property
+    def counts(self) -> dict[Decision, int]:
+        """How many claims have each verdict that occurs."""
+        counted = Counter(verdict.verdict for verdict in self.found)
+        return {decision: counted[decision] for decision in VERDICTS if counted[decision]}
+
+    @property
+    def states(self) -> list[str]:
+        """By what a reader filters: its verdicts, or that it claims nothing or is not there."""
+        return ["not yet"] if self.missing else list(self.counts) or ["no claim"]
+
+
+def make_report(results: Results, path: Path, compared: Results | None = None) -> list[Entry]:
+    """Write the page.
+
+    Args:
+        results: a scale, or "reference" for the committed runs.
+        path: of the page.
+        compared: further results, which are laid over the pictures.
+
+    Returns:
+        What is on the page.
+
+    Raises:
+        UserError: the page cannot be written.
+    """
+    entries = list(_entries(results, compared))
+    write_atomically(path, _render(entries, results, compared).encode())
+    return entries
+
+
+def _entries(results: Results, compared: Results | None) -> Iterator[Entry]:
+    products = registry.products()
+    for product in sorted(products.values(), key=_place):
+        yield _entry(product, results, compared)
+    for kind, last in NUMBERED.items():
+        for number in range(1, last + 1):
+            name = f"{kind}{number}"
+            if name not in products:
+                why = "this suite does not have it yet"
+                yield Entry(name, "", _label(name), "Tensor Programs V", missing=why)
+
+
+def _place(product: Product) -> tuple[int, bool, int, str]:
+    """By work, figures before tables, by number."""
+    digits = "".join(filter(str.isdigit, product.name))
+    order = list(WORKS).index(product.work)
+    return order, isinstance(product, Table), int("0" + digits), product.name
+
+
+def _label(name: str) -> str:
+    for kind, word in (("fig", "Figure"), ("table", "Table")):
+        if name.startswith(kind) and name.removeprefix(kind).isdigit():
+            return f"{word} {name.removeprefix(kind)}"
+    return name
+
+
+def _entry(product: Product, results: Results, compared: Results | None) -> Entry:
+    entry = Entry(
+        product.name,
+        product.title,
+        _label(product.name) if product.work else product.name,
+        product.work,
+        f"{product.caption} {product.cited}",
+        registry.exhibit(product.exhibit).title,
+    )
+    try:
+        runs, scale = tidy_tables.read_runs(product, results)
+        if not product.schematic:
+            entry.found = verdicts.read(tidy_tables.claims_file(product, results))
+    except UserError as error:
+        entry.missing = str(error)
+        return entry
+    table = draw.seen(product, runs, results)
+    if isinstance(product, Table):
+        entry.body = text_table.html_part(load(product.render, product.name)(table))
+    elif isinstance(product, Figure):
+        _show(entry, product, table, compared)
+    if product.scaled:
+        entry.setting = draw.setting(product, runs, scale, results)
+        entry.differs = differences(product, scale, runs["data"].unique() if "data" in runs else ())
+    if not product.schematic:
+        _originate(entry, product, results)
+    return entry
+
+
+def _show(entry: Entry, figure: Figure, table: pd.DataFrame, compared: Results | None) -> None:
+    """The interactive pictures; the picture as it is where it cannot be one."""
+    picture = load(figure.draw, figure.name)(table)
+    other = None
+    if compared is not None:
+        try:
+            runs, _ = tidy_tables.read_runs(figure, compared)
+            other = load(figure.draw, figure.name)(draw.seen(figure, runs, compared))
+        except UserError:
+            entry.caption += f" It is not in {compared}."
+    try:
+        shown = [interactive(picture, other)]
+        if isinstance(figure, Animation):
+            label = picture.axes[0].get_ylabel()
+            shown = [moving(load(figure.frames, figure.name)(table), label), *shown]
+        entry.plots = [plot.to_json() for plot in shown]
+    except NotShownError:
+        encoded = base64.b64encode(style.svg(picture)).decode()
+        alt = html.escape(figure.caption)
+        entry.body = f'<img alt="{alt}" src="data:image/svg+xml;base64,{encoded}">'
+    plt.close("all")
+
+
+def _originate(entry: Entry, product: Product, results: Results) -> None:
+    made = tidy_tables.read_table(product, results, "provenance")
+    if "seconds" in made:
+        entry.core_minutes = float(made["seconds"].sum() / 60)
+    texts = {
+        "runs": f"{len(made):,}" if product.sweeps else "computed without training",
+        "core-minutes": f"{entry.core_minutes:.0f}" if entry.core_minutes else "",
+        **{
+            label: ", ".join(sorted({str(value) for value in made[key].dropna().unique()}))
+            for key, label in {
+                "git_commit": "commit",
+                "code_version": "code",
+                "torch_version": "torch",
+                "device": "device",
+                "threads": "threads",
+                "matmul": "matrix products",
+                "data_fingerprint": "data",
+            }.items()
+            if key in made
+        },
+    }
+    if "finished_at" in made:
+        texts["finished"] = str(made["finished_at"].max())
+    entry.origin = [(what, value) for what, value in texts.items() if value]
+
+
+def _render(entries: Sequence[Entry], results: Results, compared: Results | None) -> str:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(HERE),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "bullet": bullet,
+        "measured": verdicts.measured_text,
+        "threshold": verdicts.threshold_text,
+        "blind": verdicts.blind_text,
+        "script": _in_script,
+    }
+    counts = Counter(verdict.verdict for entry in entries for verdict in entry.found)
+    return environment.get_template("page.html.jinja").render(
+        works={work: [e for e in entries if e.work == work] for work in WORKS},
+        headings=WORKS,
+        entries=entries,
+        there=[entry for entry in entries if not entry.missing],
+        counts={decision: counts[decision] for decision in VERDICTS},
+        states=[*VERDICTS, "no claim", "not yet"],
+        families=sorted({entry.family for entry in entries if entry.family}),
+        results=results,
+        compared=compared,
+        core_hours=sum(entry.core_minutes for entry in entries) / 60,
+        style=(HERE / "page.css").read_text(encoding="utf-8"),
+        script=(HERE / "page.js").read_text(encoding="utf-8"),
+        plotly=_in_script(get_plotlyjs()),
+    )
+
+
+def _in_script(text: str) -> str:
+    """A text that may stand in a script element of a page."""
+    return text.replace("</", "<\\/").replace("<!--", "<\\!--")
