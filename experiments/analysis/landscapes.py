@@ -6,14 +6,13 @@ Pure functions of the tidy table of runs.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from experiments.analysis import style, transfer
+from experiments.analysis import conventions, style, transfer
 from experiments.declare.claims import Measured
 
 
@@ -44,29 +43,32 @@ def draw_pairs(
     fig, axes = style.subplots(
         1, 2 * count, figsize=(8.6 if count == 1 else 1.2 + 5.2 * count, 3.9), squeeze=False
     )
-    for i, (heading, runs) in enumerate(pairs.items()):
+    scapes = [{p: transfer.landscape(runs, p) for p in ("sp", "mup")} for runs in pairs.values()]
+    curves([*zip(axes[0], (scape for pair in scapes for scape in pair.values()), strict=True)])
+    for i, (heading, pair) in enumerate(zip(pairs, scapes, strict=True)):
         left, right = axes[0, 2 * i : 2 * i + 2]
         right.sharex(left)
         right.sharey(left)
         right.tick_params(labelleft=False)
-        _pair(left, right, runs, short=count > 1, heading=heading)
+        _pair(left, right, pair, short=count > 1, heading=heading)
         left.set_ylabel(ylabels[heading])
     style.legend(fig, axes[0, -1], width)
     return fig
 
 
-def _pair(left: Axes, right: Axes, runs: pd.DataFrame, short: bool, heading: str) -> None:
-    scapes = {p: transfer.landscape(runs, p) for p in ("sp", "mup")}
+def _pair(
+    left: Axes, right: Axes, scapes: Mapping[str, transfer.Landscape], short: bool, heading: str
+) -> None:
+    """What a pair of panels has beside its curves."""
     best_mup = scapes["mup"].losses.mean(axis=0).min()  # infinite if every rate diverged
-    for ax, (parametrization, scape) in zip((left, right), scapes.items(), strict=True):
-        curves(ax, scape)
+    for ax, parametrization in zip((left, right), scapes, strict=True):
         if np.isfinite(best_mup):
             ax.axhline(best_mup, color="#444444", linestyle="--", linewidth=1, zorder=1)
-        name = {"sp": "SP", "mup": "µP"}[parametrization]
-        title = f"{heading}, {name}" if short else style.NAME[parametrization]
-        ax.set_title(title, color=style.COLOR[parametrization])
+        name = conventions.SHORT[parametrization]
+        title = f"{heading}, {name}" if short else conventions.NAME[parametrization]
+        ax.set_title(title, color=conventions.COLOR[parametrization])
         style.log2_axis(ax, "log2 learning rate")
-    left.set_ylim(*limits(scapes))
+    left.set_ylim(*conventions.limits(scapes.values()))
     if np.isfinite(best_mup):
         left.annotate(
             "best µP model",
@@ -81,52 +83,68 @@ def _pair(left: Axes, right: Axes, runs: pd.DataFrame, short: bool, heading: str
 
 
 def curves(
-    ax: Axes, scape: transfer.Landscape, show: Callable[[np.ndarray], np.ndarray] = np.asarray
+    panels: Sequence[tuple[Axes, transfer.Landscape]],
+    dimension: str = "width",
+    *,
+    show: Callable[[np.ndarray], np.ndarray] = np.asarray,
+    names: Mapping[int, str] | None = None,
+    rows: Sequence[int] | None = None,
 ) -> None:
-    """One curve per width with its range over seeds; best points and divergences are marked.
+    """One curve per size with its range over seeds; best points and divergences are marked.
 
     Args:
+        panels: those that stand side by side.
+        dimension: column of the sizes.
         show: turns losses into what is drawn, such as error rates into accuracies.
+        names: of the sizes in a legend, if not their numbers.
+        rows: sizes that have a row of marks of divergence above the panels; by default those that
+            diverged in one of them.
     """
-    colors = style.width_colors(list(scape.sizes))
-    others = {id(artist) for artist in ax.get_children()}
-    crosses = np.zeros(len(scape.grid))  # at a value so far: one stands below the other
-    for width, losses in zip(scape.sizes, np.moveaxis(scape.losses, 1, 0), strict=True):
-        mean = np.where(np.isfinite(losses), losses, np.nan).mean(axis=0)
-        color = colors[width]
-        ax.plot(scape.grid, show(mean), color=color, label=f"{width}", zorder=2)
-        band = show(losses.min(axis=0)), show(losses.max(axis=0))
-        ax.fill_between(scape.grid, *band, color=color, alpha=0.2, lw=0)
-        lost = np.isnan(mean)
-        around = np.pad(lost, 1, constant_values=True)
-        alone = ~lost & around[:-2] & around[2:]  # no line reaches a point between two divergences
-        ax.plot(scape.grid[alone], show(mean[alone]), ".", ms=4, color=color, zorder=2)
-        ax.plot(
-            scape.grid[lost],
-            0.98 - style.NEXT_CROSS * crosses[lost],
-            "x",
-            ms=5,
-            color=color,
-            transform=ax.get_xaxis_transform(),
+    if rows is None:
+        rows = conventions.diverged_sizes(scape for _, scape in panels)
+    nowhere = np.empty(0), np.empty(0)
+    for ax, scape in panels:
+        others = {id(artist) for artist in ax.get_children()}
+        sizes = {size: conventions.size_color(size, dimension) for size in scape.sizes.tolist()}
+        marks = conventions.mark_sizes(len(scape.sizes))
+        for size, mark, losses in zip(
+            scape.sizes.tolist(), marks, np.moveaxis(scape.losses, 1, 0), strict=True
+        ):
+            name = names[size] if names else f"{size}"
+            _curve(ax, scape.grid, losses, show, color=sizes[size], label=name, mark=mark)
+        lost = conventions.divergences(scape)
+        colors = [conventions.size_color(size, dimension) for size in rows]
+        style.strip(
+            ax, [(c, *lost.get(size, nowhere)) for c, size in zip(colors, rows, strict=True)]
         )
-        crosses += lost
-        if not lost.all():
-            best = np.nanargmin(mean)
-            ax.plot(
-                scape.grid[best], show(mean[best]), "o", ms=6, color=color, mec="white", zorder=3
-            )
-    drawn = frozenset(id(artist) for artist in ax.get_children()) - others
-    style.remember(ax, style.Shown(scape, show, colors, drawn))
+        drawn = frozenset(id(artist) for artist in ax.get_children()) - others
+        style.remember(ax, style.Shown(scape, show, sizes, names or {}, drawn))
 
 
-def limits(scapes: Mapping[Any, transfer.Landscape]) -> tuple[float, float]:
-    """From below the lowest loss to what most curves reach; a blow-up may leave the panel."""
-    finite = np.concatenate([s.losses[np.isfinite(s.losses)] for s in scapes.values()])
-    if not len(finite):
-        return 0.0, 1.0
-    low, high = finite.min(), np.quantile(finite, 0.97)
-    margin = 0.06 * (high - low) or 0.5
-    return low - margin, high + 2 * margin  # room for the marks of divergence
+def _curve(
+    ax: Axes,
+    grid: np.ndarray,
+    losses: np.ndarray,
+    show: Callable[[np.ndarray], np.ndarray],
+    *,
+    color: str,
+    label: str,
+    mark: float,
+) -> None:
+    """One size's mean over the grid, its range over seeds, and a mark of `mark` points."""
+    mean = np.where(np.isfinite(losses), losses, np.nan).mean(axis=0)
+    ax.plot(grid, show(mean), color=color, label=label, zorder=2)
+    ax.fill_between(
+        grid, show(losses.min(axis=0)), show(losses.max(axis=0)), color=color, alpha=0.2, lw=0
+    )
+    lost = np.isnan(mean)
+    around = np.pad(lost, 1, constant_values=True)
+    alone = ~lost & around[:-2] & around[2:]  # no line reaches a point between two divergences
+    ax.plot(grid[alone], show(mean[alone]), ".", ms=4, color=color, zorder=2)
+    if not lost.all():
+        best = np.nanargmin(mean)
+        fill = conventions.tint(color)
+        ax.plot(grid[best], show(mean[best]), "o", ms=mark, mec=color, mfc=fill, mew=1.4, zorder=3)
 
 
 def over_seeds(

@@ -6,57 +6,33 @@ Pure functions of the tidy table of runs.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from experiments.analysis import landscapes, style, transfer
+from experiments.analysis import conventions, landscapes, style, transfer
+from experiments.analysis.conventions import AXES, DIMENSIONS, Axis
 from experiments.declare.claims import Measured
 from experiments.declare.layout import Layout
-from experiments.declare.schedules import SCHEDULES
-
-
-@dataclass(frozen=True)
-class Axis:
-    """A hyperparameter: its label, and where a value stands on its axis (log2 without `place`)."""
-
-    label: str
-    place: Callable[[Any], float] | None = None
-    names: Sequence[str] = ()
-
-
-AXES = {
-    "log2lr": Axis("log2 learning rate"),
-    "output_mult": Axis("log2 output multiplier"),
-    "attn_mult": Axis("log2 attention multiplier"),
-    "init_std": Axis("log2 std of initialization"),
-    "schedule": Axis("schedule", SCHEDULES.index, SCHEDULES),
-    "beta2": Axis("−log2 (1 − Adam's β2)", lambda beta2: -math.log2(1 - beta2)),
-}
-DIMENSIONS = {
-    "width": "width\n(d_model)",
-    "d_ffn": "d_ffn",
-    "n_layer": "depth\n(blocks)",
-    "batch_size": "batch size",
-    "seq_len": "sequence\nlength",
-    "steps": "training\nsteps",
-}
 
 
 def landscape(
     runs: pd.DataFrame, layout: Layout, key: str, row: tuple[str, str]
 ) -> transfer.Landscape:
     """The landscape of a panel; all that it does not vary is at its usual value."""
-    parametrization, along = row
-    for column in {*layout.keys, *(dimension for _, dimension in layout.rows)} - {key, along}:
+    part = _part(runs, layout, key, row)
+    return transfer.landscape(part, row[0], key, row[1], AXES[key].place)
+
+
+def _part(runs: pd.DataFrame, layout: Layout, key: str, row: tuple[str, str]) -> pd.DataFrame:
+    for column in {*layout.keys, *(dimension for _, dimension in layout.rows)} - {key, row[1]}:
         runs = runs[runs[column] == runs[column].mode().iloc[0]]
-    return transfer.landscape(runs, parametrization, key, along, AXES[key].place)
+    return runs[runs["parametrization"] == row[0]]
 
 
 def draw(runs: pd.DataFrame, layout: Layout, heads: Sequence[str] = ()) -> Figure:
@@ -70,22 +46,31 @@ def draw(runs: pd.DataFrame, layout: Layout, heads: Sequence[str] = ()) -> Figur
     count = len(layout.rows), len(layout.keys)
     fig, axes = style.subplots(
         *count,
-        figsize=(1.7 + 2.25 * count[1], 0.7 + 2.3 * count[0]),
+        figsize=(1.9 + 2.25 * count[1], 1.1 + 2.3 * count[0]),
         squeeze=False,
         sharex="col",
-        sharey="all" if heads else "row",  # rows with heads are compared with each other
     )
     found = [{key: landscape(runs, layout, key, row) for key in layout.keys} for row in layout.rows]
+    limits = conventions.panel_limits(found, together=bool(heads))
     texts = heads or [""] * count[0]
-    for row, scapes, head, line in zip(layout.rows, found, texts, axes, strict=True):
+    for i, (row, scapes, head, line) in enumerate(
+        zip(layout.rows, found, texts, axes, strict=True)
+    ):
+        title, names = conventions.size_names(_part(runs, layout, "", row), row[1])
+        landscapes.curves([*zip(line, scapes.values(), strict=True)], row[1], names=names)
+        left = None
         for ax, (key, scape) in zip(line, scapes.items(), strict=True):
-            landscapes.curves(ax, scape)
             style.log2_axis(ax, "")
-            _ticks(ax, AXES[key], scape.grid)
-        line[0].set_ylim(*_limits(found if heads else [scapes]))
+            _ticks(ax, key, scape.grid)
+            ax.set_ylim(*limits[i, key])
+            ax.tick_params(labelleft=limits[i, key] != left)
+            left = limits[i, key]
         line[0].set_ylabel("\n".join(filter(None, (head, "training loss (nats)"))))
+        handles, labels = style.legend_entries(line[0], line)
         line[-1].legend(
-            title=DIMENSIONS[row[1]],
+            handles,
+            labels,
+            title=title,
             loc="center left",
             bbox_to_anchor=(1.0, 0.5),
             fontsize=8,
@@ -96,18 +81,12 @@ def draw(runs: pd.DataFrame, layout: Layout, heads: Sequence[str] = ()) -> Figur
     return fig
 
 
-def _limits(rows: Sequence[dict[str, transfer.Landscape]]) -> tuple[float, float]:
-    """The limits of landscapes, raised above the mean losses of named values, such as schedules."""
-    panels = [(key, scape) for row in rows for key, scape in row.items()]
-    low, high = landscapes.limits(dict(enumerate(scape for _, scape in panels)))
-    means = [scape.losses.mean(axis=0) for key, scape in panels if AXES[key].names]
-    top = max((mean[np.isfinite(mean)].max(initial=low) for mean in means), default=low)
-    return low, max(high, top + 0.03 * (top - low))
-
-
-def _ticks(ax: Axes, axis: Axis, grid: np.ndarray) -> None:
-    if axis.names:
-        ax.set_xticks(grid, [axis.names[int(i)] for i in grid], rotation=60, fontsize=7)
+def _ticks(ax: Axes, key: str, grid: np.ndarray) -> None:
+    ticks = conventions.ticks(key, grid)
+    if ticks is not None:
+        ax.set_xticks(list(ticks), list(ticks.values()))
+    if AXES[key].names:
+        plt.setp(ax.get_xticklabels(), size=7.5, rotation=65, ha="right", rotation_mode="anchor")
 
 
 def worst_regret(

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from experiments.analysis import landscapes, style, transfer
+from experiments.analysis import conventions, landscapes, transfer
 from experiments.declare.claims import Measured
 
 WINDOWS = 50  # of a training, over which losses are averaged
@@ -51,11 +51,11 @@ def by_width(panel: Axes, strip: Axes, steps: pd.DataFrame, tokens: int = 1) -> 
     """
     curves, widths, ends = windows(steps)
     ends = ends * tokens
-    colors = style.width_colors(list(widths))
     for width, losses in zip(widths, np.moveaxis(curves, 1, 0), strict=True):
-        panel.plot(ends, losses.mean(axis=0), color=colors[width], label=f"{width}", lw=1.2)
+        color = conventions.size_color(width)
+        panel.plot(ends, losses.mean(axis=0), color=color, label=f"{width}", lw=1.2)
         band = losses.min(axis=0), losses.max(axis=0)
-        panel.fill_between(ends, *band, color=colors[width], alpha=0.2, lw=0)
+        panel.fill_between(ends, *band, color=color, alpha=0.2, lw=0)
     worse = transfer.order_violated(curves)
     strip.pcolormesh(
         np.append(0, ends), [0, 1], worse[None].astype(float), cmap="Greys", vmin=0, vmax=1.4

@@ -9,10 +9,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
-from experiments.analysis import style
+from experiments.analysis import conventions, style
 from experiments.analysis.trials import NAME, Curve
 
-COLOR = {"mup": style.COLOR["mup"], "tuned": "#4c72b0", "naive": style.COLOR["sp"]}
+COLOR = {"mup": conventions.COLOR["mup"], "tuned": "#4c72b0", "naive": conventions.COLOR["sp"]}
+NEXT_CROSS = 0.03  # of the panel's height, from a method's crosses to the next one's
 MARKER = {"mup": "o", "tuned": "s", "naive": "^"}
 
 
@@ -52,7 +53,7 @@ def _curve(ax: Axes, method: str, curve: Curve, x: np.ndarray) -> None:
     if lost.any():
         ax.plot(
             x[lost],
-            np.full(lost.sum(), 0.02 + style.NEXT_CROSS * list(COLOR).index(method)),
+            np.full(lost.sum(), 0.02 + NEXT_CROSS * list(COLOR).index(method)),
             "x",
             ms=6,
             color=color,

@@ -52,6 +52,9 @@ class RunConfig(BaseModel):
     tokens: ClassVar[str] = "words"
     """What its vocabulary consists of, if it has one, for the foot of a picture."""
 
+    layer_norm: ClassVar[Literal["pre", "post", ""]] = ""
+    """Where its models normalize, for the head of a picture, unless its runs have a key `norm`."""
+
     idle_in_sweeps: ClassVar[frozenset[str]] = frozenset()
     """Idle keys that declared runs have, so that their ids are frozen with them."""
 

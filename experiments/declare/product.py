@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Final, Literal
 
 from experiments.declare.claims import Claim
 from experiments.declare.config import RunConfig
@@ -14,6 +14,8 @@ from experiments.declare.scales import Scale
 from experiments.declare.sweep import Sweep
 
 FILE_NAME = re.compile(r"[a-z][a-z0-9_]*")  # what may become the name of a file or folder
+NUMBERED = re.compile(r"(?:fig|table)(\d+)(_\w+)?")  # what a work has by number, and variants of it
+PAPER: Final = "Tensor Programs V"
 # Folders beside those of products.
 NO_PRODUCT = ("runs", "groups", "locks", "checkpoints", "reverse")
 
@@ -66,7 +68,7 @@ class Product:
     title: str
     caption: str
     source: str
-    work: Literal["Tensor Programs V", "the announcement post", ""] = "Tensor Programs V"
+    work: Literal["Tensor Programs V", "the announcement post", ""] = PAPER
     sweeps: tuple[Sweep, ...] = ()
     follow_up: Reference = ""
     computation: Computation | None = None
@@ -85,6 +87,21 @@ class Product:
             raise ValueError(f"{self.name}: what follows up needs sweeps")
         if self.claims and self.schematic:
             raise ValueError(f"{self.name}: a schematic has no numbers to claim anything of")
+
+    @property
+    def number(self) -> int | None:
+        """Its number in the paper, or that of the figure or table that it varies; else None."""
+        found = NUMBERED.fullmatch(self.name)
+        return int(found[1]) if found and self.work == PAPER else None
+
+    @property
+    def label(self) -> str:
+        """For readers: "Figure 4", "variant of Figure 9", its place in the post, or "ours"."""
+        if self.number is None:
+            return f"{self.work}, {self.source}" if self.work else "ours"
+        kind = "Table" if self.name.startswith("table") else "Figure"
+        own = self.name.removeprefix("fig").removeprefix("table").isdigit()
+        return f"{kind} {self.number}" if own else f"variant of {kind} {self.number}"
 
     @property
     def cited(self) -> str:

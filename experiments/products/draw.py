@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from experiments.analysis import text_table, verdicts
+from experiments.analysis.heading import heading
 from experiments.analysis.verdicts import Verdict
 from experiments.declare import registry
 from experiments.declare.product import Animation, Figure, Product, Table
@@ -47,7 +48,7 @@ def draw(product: Product, results: Results) -> list[Verdict]:
     foot = setting(product, runs, scale, results) if product.scaled else ""
     table = seen(product, runs, results)
     if isinstance(product, Figure):
-        _draw_figure(product, table, foot, folder)
+        _draw_figure(product, table, heading(product, runs, scale), foot, folder)
     elif isinstance(product, Table):
         _write_table(product, table, foot, folder)
     if not product.schematic:
@@ -99,18 +100,22 @@ def seen(product: Product, runs: pd.DataFrame, results: Results) -> pd.DataFrame
     return curves.merge(runs, on="id", validate="many_to_one")
 
 
-def _draw_figure(figure: Figure, runs: pd.DataFrame, foot: str, folder: Path) -> None:
+def _draw_figure(
+    figure: Figure, runs: pd.DataFrame, head: Iterable[str], foot: str, folder: Path
+) -> None:
     from matplotlib import pyplot as plt
 
     from experiments.analysis import style
 
     picture = load(figure.draw, figure.name)(runs)
+    style.header(picture, head)
     if foot:
         style.footer(picture, foot)
     for kind in Figure.kinds:
-        style.save(picture, folder / f"{figure.name}.{kind}")
+        style.save(picture, folder / f"{figure.name}.{kind}", f"{figure.label}: {figure.title}")
     if isinstance(figure, Animation):
         animation = load(figure.animate, figure.name)(runs)
+        style.header(plt.gcf(), head)
         style.footer(plt.gcf(), foot)
         caption = f"{figure.caption} {figure.cited}"
         style.save_animation(animation, figure.title, caption, folder / figure.name)

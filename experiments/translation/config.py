@@ -15,6 +15,7 @@ class TranslationConfig(TransformerDims):
     task: ClassVar[str] = f"{__package__}.backends:task"
     overhead: ClassVar[float] = 0.02
     tokens: ClassVar[str] = "byte pairs"
+    layer_norm: ClassVar[Literal["pre", "post", ""]] = "post"
     idle_in_sweeps: ClassVar[frozenset[str]] = frozenset({"length_penalty"})
 
     batch_size: int = Field(gt=0, description="tokens a step, at most, padding included")

@@ -16,6 +16,7 @@ class GptConfig(TransformerDims):
     task: ClassVar[str] = f"{__package__}.task:Pretraining"
     overhead: ClassVar[float] = 0.02
     tokens: ClassVar[str] = "byte pairs"
+    layer_norm: ClassVar[Literal["pre", "post", ""]] = "pre"
 
     seq_len: int = Field(gt=0, description="tokens a sequence")
     vocab_size: int = Field(gt=1, description="byte pairs, and the end of a document")

@@ -10,7 +10,14 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 from scipy import stats
 
-from experiments.analysis import importance, landscapes, style, training_curves, transfer
+from experiments.analysis import (
+    conventions,
+    importance,
+    landscapes,
+    style,
+    training_curves,
+    transfer,
+)
 from experiments.declare.claims import Measured
 from experiments.declare.config import RunConfig
 from experiments.declare.scales import Scale
@@ -28,9 +35,9 @@ LABELS = {
 BEST = 0.1  # share of the samples that is highlighted
 RESAMPLES = 60
 SETTINGS = {
-    "mup": ("µTransfer, relative positions", style.COLOR["mup"], "-"),
-    "absolute": ("original recipe, absolute positions", style.COLOR["sp"], "-"),
-    "relative": ("original recipe, relative positions", style.COLOR["sp"], "--"),
+    "mup": ("µTransfer, relative positions", conventions.COLOR["mup"], "-"),
+    "absolute": ("original recipe, absolute positions", conventions.COLOR["sp"], "-"),
+    "relative": ("original recipe, relative positions", conventions.COLOR["sp"], "--"),
 }
 
 # Wider is better: Fig. 8
@@ -76,13 +83,15 @@ def draw_fig14(runs: pd.DataFrame) -> Figure:
             values = samples[key].to_numpy(float)
             values = 2.0**values if key == "log2lr" else values
             ax.plot(values[~lost], losses[~lost], "o", ms=3, color="#b9bfbd", mec="none")
-            ax.plot(values[best], losses[best], "o", ms=4.5, color=style.COLOR["mup"], mec="white")
+            ax.plot(
+                values[best], losses[best], "o", ms=4.5, color=conventions.COLOR["mup"], mec="white"
+            )
             ax.plot(
                 values[lost],
                 np.full(lost.sum(), 0.98),
                 "x",
                 ms=4,
-                color=style.COLOR["sp"],
+                color=conventions.COLOR["sp"],
                 transform=ax.get_xaxis_transform(),
             )
         if (~lost).any():

@@ -12,7 +12,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from experiments.analysis import landscapes, style
+from experiments.analysis import conventions, landscapes, style
 from experiments.analysis.underflow import FORMATS, lost, overflowing, together
 from experiments.declare.claims import Measured
 
@@ -71,16 +71,16 @@ def draw_precision(runs: pd.DataFrame) -> Figure:
     """Losses by layer, and against the factor of the loss, SP beside µP."""
     found = best(runs)
     fig, axes = style.subplots(2, 2, figsize=(10.4, 7.2), sharex="row", sharey="row")
-    colors = style.width_colors(sorted({width for _, width in found}))
     for column, parametrization in zip(axes.T, ("sp", "mup"), strict=True):
         own = {width: part for (p, width), part in found.items() if p == parametrization}
         for width, part in own.items():
             label = f"{width}" if parametrization == "mup" else None
-            _by_layer(column[0], part, colors[width])
-            _by_scale(column[1], part, colors[width], label)
+            color = conventions.size_color(width)
+            _by_layer(column[0], part, color)
+            _by_scale(column[1], part, color, label)
         rates = ", ".join(f"{part.log2lr:g}" for part in own.values())
-        title = f"{style.NAME[parametrization]}\nlog2 rates {rates}"
-        column[0].set_title(title, color=style.COLOR[parametrization])
+        title = f"{conventions.NAME[parametrization]}\nlog2 rates {rates}"
+        column[0].set_title(title, color=conventions.COLOR[parametrization])
         style.log2_axis(column[1], "log2 of the factor of the loss")
     axes[0, 0].set_ylabel(
         "float16: to zero, % of the\nentries of weights (solid)\nand activations (dashed)"
@@ -92,7 +92,7 @@ def draw_precision(runs: pd.DataFrame) -> Figure:
     return fig
 
 
-def _by_layer(ax: Axes, part: Best, color: tuple[float, ...]) -> None:
+def _by_layer(ax: Axes, part: Best, color: str) -> None:
     layers = part.layers()
     for kind, line in LINES.items():
         shares = [
@@ -103,7 +103,7 @@ def _by_layer(ax: Axes, part: Best, color: tuple[float, ...]) -> None:
     ax.set_xticks(range(len(layers)), layers, rotation=60, ha="right", rotation_mode="anchor")
 
 
-def _by_scale(ax: Axes, part: Best, color: tuple[float, ...], label: str | None) -> None:
+def _by_scale(ax: Axes, part: Best, color: str, label: str | None) -> None:
     seeds = range(len(part.gradients))
     for measure, options in ((lost, {"label": label}), (overflowing, {"linestyle": ":"})):
         shares = [
@@ -112,9 +112,7 @@ def _by_scale(ax: Axes, part: Best, color: tuple[float, ...], label: str | None)
         _line(ax, SCALES, shares, color, **options)
 
 
-def _line(
-    ax: Axes, x: range, shares: list[list[float]], color: tuple[float, ...], **options: Any
-) -> None:
+def _line(ax: Axes, x: range, shares: list[list[float]], color: str, **options: Any) -> None:
     """The mean over seeds in per cent, and their range."""
     percent = 100 * np.array(shares)
     ax.plot(x, percent.mean(axis=0), color=color, **options)

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MultipleLocator
 
-from experiments.analysis import landscapes, style, transfer
+from experiments.analysis import conventions, landscapes, style, transfer
 from experiments.declare.claims import Measured
 
 LOSS = {"xent": "training loss (nats)", "mse": "training loss (squared error)"}
@@ -87,9 +87,10 @@ def draw_frames(runs: pd.DataFrame) -> Figure:
     fig, axes = style.subplots(
         1, len(scapes), figsize=(1.4 + 1.75 * len(scapes), 3.4), sharex=True, sharey=True
     )
-    for ax, (t, scape) in zip(np.atleast_1d(axes), scapes.items(), strict=True):
-        _frame(ax, t, scape)
-        ax.set_ylim(*landscapes.limits(scapes))
+    landscapes.curves([*zip(np.atleast_1d(axes), scapes.values(), strict=True)])
+    for ax, t in zip(np.atleast_1d(axes), scapes, strict=True):
+        _title(ax, t)
+        ax.set_ylim(*conventions.limits(scapes.values()))
         ax.xaxis.set_major_locator(MultipleLocator(4))
     np.atleast_1d(axes)[0].set_ylabel(LOSS["xent"])
     style.legend(fig, np.atleast_1d(axes)[0], "width")
@@ -101,13 +102,15 @@ def animate(runs: pd.DataFrame) -> FuncAnimation:
     scapes = by_t(runs)
     fig, ax = style.subplots(figsize=(5.6, 4.2))
     frames = list(scapes)
+    rows = conventions.diverged_sizes(scapes.values())
     rates = np.concatenate([scape.grid for scape in scapes.values()])
 
     def show(i: int) -> None:
         ax.clear()
-        _frame(ax, frames[i], scapes[frames[i]])
+        landscapes.curves([(ax, scapes[frames[i]])], rows=rows)
+        _title(ax, frames[i])
         ax.set_xlim(rates.min() - 0.5, rates.max() + 0.5)
-        ax.set_ylim(*landscapes.limits(scapes))
+        ax.set_ylim(*conventions.limits(scapes.values()))
         ax.set_ylabel(LOSS["xent"])
 
     show(0)
@@ -115,10 +118,9 @@ def animate(runs: pd.DataFrame) -> FuncAnimation:
     return FuncAnimation(fig, show, frames=len(frames))
 
 
-def _frame(ax: Axes, t: float, scape: transfer.Landscape) -> None:
-    landscapes.curves(ax, scape)
+def _title(ax: Axes, t: float) -> None:
     name = f" ({ANCHORS[t]})" if t in ANCHORS else ""
-    color = {0.0: style.COLOR["sp"], 1.0: style.COLOR["mup"]}.get(t, "black")
+    color = {0.0: conventions.COLOR["sp"], 1.0: conventions.COLOR["mup"]}.get(t, "black")
     ax.set_title(f"t = {t:g}{name}", color=color)
     style.log2_axis(ax, "log2 learning rate")
 
@@ -165,7 +167,7 @@ def _over_t(
             ax.plot([t, t], band, color="#444444", lw=4, alpha=0.25, solid_capstyle="butt")
     ax.axhline(0, color="#999999", lw=0.8)
     for t, name in ANCHORS.items():
-        color = style.COLOR[{"SP": "sp", "µP": "mup"}[name]]
+        color = conventions.COLOR[{"SP": "sp", "µP": "mup"}[name]]
         ax.axvline(t, ls=":", color=color)
         ax.annotate(
             name,

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from experiments.analysis import landscapes, searched, style, transfer
+from experiments.analysis import conventions, landscapes, searched, style, transfer
 from experiments.analysis.text_table import TextTable
 from experiments.declare.claims import Measured
 from experiments.declare.config import RunConfig
@@ -49,14 +49,14 @@ def draw_fig16(runs: pd.DataFrame) -> Figure:
     panels = len(found)
     fig, axes = style.subplots(1, panels, figsize=(1.4 + 3 * panels, 3.9), sharey=True)
     titles = {
-        "sp": (style.NAME["sp"], "log2 learning rate"),
+        "sp": (conventions.NAME["sp"], "log2 learning rate"),
         "mup": ("Maximal update (µP)", "log2 learning rate"),
         "multiplier": ("Maximal update (µP)", "log2 output multiplier"),
     }
-    for ax, (name, scape) in zip(axes, found.items(), strict=True):
-        landscapes.curves(ax, scape, _percent)
+    landscapes.curves([*zip(axes, found.values(), strict=True)], show=_percent)
+    for ax, name in zip(axes, found, strict=True):
         title, label = titles[name]
-        ax.set_title(title, color=style.COLOR["sp" if name == "sp" else "mup"])
+        ax.set_title(title, color=conventions.COLOR["sp" if name == "sp" else "mup"])
         style.log2_axis(ax, label)
     axes[0].set_ylabel("validation accuracy (%)")
     style.legend(fig, axes[1], "width\n(channels)")

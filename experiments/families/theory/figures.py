@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from experiments.analysis import coordinate_pictures, style
+from experiments.analysis import conventions, coordinate_pictures, style
 
 GRAY, DARK = "#777777", "#333333"
 LARGE, SMALL = 7, 3  # hidden neurons of the two networks
@@ -27,7 +27,7 @@ def draw_fig2(empty: pd.DataFrame) -> Figure:
     fig, ax = _canvas(86, 40, 8.6)
     ax.plot([33.5, 33.5], [1, 40], color="#cccccc", lw=0.8)
 
-    sp = style.COLOR["sp"]
+    sp = conventions.COLOR["sp"]
     ax.text(1, 38.5, "Tune the large model itself", color=sp, weight="bold", fontsize=10.5)
     _network(ax, 5, 23, LARGE, sp)
     _label(ax, 8.7, 13.2, "large model")
@@ -36,7 +36,7 @@ def draw_fig2(empty: pd.DataFrame) -> Figure:
     _label(ax, 25, 13.2, "candidates, each a\ntraining of the large model")
     _cost(ax, 1, 3.5, [2.6] * len(CANDIDATES) + [2.6], sp)
 
-    mup = style.COLOR["mup"]
+    mup = conventions.COLOR["mup"]
     ax.text(35.5, 38.5, "µTransfer", color=mup, weight="bold", fontsize=10.5)
     _network(ax, 38, 23, SMALL, mup)
     _label(ax, 41.7, 13.2, "the same model,\nnarrow, in µP")

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from experiments.analysis import landscapes, style, transfer
+from experiments.analysis import conventions, landscapes, style, transfer
 from experiments.declare.claims import Measured
 
 TITLES = {"proportional": "d_k = d_model / n_head", "enlarged": "d_k of one size"}
@@ -28,11 +28,11 @@ def draw_fig10(runs: pd.DataFrame) -> Figure:
         lowest = np.nanmin(least, axis=1)[None, :, None]
         found[name] = transfer.Landscape(scape.losses - lowest, scape.sizes, scape.grid)
     fig, axes = style.subplots(1, 2, figsize=(8.6, 3.9), sharex=True, sharey=True)
-    for ax, (name, scape) in zip(axes, found.items(), strict=True):
-        landscapes.curves(ax, scape)
+    landscapes.curves([*zip(axes, found.values(), strict=True)])
+    for ax, name in zip(axes, found, strict=True):
         ax.set_title(TITLES[name])
         style.log2_axis(ax, "log2 attention multiplier")
-    axes[0].set_ylim(*landscapes.limits(found))
+    axes[0].set_ylim(*conventions.limits(found.values()))
     axes[0].set_ylabel("training loss above its minimum (nats)")
     style.legend(fig, axes[0], "width\n(d_model)")
     return fig

@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from experiments.analysis import style
+from experiments.analysis import conventions, style
 from experiments.analysis.exponents import exponent
 from experiments.declare.claims import Measured
 
@@ -24,8 +24,8 @@ def draw_fig5(table: pd.DataFrame) -> Figure:
     for row, parametrization in zip(axes, ROWS, strict=True):
         for ax, quantity in zip(row, QUANTITIES, strict=True):
             _curves(ax, _part(table, parametrization, quantity))
-        row[0].set_ylabel(f"{style.NAME[parametrization].split('(')[1][:-1]}: size of the change")
-        row[0].yaxis.label.set_color(style.COLOR[parametrization])
+        row[0].set_ylabel(f"{conventions.SHORT[parametrization]}: size of the change")
+        row[0].yaxis.label.set_color(conventions.COLOR[parametrization])
     for ax, quantity in zip(axes[0], QUANTITIES, strict=True):
         ax.set_title(quantity)
     _finish(fig, axes[1], axes[0, 0])
@@ -37,7 +37,7 @@ def draw_post_fig1(table: pd.DataFrame) -> Figure:
     fig, axes = style.subplots(1, 2, figsize=(7.6, 3.6), sharex=True, sharey=True)
     for ax, parametrization in zip(axes, ROWS, strict=True):
         _curves(ax, _part(table, parametrization, "logits"))
-        ax.set_title(style.NAME[parametrization], color=style.COLOR[parametrization])
+        ax.set_title(conventions.NAME[parametrization], color=conventions.COLOR[parametrization])
     axes[0].set_ylabel("size of the output's change")
     _finish(fig, axes, axes[0])
     return fig

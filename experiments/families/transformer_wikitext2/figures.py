@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from experiments.analysis import landscapes, panels, style, training_curves, transfer
+from experiments.analysis import conventions, landscapes, panels, style, training_curves, transfer
 from experiments.declare.claims import Measured
 from experiments.declare.layout import Layout
 from experiments.families.transformer_wikitext2.spec_across import (
@@ -106,8 +106,8 @@ def draw_fig7(steps: pd.DataFrame) -> Figure:
         parametrization = part["parametrization"].iloc[0]
         rate = part["log2lr"].iloc[0]
         panel.set_title(
-            f"{ {'sp': 'SP', 'mup': 'µP'}[parametrization] }, log2 learning rate {rate:g}",
-            color=style.COLOR[parametrization],
+            f"{conventions.SHORT[parametrization]}, log2 learning rate {rate:g}",
+            color=conventions.COLOR[parametrization],
         )
     axes[0, 0].set_ylim(*training_curves.limits(drawn))
     axes[0, 0].set_ylabel("training loss (nats)")
@@ -137,15 +137,16 @@ def draw_fig21(runs: pd.DataFrame) -> Figure:
     fig, axes = style.subplots(1, 2, figsize=(8.6, 3.9), sharex=True, sharey=True)
     narrow = runs.loc[runs["parametrization"] == "mup", "width"].iloc[0]
     titles = {"sp": "Actual width (SP)", "mup": f"Simulated width (µP, width {narrow})"}
+    landscapes.curves([*zip(axes, found.values(), strict=True)])
     for ax, (name, scape) in zip(axes, found.items(), strict=True):
-        landscapes.curves(ax, scape)
-        mean, colors = scape.losses.mean(axis=0), style.width_colors(list(scape.sizes))
+        mean = scape.losses.mean(axis=0)
         for size, row, rate in zip(scape.sizes, mean, transfer.onset(scape), strict=True):
             if np.isfinite(rate) and np.isfinite(row[scape.grid == rate]).all():
-                ax.plot(rate, row[scape.grid == rate], "o", ms=7, mfc="white", mec=colors[size])
-        ax.set_title(titles[name], color=style.COLOR[name])
+                color = conventions.size_color(size)
+                ax.plot(rate, row[scape.grid == rate], "s", ms=7, mfc="white", mec=color)
+        ax.set_title(titles[name], color=conventions.COLOR[name])
         style.log2_axis(ax, "log2 learning rate")
-    axes[0].set_ylim(*landscapes.limits(found))
+    axes[0].set_ylim(*conventions.limits(found.values()))
     axes[0].set_ylabel("training loss (nats)")
     style.legend(fig, axes[0], "width")
     return fig

@@ -126,7 +126,7 @@ FIG21 = Figure(
     caption=(
         "Training loss against learning rate of post-layernorm Transformers (d_ffn = d_model): on "
         "the left SP models of several widths, on the right one narrow µP model whose base width "
-        "is the simulated width. Dots mark each curve's minimum, open circles the lowest rate "
+        "is the simulated width. Dots mark each curve's minimum, open squares the lowest rate "
         "above it at which training is unstable, crosses at the top divergences."
     ),
     source="Figure 21; Appendix I",

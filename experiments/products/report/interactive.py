@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import plotly.graph_objects as go
@@ -25,11 +25,12 @@ from experiments.products.report.traces import (
     color,
     converted,
     curve,
+    marks,
     markup,
     note,
     short,
 )
-from experiments.products.report.views import COST, LOSS, TITLES, VIEWS, View, views
+from experiments.products.report.views import COST, EXCESS, LOSS, TITLES, VIEWS, View, views
 
 PIXELS = 96  # an inch
 PANEL = 170  # pixels of a panel's width at least; a narrow screen scrolls the picture
@@ -47,12 +48,14 @@ class Panel:
         axis: "" for the first, "2" for the second, ... as plotly numbers axes.
         legend: that names its curves, by plotly's name; "" for none.
         views: of the landscape that it shows; empty if it shows none.
+        above: the panel whose divergences it marks, if it does.
     """
 
     ax: Axes
     axis: str
     legend: str
     views: Mapping[int, View]
+    above: Axes | None = None
 
 
 @dataclass
@@ -142,22 +145,24 @@ def _panels(picture: Figure) -> tuple[list[Panel], dict[str, Legend]]:
     found = [*own.values(), *picture.legends]
     legends = {f"legend{i + 1 if i else ''}": legend for i, legend in enumerate(found)}
     names = {id(legend): name for name, legend in legends.items()}
-    panels = []
-    for i, ax in enumerate(picture.axes):
+    panels: list[Panel] = []
+    for ax in picture.axes:
         in_line = [legend for other, legend in own.items() if _in_line(ax, other)]
         near = own.get(ax) or next(iter([*in_line, *picture.legends]), None)
-        shown = style.landscape_of(ax)
-        panels.append(
-            Panel(
-                ax,
-                str(i + 1) if i else "",
-                "" if near is None else names[id(near)],
-                views(shown, ax.get_ylim(), _ticks(ax.xaxis), color(ax.title.get_color()))
-                if shown
-                else {},
-            )
-        )
+        name = "" if near is None else names[id(near)]
+        shown, found_views = style.landscape_of(ax), {}
+        if shown is not None:
+            shade = color(ax.title.get_color())
+            found_views = views(shown, ax.get_ylim(), _ticks(ax.xaxis), shade)
+        panels.append(Panel(ax, _number(len(panels)), name, found_views))
+        for band in cast(list[Axes], ax.child_axes):
+            panels.append(Panel(band, _number(len(panels)), name, {}, ax))
     return panels, legends
+
+
+def _number(count: int) -> str:
+    """Plotly's number of the axes that `count` others come before."""
+    return str(count + 1) if count else ""
 
 
 def _in_line(one: Axes, other: Axes) -> bool:
@@ -244,11 +249,10 @@ def _fill(drawing: Drawing, panel: Panel) -> None:
         for options in found.traces:
             drawing.add(panel, options, view)
     shown = style.landscape_of(ax)
-    labels = {
-        color(line.get_color()): str(line.get_label())
-        for line in ax.lines
-        if not str(line.get_label()).startswith("_")
-    }
+    if panel.above is not None:
+        _fill_band(drawing, panel, panel.above)
+        return
+    labels = _labels(ax)
     parts: list[Artist] = [*ax.collections, *ax.lines, *ax.patches, *ax.images]
     if len(parts) + len(ax.texts) + len(ax.tables) + len(ax.artists) != len(_children(ax)):
         raise NotShownError("it has what is neither line, area, patch, image nor text")
@@ -259,9 +263,34 @@ def _fill(drawing: Drawing, panel: Panel) -> None:
     drawing.notes += [note(text, ax, panel.axis) for text in ax.texts if text.get_text()]
 
 
+def _labels(ax: Axes) -> dict[str, str]:
+    """What the curves of axes are called, by their colour."""
+    return {
+        color(line.get_color()): str(line.get_label())
+        for line in ax.lines
+        if not str(line.get_label()).startswith("_")
+    }
+
+
+def _fill_band(drawing: Drawing, panel: Panel, above: Axes) -> None:
+    """Marks of divergence above a panel (`style.strip`)."""
+    labels = _labels(above)
+    for line in panel.ax.lines:
+        shade = color(line.get_color())
+        x, y = (np.asarray(values, float) for values in line.get_data(orig=False))
+        some = line.get_label() == "some"
+        options = marks(x, y, shade, labels.get(shade, ""), "x", 5.5, hollow=some)
+        options["hovertemplate"] = (
+            f"diverged with {line.get_label()} seed{'s' if some else ''}<br>at %{{x}}"
+            "<extra>%{fullData.name}</extra>"
+        )
+        for view in (LOSS, EXCESS) if style.landscape_of(above) else (None,):
+            drawing.add(panel, options, view)
+
+
 def _children(ax: Axes) -> list[Artist]:
     """What was drawn in axes: neither frame, axis, legend nor title."""
-    frame = (ax.patch, ax.xaxis, ax.yaxis, ax.get_legend(), *ax.spines.values())
+    frame = (ax.patch, ax.xaxis, ax.yaxis, ax.get_legend(), *ax.spines.values(), *ax.child_axes)
     return [
         artist
         for artist in ax.get_children()
@@ -291,9 +320,10 @@ def _titles(panel: Panel) -> list[Options]:
 
 def _lay_over(drawing: Drawing, panels: Sequence[Panel], compared: Figure) -> None:
     """The curves of other results under the same names, if they fill as many panels."""
-    if len(compared.axes) != len(panels):
+    main = [panel for panel in panels if panel.above is None]
+    if len(compared.axes) != len(main):
         return
-    for panel, ax in zip(panels, compared.axes, strict=True):
+    for panel, ax in zip(main, compared.axes, strict=True):
         for line in ax.lines:
             if line.get_transform() == ax.transData and not str(line.get_label()).startswith("_"):
                 x, y = line.get_data(orig=False)

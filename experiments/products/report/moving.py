@@ -9,7 +9,8 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from experiments.analysis import landscapes, style, transfer
+from experiments.analysis import conventions, transfer
+from experiments.products.report.traces import short
 
 ANCHORS = {0.0: "SP", 1.0: "µP"}
 STATISTICS: dict[str, Callable[[transfer.Landscape], float]] = {
@@ -40,7 +41,7 @@ def moving(frames: Mapping[float, transfer.Landscape], ylabel: str) -> go.Figure
         fig.update_xaxes(title="t", range=[min(scapes) - 0.1, max(scapes) + 0.1], col=column)
         fig.update_yaxes(title=name, col=column)
         for t, anchor in ANCHORS.items():
-            color = style.COLOR["sp" if anchor == "SP" else "mup"]
+            color = conventions.COLOR["sp" if anchor == "SP" else "mup"]
             fig.add_vline(t, line={"dash": "dot", "color": color}, row=1, col=column)
             fig.add_annotation(
                 text=anchor, x=t, y=1, yref="y domain", yanchor="bottom", showarrow=False,
@@ -58,7 +59,7 @@ def moving(frames: Mapping[float, transfer.Landscape], ylabel: str) -> go.Figure
         )
         for t, scape in scapes.items()
     ]
-    low, high = landscapes.limits(scapes)
+    low, high = conventions.limits(scapes.values())
     rates = np.concatenate([scape.grid for scape in scapes.values()])
     fig.update_xaxes(
         title="log2 learning rate", range=[rates.min() - 0.5, rates.max() + 0.5], col=1
@@ -80,13 +81,9 @@ def moving(frames: Mapping[float, transfer.Landscape], ylabel: str) -> go.Figure
 
 def _curves(scape: transfer.Landscape) -> list[go.Scatter]:
     """One curve per size, and the best point of each."""
-    colors = style.width_colors(list(scape.sizes))
-    found = []
-    best = []
-    for size, losses in zip(scape.sizes, scape.losses.mean(axis=0), strict=True):
-        shown = [float(f"{x:.5g}") if np.isfinite(x) else None for x in losses]
-        red, green, blue, _ = colors[size]
-        color = f"rgb({red * 255:.0f},{green * 255:.0f},{blue * 255:.0f})"
+    found, best = [], []
+    for size, losses in zip(scape.sizes.tolist(), scape.losses.mean(axis=0), strict=True):
+        shown, color = short(losses), conventions.size_color(size)
         at = int(np.argmin(losses))
         best.append((float(scape.grid[at]), shown[at], color))
         found.append(
@@ -111,7 +108,7 @@ def _curves(scape: transfer.Landscape) -> list[go.Scatter]:
 def _line(values: Mapping[float, float]) -> go.Scatter:
     return go.Scatter(
         x=list(values),
-        y=[float(f"{value:.5g}") for value in values.values()],
+        y=short(values.values()),
         mode="lines+markers",
         line={"color": LINE},
         showlegend=False,

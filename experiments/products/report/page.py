@@ -42,6 +42,14 @@ NUMBERED = {"fig": 21, "table": 14}  # figures and tables of the paper
 VERDICTS: tuple[Decision, ...] = get_args(Decision)
 
 
+@dataclass(frozen=True)
+class Plot:
+    """An interactive picture as JSON of plotly, and its height in pixels."""
+
+    json: str
+    height: int
+
+
 @dataclass
 class Entry:
     """What the page has of a product.
@@ -54,7 +62,7 @@ class Entry:
         family: that declares it.
         found: its verdicts.
         setting: data, size and scale of its runs; "" if they are not there.
-        plots: interactive pictures as JSON of plotly.
+        plots: interactive pictures.
         body: HTML of a table or of a picture that is not interactive.
         differs: (key, paper, here).
         origin: (what, value) of its provenance.
@@ -70,7 +78,7 @@ class Entry:
     family: str = ""
     found: list[Verdict] = field(default_factory=list)
     setting: str = ""
-    plots: list[str] = field(default_factory=list)
+    plots: list[Plot] = field(default_factory=list)
     body: str = ""
     differs: list[tuple[str, str, str]] = field(default_factory=list)
     origin: list[tuple[str, str]] = field(default_factory=list)
@@ -178,7 +186,7 @@ def _show(entry: Entry, figure: Figure, table: pd.DataFrame, compared: Results |
         if isinstance(figure, Animation):
             label = picture.axes[0].get_ylabel()
             shown = [moving(load(figure.frames, figure.name)(table), label), *shown]
-        entry.plots = [plot.to_json() for plot in shown]
+        entry.plots = [Plot(plot.to_json(), plot.layout.height) for plot in shown]
     except NotShownError:
         encoded = base64.b64encode(style.svg(picture)).decode()
         alt = html.escape(figure.caption)

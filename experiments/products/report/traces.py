@@ -23,6 +23,7 @@ DIGITS = 5  # of a number in the page
 DASHES = {"-": "solid", "--": "dash", ":": "dot", "-.": "dashdot"}
 SYMBOLS = {"o": "circle", ".": "circle", "x": "x-thin", "+": "cross-thin", "s": "square"}
 SYMBOLS |= {"^": "triangle-up", "v": "triangle-down", "D": "diamond", "d": "diamond", "*": "star"}
+SYMBOLS |= {"X": "x"}
 TEXT_SIZE, LINE_SIZE, MARK_SIZE, SHIFT = 1.25, 1.2, 1.4, 1.3  # pixels of a point
 SMALLEST = 10  # pixels of a letter
 HOVER = "%{y}<br>at %{x}<extra>%{fullData.name}</extra>"

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
-from experiments.analysis import style, transfer
-from experiments.products.report.traces import Options, area, color, marks, short
+from experiments.analysis import conventions, style, transfer
+from experiments.products.report.traces import Options, area, marks, markup, short
 
 LOSS, EXCESS, COST = range(3)
 VIEWS = ("loss", "minus own best", "cost of transfer")
@@ -51,7 +51,7 @@ def views(
     above = above[np.isfinite(above)]
     top = float(np.quantile(above, SHOWN)) if len(above) else 0.0
     found = {
-        LOSS: View(limits, tuple(_curves(shown, means, limits, ticks, lambda i: shown.show))),
+        LOSS: View(limits, tuple(_curves(shown, means, ticks, lambda i: shown.show))),
         EXCESS: _excess(shown, means, best, (-0.04 * (top or 1.0), 1.1 * (top or 1.0)), ticks),
     }
     if np.isfinite(scape.losses.mean(axis=0)[0]).any():
@@ -69,23 +69,24 @@ def _excess(
     def above(i: int) -> Callable[[Any], Any]:
         return lambda losses: losses - best[i]
 
-    return View(limits, tuple(_curves(shown, means, limits, ticks, above)))
+    return View(limits, tuple(_curves(shown, means, ticks, above)))
 
 
 def _curves(
     shown: style.Shown,
     means: np.ndarray,
-    limits: Range,
     ticks: Mapping[float, str],
     shows: Callable[[int], Callable[[Any], Any]],
 ) -> Iterator[Options]:
-    """Band, curve, best point and divergences of each size."""
-    scape, (low, high) = shown.scape, limits
-    for i, (size, mean) in enumerate(zip(scape.sizes, means, strict=True)):
-        show, shade, label = shows(i), color(shown.colors[size]), f"{size}"
+    """Band, curve and best point of each size."""
+    scape = shown.scape
+    places = conventions.mark_sizes(len(scape.sizes))
+    for i, (size, mean) in enumerate(zip(scape.sizes.tolist(), means, strict=True)):
+        show, shade = shows(i), shown.colors[size]
+        label = markup(shown.names.get(size, f"{size}"))
         losses = scape.losses[:, i]
         there = np.isfinite(losses)
-        known, lost = there.any(axis=0), np.flatnonzero(~there.all(axis=0))
+        known = there.any(axis=0)
         texts = [
             _told(show, losses[:, j], ticks.get(float(place), f"{place:.4g}"))
             for j, place in enumerate(scape.grid)
@@ -110,13 +111,12 @@ def _curves(
         if known.any():
             at = int(np.nanargmin(mean))
             told = {"customdata": [f"best: {texts[at]}"], "hovertemplate": TOLD}
-            yield marks(scape.grid[[at]], show(mean[[at]]), shade, label, "circle", 7) | told
-        if len(lost):
-            height = np.full(len(lost), high - (0.02 + 0.03 * i) * (high - low))
-            told = {"customdata": [texts[j] for j in lost], "hovertemplate": TOLD}
-            crosses = marks(scape.grid[lost], height, shade, label, "x-thin", 5) | told
-            crosses["marker"]["opacity"] = [0.5 if known[j] else 1.0 for j in lost]
-            yield crosses
+            best = marks(scape.grid[[at]], show(mean[[at]]), shade, label, "circle", places[i])
+            best["marker"] |= {
+                "color": conventions.tint(shade),
+                "line": {"color": shade, "width": 2},
+            }
+            yield best | told
 
 
 def _told(show: Callable[[Any], Any], losses: np.ndarray, place: str) -> str:

@@ -10,7 +10,7 @@ import pytest
 
 from experiments.analysis import panels, transfer
 from experiments.declare.layout import Layout
-from experiments.declare.schedules import SCHEDULES
+from experiments.declare.schedules import SCHEDULES, TITLES
 
 USUAL = {"log2lr": -7.0, "schedule": "constant", "width": 64, "n_layer": 2}
 VALUES = {"log2lr": (-8.0, -7.0, -6.0), "schedule": SCHEDULES}
@@ -116,7 +116,8 @@ def test_a_row_for_each_dimension_a_column_for_each_hyperparameter() -> None:
     fig = panels.draw(table(), LAYOUT)
     axes = np.array(fig.axes).reshape(2, 2)
     assert [ax.get_xlabel() for ax in axes[1]] == ["log2 learning rate", "schedule"]
-    assert [label.get_text() for label in axes[1, 1].get_xticklabels()] == list(SCHEDULES)
+    names = [label.get_text() for label in axes[1, 1].get_xticklabels()]
+    assert names == [TITLES[schedule] for schedule in SCHEDULES]
     legends = [[t.get_text() for t in line[-1].get_legend().get_texts()] for line in axes]
     assert legends == [["32", "64", "128"], ["2", "4"]]
     for line in axes:
