@@ -33,7 +33,7 @@ from experiments.products.report.traces import (
 from experiments.products.report.views import COST, EXCESS, LOSS, TITLES, VIEWS, View, views
 
 PIXELS = 96  # an inch
-PANEL = 170  # pixels of a panel's width at least; a narrow screen scrolls the picture
+PANEL = 135  # pixels of a panel's width at least; a narrow screen scrolls the picture
 TOP, BOTTOM = 46, 8  # pixels above and below the panels
 NEAR = 0.02  # of the picture: axes that are as high as that are in line
 COMPARED = {"color": "#888888", "width": 1.5, "dash": "dot"}
@@ -111,7 +111,7 @@ def interactive(picture: Figure, compared: Figure | None = None) -> go.Figure:
     layout: dict[str, Any] = {name: _legend(legend, picture) for name, legend in legends.items()}
     for panel in panels:
         layout |= _axes(panel, panels)
-        _fill(drawing, panel)
+        _fill(drawing, panel, panels)
     if compared is not None:
         _lay_over(drawing, panels, compared)
     if any(panel.views for panel in panels):
@@ -179,6 +179,8 @@ def _axes(panel: Panel, panels: Sequence[Panel]) -> dict[str, Any]:
         first = next(p for p in panels if p is panel or _shared(letter, p, panel))
         if first is not panel:
             options["matches"] = f"{letter}{first.axis}"
+        if panel.above is not None:
+            options |= {"showticklabels": False, "ticks": "", "showline": False, "showgrid": False}
     return {f"{letter}axis{panel.axis}": options for letter, options in found.items()}
 
 
@@ -242,9 +244,10 @@ def _legend(legend: Legend, picture: Figure) -> dict[str, Any]:
 # What is in a panel
 
 
-def _fill(drawing: Drawing, panel: Panel) -> None:
+def _fill(drawing: Drawing, panel: Panel, panels: Sequence[Panel]) -> None:
     ax = panel.ax
-    drawing.titles += _titles(panel)
+    bands = [other.axis for other in panels if other.above is ax]
+    drawing.titles += _titles(ax, (bands or [panel.axis])[-1])
     for view, found in panel.views.items():
         for options in found.traces:
             drawing.add(panel, options, view)
@@ -298,16 +301,15 @@ def _children(ax: Axes) -> list[Artist]:
     ]
 
 
-def _titles(panel: Panel) -> list[Options]:
-    """The titles in the middle and at the left."""
-    ax = panel.ax
+def _titles(ax: Axes, axis: str) -> list[Options]:
+    """The titles in the middle and at the left, above the axes that plotly calls `axis`."""
     return [
         {
             "text": f"<b>{markup(text)}</b>",
             "font": {"size": 13, "color": color(ax.title.get_color())},
             "showarrow": False,
-            "xref": f"x{panel.axis} domain",
-            "yref": f"y{panel.axis} domain",
+            "xref": f"x{axis} domain",
+            "yref": f"y{axis} domain",
             "x": place,
             "y": 1,
             "xanchor": anchor,

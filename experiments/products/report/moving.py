@@ -14,8 +14,8 @@ from experiments.products.report.traces import short
 
 ANCHORS = {0.0: "SP", 1.0: "µP"}
 STATISTICS: dict[str, Callable[[transfer.Landscape], float]] = {
-    "drift of the best rate (octaves per doubling)": transfer.drift_per_doubling,
-    "cost of the narrowest's best rate": transfer.regret,
+    "drift of the best rate<br>(octaves per doubling)": transfer.drift_per_doubling,
+    "cost of the narrowest's<br>best rate": transfer.regret,
 }
 LINE, MARK = "#777777", "#c44e52"
 
@@ -68,11 +68,17 @@ def moving(frames: Mapping[float, transfer.Landscape], ylabel: str) -> go.Figure
     fig.update_xaxes(zeroline=False, showline=True, linecolor="#999999")
     fig.update_yaxes(zeroline=False, showline=True, linecolor="#999999", title_standoff=4)
     fig.update_layout(
-        height=430,
-        margin={"l": 60, "r": 10, "t": 30, "b": 0},
+        height=480,
+        margin={"l": 60, "r": 10, "t": 60, "b": 70},
         template="plotly_white",
         font={"family": "system-ui, sans-serif", "size": 12},
-        legend={"title": {"text": "width"}, "x": 0.47, "y": 1, "xanchor": "right"},
+        legend={
+            "title": {"text": "width "},
+            "orientation": "h",
+            "x": 0,
+            "y": 1,
+            "yanchor": "bottom",
+        },
         meta={"least": 700},
         sliders=[_slider(list(scapes))],
     )

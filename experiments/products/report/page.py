@@ -15,6 +15,7 @@ from matplotlib import pyplot as plt
 from plotly.offline import get_plotlyjs
 
 from experiments.analysis import style, text_table, verdicts
+from experiments.analysis.heading import heading
 from experiments.analysis.verdicts import Decision, Verdict
 from experiments.declare import registry
 from experiments.declare.product import Animation, Figure, Product, Table
@@ -62,6 +63,7 @@ class Entry:
         family: that declares it.
         found: its verdicts.
         setting: data, size and scale of its runs; "" if they are not there.
+        held: parametrizations, norm and what is held fixed.
         plots: interactive pictures.
         body: HTML of a table or of a picture that is not interactive.
         differs: (key, paper, here).
@@ -78,6 +80,7 @@ class Entry:
     family: str = ""
     found: list[Verdict] = field(default_factory=list)
     setting: str = ""
+    held: str = ""
     plots: list[Plot] = field(default_factory=list)
     body: str = ""
     differs: list[tuple[str, str, str]] = field(default_factory=list)
@@ -165,6 +168,7 @@ def _entry(product: Product, results: Results, compared: Results | None) -> Entr
         _show(entry, product, table, compared)
     if product.scaled:
         entry.setting = draw.setting(product, runs, scale, results)
+        entry.held = "; ".join(filter(None, heading(product, runs, scale)))
         entry.differs = differences(product, scale, runs["data"].unique() if "data" in runs else ())
     if not product.schematic:
         _originate(entry, product, results)

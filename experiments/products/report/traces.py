@@ -95,6 +95,7 @@ def _line(line: Line2D, ax: Axes, labels: Mapping[str, str]) -> Options:
     if symbol is None:
         return curve(x, y, drawn, label)
     hollow = mpl_colors.same_color(cast(Any, line.get_markerfacecolor()), "white")
+    shade = color(line.get_markeredgecolor()) if hollow else shade
     found = marks(x, y, shade, label, symbol, float(line.get_markersize()), hollow=hollow)
     if style in DASHES and len(x) > 1:
         found |= {"mode": "lines+markers", "line": drawn, "in_legend": True}

@@ -86,17 +86,16 @@ def _curves(
         label = markup(shown.names.get(size, f"{size}"))
         losses = scape.losses[:, i]
         there = np.isfinite(losses)
-        known = there.any(axis=0)
         texts = [
             _told(show, losses[:, j], ticks.get(float(place), f"{place:.4g}"))
             for j, place in enumerate(scape.grid)
         ]
-        if len(losses) > 1 and known.any():
-            ends = [f(losses, axis=0, initial=start, where=there)[known]
-                    for f, start in ((np.min, np.inf), (np.max, -np.inf))]  # fmt: skip
-            x = np.concatenate([scape.grid[known], scape.grid[known][::-1]])
-            y = np.concatenate([show(ends[0]), show(ends[1])[::-1]])
-            yield area(np.column_stack([x, y]), shade, 0.2, label)
+        whole = there.all(axis=0)
+        if len(losses) > 1 and whole.any():
+            x = scape.grid[whole]
+            low, high = (show(end(losses[:, whole], axis=0)) for end in (np.min, np.max))
+            ends = np.concatenate([x, x[::-1]]), np.concatenate([low, high[::-1]])
+            yield area(np.column_stack(ends), shade, 0.2, label)
         yield {
             "kind": go.Scatter,
             "x": short(scape.grid),
@@ -108,7 +107,7 @@ def _curves(
             "customdata": texts,
             "hovertemplate": TOLD,
         }
-        if known.any():
+        if whole.any():
             at = int(np.nanargmin(mean))
             told = {"customdata": [f"best: {texts[at]}"], "hovertemplate": TOLD}
             best = marks(scape.grid[[at]], show(mean[[at]]), shade, label, "circle", places[i])
@@ -135,10 +134,8 @@ def _told(show: Callable[[Any], Any], losses: np.ndarray, place: str) -> str:
 
 
 def _mean(losses: np.ndarray) -> np.ndarray:
-    """The mean over the seeds that did not diverge; NaN where all did."""
-    there = np.isfinite(losses)
-    total = np.where(there, losses, 0.0).sum(axis=0)
-    return np.where(there.any(axis=0), total / np.maximum(there.sum(axis=0), 1), np.nan)
+    """The mean over seeds; NaN where one of them diverged."""
+    return np.asarray(np.where(np.isfinite(losses), losses, np.nan).mean(axis=0))
 
 
 def _costs(scape: transfer.Landscape, shade: str) -> View:
