@@ -1,4 +1,4 @@
-"""Targets: fig1, ...; figures, tables, all; clean. Scale: --config scale=smoke|small|paper."""
+"""Targets: fig1, ...; figures, tables, all; report; clean. Scale: --config scale=smoke|small|paper."""
 
 from snakemake.utils import min_version
 
@@ -25,6 +25,7 @@ rule tables:
 
 include: "workflow/rules/train.smk"
 include: "workflow/rules/products.smk"
+include: "workflow/rules/report.smk"
 include: "workflow/rules/clean.smk"
 
 

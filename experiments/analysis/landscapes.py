@@ -118,7 +118,8 @@ def curves(
             ax, [(c, *lost.get(size, nowhere)) for c, size in zip(colors, rows, strict=True)]
         )
         drawn = frozenset(id(artist) for artist in ax.get_children()) - others
-        style.remember(ax, style.Shown(scape, show, sizes, names or {}, drawn))
+        name = conventions.DIMENSIONS.get(dimension, dimension)
+        style.remember(ax, style.Shown(scape, name, show, sizes, names or {}, drawn))
 
 
 def _curve(

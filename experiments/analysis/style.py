@@ -98,6 +98,7 @@ class Shown:
 
     Attributes:
         scape: the landscape.
+        dimension: what the sizes are, in words.
         show: turns losses into what is drawn.
         colors: by size.
         names: of the sizes in a legend, where they are not their numbers.
@@ -105,6 +106,7 @@ class Shown:
     """
 
     scape: Landscape
+    dimension: str
     show: Callable[[Any], Any]
     colors: Mapping[int, str]
     names: Mapping[int, str]

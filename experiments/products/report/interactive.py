@@ -263,7 +263,9 @@ def _fill(drawing: Drawing, panel: Panel, panels: Sequence[Panel]) -> None:
         if artist.get_visible() and (shown is None or id(artist) not in shown.artists):
             for options in converted(artist, ax, labels):
                 drawing.add(panel, options, LOSS if panel.views else None)
-    drawing.notes += [note(text, ax, panel.axis) for text in ax.texts if text.get_text()]
+    for text in ax.texts:
+        if text.get_text() or getattr(text, "arrow_patch", None) is not None:
+            drawing.notes.append(note(text, ax, panel.axis))
 
 
 def _labels(ax: Axes) -> dict[str, str]:
@@ -380,19 +382,20 @@ def _axes_of_view(
         "showticklabels": any(y["ticktext"]),
     }
     across = {key: x[key] for key in ("range", "tickvals", "ticktext", "tickangle")}
-    across["title.text"] = x["title"]["text"]
-    if view == COST:
-        found = (style.landscape_of(p.ax) for p in shown)
-        sizes = np.unique(np.concatenate([s.scape.sizes for s in found if s]))
-        places = np.log2(sizes.astype(float))
+    across |= {"title.text": x["title"]["text"], "matches": x.get("matches")}
+    if view == COST and (drawn := style.landscape_of(panel.ax)):
+        places = np.log2(drawn.scape.sizes.astype(float))
         margin = 0.08 * (np.ptp(places) or 1.0)
+        dimension = markup(drawn.dimension.replace("\n", " "))
         across = {
             "range": short([places.min() - margin, places.max() + margin]),
             "tickvals": short(places),
-            "ticktext": [f"{size:g}" for size in sizes],
+            "ticktext": [f"{size:g}" for size in drawn.scape.sizes],
             "tickangle": 0,
-            "title.text": "size" if x["title"]["text"] else "",
+            "title.text": dimension if x["title"]["text"] else "",
+            "matches": None,
         }
+        vertical["title.text"] = f"{TITLES[view]}<br>over {dimension}" if title else ""
     return {
         **{f"yaxis{panel.axis}.{key}": value for key, value in vertical.items()},
         **{f"xaxis{panel.axis}.{key}": value for key, value in across.items()},

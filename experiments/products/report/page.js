@@ -5,7 +5,12 @@ function show(place) {
   const picture = JSON.parse(document.getElementById(place.dataset.plot).textContent);
   const least = (picture.layout.meta || {}).least || 0;
   place.style.minWidth = `${least}px`;
-  const options = { responsive: true, displaylogo: false, modeBarButtonsToRemove: ["select2d", "lasso2d"] };
+  const options = {
+    responsive: true,
+    displaylogo: false,
+    displayModeBar: window.innerWidth > 700,
+    modeBarButtonsToRemove: ["select2d", "lasso2d"],
+  };
   return Plotly.newPlot(place, picture.data, picture.layout, options).then(() => {
     if (picture.frames) Plotly.addFrames(place, picture.frames);
     place.dataset.done = "yes";
