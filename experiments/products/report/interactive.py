@@ -257,7 +257,7 @@ def _fill(drawing: Drawing, panel: Panel, panels: Sequence[Panel]) -> None:
         return
     labels = _labels(ax)
     parts: list[Artist] = [*ax.collections, *ax.lines, *ax.patches, *ax.images]
-    if len(parts) + len(ax.texts) + len(ax.tables) + len(ax.artists) != len(_children(ax)):
+    if len(parts) + len(ax.texts) != len(_children(ax)):
         raise NotShownError("it has what is neither line, area, patch, image nor text")
     for artist in parts:
         if artist.get_visible() and (shown is None or id(artist) not in shown.artists):
