@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.typing import RcKeyType
 
+from experiments.analysis import alt_text
 from experiments.files import atomic_path, write_atomically
 
 matplotlib.use("agg")  # pictures are files, whatever MPLBACKEND asks for
@@ -135,11 +136,14 @@ def log2_axis(ax: Axes, label: str) -> None:
 
 
 def save(fig: Figure, path: Path, title: str = "") -> None:
-    """Write a figure as SVG or PNG, by the path's ending, without a date in it."""
+    """Write a figure as SVG or PNG, by the path's ending, without a date in it.
+
+    With a title, a description of what is seen goes into it, too.
+    """
     kind = path.suffix[1:]
     metadata: dict[str, str | None] = {"Date" if kind == "svg" else "Software": None}
     if title:
-        metadata["Title"] = title
+        metadata |= {"Title": title, alt_text.KEY: f"{title}. {alt_text.describe(fig)}".strip()}
     with atomic_path(path) as temporary:
         fig.savefig(temporary, format=kind, dpi=200, metadata=metadata)
 

@@ -15,7 +15,7 @@ from experiments.analysis import conventions, landscapes, style, transfer
 from experiments.declare.claims import Measured
 
 LOSS = {"xent": "training loss (nats)", "mse": "training loss (squared error)"}
-ANCHORS = {0.0: "SP", 1.0: "µP"}
+ANCHORS = {0.0: "sp", 1.0: "mup"}
 
 
 def draw_fig9(runs: pd.DataFrame) -> Figure:
@@ -119,10 +119,14 @@ def animate(runs: pd.DataFrame) -> FuncAnimation:
 
 
 def _title(ax: Axes, t: float) -> None:
-    name = f" ({ANCHORS[t]})" if t in ANCHORS else ""
-    color = {0.0: conventions.COLOR["sp"], 1.0: conventions.COLOR["mup"]}.get(t, "black")
-    ax.set_title(f"t = {t:g}{name}", color=color)
+    parametrization = ANCHORS.get(t, "")
+    name = f" ({conventions.SHORT[parametrization]})" if parametrization else ""
+    ax.set_title(f"t = {t:g}{name}", color=conventions.COLOR.get(parametrization, "black"))
     style.log2_axis(ax, "log2 learning rate")
+
+
+INFINITE = "infinite: the widest\nmodel diverged there"
+NO_VALUE = "no value: a best rate is at\nthe edge of the grid"
 
 
 def draw_interpolation(runs: pd.DataFrame) -> Figure:
@@ -135,7 +139,6 @@ def draw_interpolation(runs: pd.DataFrame) -> Figure:
     }
     for ax, (label, statistic) in zip(axes, panels.items(), strict=True):
         _over_t(ax, scapes, statistic)
-        ax.set_xlabel("t")
         ax.set_ylabel(label)
     return fig
 
@@ -147,14 +150,10 @@ def _over_t(
 ) -> None:
     """A statistic against t, with its interval over seeds; SP and µP are marked.
 
-    Crosses at the top: infinite, the widest model diverged at that rate.
+    Above: where it is infinite, the widest model diverged at that rate, and where it has no value.
     """
     values = {t: statistic(s, s.losses) for t, s in scapes.items()}
-    lost = [t for t, value in values.items() if np.isposinf(value)]
     known = {t: value for t, value in values.items() if np.isfinite(value)}
-    ax.plot(
-        lost, [0.96] * len(lost), "x", ms=6, color="#444444", transform=ax.get_xaxis_transform()
-    )
     ax.plot(list(known), list(known.values()), "o-", color="#444444", ms=4)
     for t in known:
         scape = scapes[t]
@@ -166,18 +165,22 @@ def _over_t(
         if band is not None and np.isfinite(band).all():
             ax.plot([t, t], band, color="#444444", lw=4, alpha=0.25, solid_capstyle="butt")
     ax.axhline(0, color="#999999", lw=0.8)
-    for t, name in ANCHORS.items():
-        color = conventions.COLOR[{"SP": "sp", "µP": "mup"}[name]]
-        ax.axvline(t, ls=":", color=color)
-        ax.annotate(
-            name,
-            (t, 1),
-            xycoords=("data", "axes fraction"),
-            ha="center",
-            va="bottom",
-            fontsize=8,
-            color=color,
-        )
+    for t, parametrization in ANCHORS.items():
+        ax.axvline(t, ls=":", color=conventions.COLOR[parametrization])
+    ticks = [
+        f"{t:g}" + (f"\n{conventions.SHORT[ANCHORS[t]]}" if t in ANCHORS else "") for t in values
+    ]
+    ax.set_xticks(list(values), ticks)
+    ax.set_xlabel("t")
+    infinite, missing = (
+        np.array([t for t, value in values.items() if found(value)])
+        for found in (np.isinf, np.isnan)
+    )
+    if len(infinite) or len(missing):
+        style.strip(ax, [("#444444", infinite, missing)])
+        handles, _ = style.legend_entries(ax, [ax])
+        words = [text for text, at in ((INFINITE, infinite), (NO_VALUE, missing)) if len(at)]
+        ax.legend(handles, words, fontsize=8, frameon=True, framealpha=1, edgecolor="white")
 
 
 def still_at(runs: pd.DataFrame) -> Measured:
