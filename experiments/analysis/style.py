@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import textwrap
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -12,7 +11,6 @@ import matplotlib
 import matplotlib.pyplot as plt
 import matplotlib.ticker
 import numpy as np
-from matplotlib.animation import FuncAnimation, PillowWriter
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -20,7 +18,7 @@ from matplotlib.lines import Line2D
 from matplotlib.typing import RcKeyType
 
 from experiments.analysis import alt_text
-from experiments.files import atomic_path, write_atomically
+from experiments.files import atomic_path
 
 matplotlib.use("agg")  # pictures are files, whatever MPLBACKEND asks for
 STYLE: dict[RcKeyType, Any] = {
@@ -44,18 +42,6 @@ LINE = 0.14  # inches
 GRAY = "#555555"
 STRIP_ROW = 0.045  # of a panel's height: a row of marks of divergence above it
 DIVERGED = {"every": "diverged", "some": "diverged\n(some seeds)"}
-SLOW = 1.5  # frames per second, which may be a fraction whatever Matplotlib's stubs say
-ICONS = {
-    "minus": "&minus;",
-    "fast-backward": "|&#9664;",
-    "step-backward": "&#9664;&#9664;",
-    "play fa-flip-horizontal": "&#9664;",
-    "pause": "||",
-    "play": "&#9654;",
-    "step-forward": "&#9654;&#9654;",
-    "fast-forward": "&#9654;|",
-    "plus": "+",
-}
 
 
 def subplots(rows: int = 1, columns: int = 1, **options: Any) -> tuple[Figure, Any]:
@@ -146,19 +132,3 @@ def save(fig: Figure, path: Path, title: str = "") -> None:
         metadata |= {"Title": title, alt_text.KEY: f"{title}. {alt_text.describe(fig)}".strip()}
     with atomic_path(path) as temporary:
         fig.savefig(temporary, format=kind, dpi=200, metadata=metadata)
-
-
-def save_animation(animation: FuncAnimation, title: str, caption: str, path: Path) -> None:
-    """Write an animation as path.gif and as path.html, a page of its own with a slider."""
-    with atomic_path(path.with_suffix(".gif")) as temporary:
-        animation.save(temporary, writer=PillowWriter(fps=SLOW), dpi=100)  # type: ignore[arg-type]
-    with matplotlib.rc_context({"svg.fonttype": "path", "animation.embed_limit": 50}):
-        player = animation.to_jshtml(fps=SLOW, default_mode="reflect")  # type: ignore[arg-type]
-    player = re.sub(r"<link[^>]*>", "", player)  # it loads icons from the net; signs replace them
-    for icon, sign in ICONS.items():
-        player = player.replace(f'<i class="fa fa-{icon}"></i>', sign)
-    page = (
-        f'<!DOCTYPE html><html lang="en"><meta charset="utf-8"><title>{title}</title>'
-        f"<h1>{title}</h1><p>{caption}</p>{player}</html>"
-    )
-    write_atomically(path.with_suffix(".html"), page.encode())
