@@ -103,6 +103,25 @@ def test_reference_pictures_are_there() -> None:
             assert (places.figures_dir(tidy_tables.REFERENCE) / f"{product.name}.{suffix}").exists()
 
 
+def test_products_are_in_the_order_of_the_paper_and_ours_are_last() -> None:
+    names = [p.name for p in sorted(registry.products().values(), key=readme.place)]
+    some = [
+        "fig1",
+        "fig1_five_seeds",
+        "fig2",
+        "fig9",
+        "fig9_long",
+        "fig10",
+        "fig21",
+        "table1",
+        "table14",
+        "post_fig1",
+    ]
+    assert [name for name in names if name in some] == some
+    ours = [name for name, p in registry.products().items() if not p.work]
+    assert "fig1_bfloat16" in ours and set(names[-len(ours) :]) == set(ours)
+
+
 def test_generated_part_shows_what_there_is(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(places, "ROOT", tmp_path)
     assert "###" not in readme.results() + readme.summary()
@@ -115,8 +134,12 @@ def test_generated_part_shows_what_there_is(tmp_path, monkeypatch) -> None:
     text = readme.results()
     heads = [line.split(":")[0] for line in text.splitlines() if line.startswith("###")]
     assert heads == ["### fig2", "### fig11", "### table3", "### table14"]
+    contents = [line.strip() for line in text.splitlines() if line.lstrip().startswith("- ")]
+    assert "- [Figure 2: What µTransfer does](#fig2)" in contents
+    assert "- Figures of the paper" in contents and "- Ours" not in contents
+    assert all(f'<a id="{name}"></a>' in text for name in ("fig2", "fig11", "table3", "table14"))
     fig11, table3, table14 = (text.partition(head)[2].partition("###")[0] for head in heads[1:])
-    assert "![fig11](../figures/reference/fig11.png)" in fig11
+    assert "![Figure 11: The dimensions of a Transformer.](../figures/reference/fig11.png)" in fig11
     assert "| claim |" not in fig11 + table3
     assert "Here" not in fig11 + table3
     assert "| **Adam LR** | 1 | 1/fan_in (1) |" in table3

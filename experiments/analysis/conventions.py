@@ -20,6 +20,12 @@ COLOR = {"sp": "#c44e52", "mup": "#2a7f62"}
 NAME = {"sp": "Standard parametrization (SP)", "mup": "Maximal update parametrization (µP)"}
 SHORT = {"sp": "SP", "mup": "µP"}
 
+
+def number(value: float) -> str:
+    """A number for readers, with four digits at most and a true minus sign."""
+    return f"{value:.4g}".replace("-", "−")
+
+
 # Of the sizes 2, 4, ... 8192: dark for large. The hue turns by 50 degrees and the lightness falls
 # from each to the next, so that neighbours differ for colour-blind readers, too.
 PALETTE = (

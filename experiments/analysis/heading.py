@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from experiments.analysis.conventions import SHORT
+from experiments.analysis.conventions import SHORT, number
 from experiments.declare.config import RunConfig
 from experiments.declare.product import Product
 from experiments.declare.scales import Scale
@@ -22,20 +22,16 @@ OPTIMIZERS = {"adam": "Adam", "adamw": "AdamW", "sgd": "SGD"}
 WORDS = {"relu": "ReLU", "xent": "cross-entropy", "mse": "squared error"}
 
 
-def _number(value: float) -> str:
-    return f"{value:.4g}".replace("-", "−")
-
-
 def _unless(usual: Any, words: str) -> Callable[[Any], str]:
     """Told if a value is not the one that changes nothing."""
-    return lambda value: "" if value == usual else words.format(_number(value))
+    return lambda value: "" if value == usual else words.format(number(value))
 
 
 HELD: dict[str, Callable[[Any], str]] = {
     "optimizer": OPTIMIZERS.__getitem__,
     "activation": lambda name: WORDS.get(name, name),
     "loss": lambda name: WORDS.get(name, name),
-    "log2lr": lambda value: f"log2 learning rate {_number(value)}",
+    "log2lr": lambda value: f"log2 learning rate {number(value)}",
     "schedule": lambda name: f"schedule {TITLES[name]}",
     "warmup": _unless(0, "{} steps of warm-up"),
     "width": lambda value: f"width {value}",
@@ -44,13 +40,13 @@ HELD: dict[str, Callable[[Any], str]] = {
     "n_encoder_layer": lambda value: f"encoder depth {value}",
     "n_decoder_layer": lambda value: f"decoder depth {value}",
     "n_head": lambda value: f"{value} heads",
-    "d_head": lambda value: f"d_head {_number(value)}",
+    "d_head": lambda value: f"d_head {number(value)}",
     "output_mult": _unless(1, "output multiplier {}"),
     "attn_mult": _unless(1, "attention multiplier {}"),
     "embed_mult": _unless(1, "embedding multiplier {}"),
     "input_mult": _unless(1, "input multiplier {}"),
     "init_std": _unless(1, "std of initialization {}"),
-    "beta2": lambda value: f"β2 {_number(value)}",
+    "beta2": lambda value: f"β2 {number(value)}",
     "momentum": _unless(0, "momentum {}"),
     "weight_decay": _unless(0, "weight decay {}"),
     "label_smoothing": _unless(0, "label smoothing {}"),
@@ -89,7 +85,9 @@ def parametrizations(runs: pd.DataFrame) -> str:
     if "base_n_layer" in runs and runs["base_n_layer"].notna().any():
         found.append(DEPTH_MUP)
     if "t" in runs and runs["t"].nunique() > 1:
-        return f"between SP (t = 0) and µP (t = 1), to t = {_number(runs['t'].max())}"
+        t = runs["t"].where(runs["parametrization"] == "mup", 0.0)
+        ends = " to ".join(number(end) for end in (t.min(), t.max()))
+        return f"t from {ends}, where 0 is SP and 1 is µP"
     return " and ".join(filter(None, (", ".join(found[:-1]), found[-1])))
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import re
 import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,15 +13,15 @@ import matplotlib
 import matplotlib.pyplot as plt
 import matplotlib.ticker
 import numpy as np
-from matplotlib.animation import FuncAnimation, PillowWriter
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.typing import RcKeyType
 
+from experiments.analysis import alt_text
 from experiments.analysis.transfer import Landscape
-from experiments.files import atomic_path, write_atomically
+from experiments.files import atomic_path
 
 matplotlib.use("agg")  # pictures are files, whatever MPLBACKEND asks for
 STYLE: dict[RcKeyType, Any] = {
@@ -46,18 +45,6 @@ LINE = 0.14  # inches
 GRAY = "#555555"
 STRIP_ROW = 0.045  # of a panel's height: a row of marks of divergence above it
 DIVERGED = {"every": "diverged", "some": "diverged\n(some seeds)"}
-SLOW = 1.5  # frames per second, which may be a fraction whatever Matplotlib's stubs say
-ICONS = {
-    "minus": "&minus;",
-    "fast-backward": "|&#9664;",
-    "step-backward": "&#9664;&#9664;",
-    "play fa-flip-horizontal": "&#9664;",
-    "pause": "||",
-    "play": "&#9654;",
-    "step-forward": "&#9654;&#9654;",
-    "fast-forward": "&#9654;|",
-    "plus": "+",
-}
 SHOWN = "_mupkit_landscape"
 
 
@@ -170,11 +157,14 @@ def log2_axis(ax: Axes, label: str) -> None:
 
 
 def save(fig: Figure, path: Path, title: str = "") -> None:
-    """Write a figure as SVG or PNG, by the path's ending, without a date in it."""
+    """Write a figure as SVG or PNG, by the path's ending, without a date in it.
+
+    With a title, a description of what is seen goes into it, too.
+    """
     kind = path.suffix[1:]
     metadata: dict[str, str | None] = {"Date" if kind == "svg" else "Software": None}
     if title:
-        metadata["Title"] = title
+        metadata |= {"Title": title, alt_text.KEY: f"{title}. {alt_text.describe(fig)}".strip()}
     with atomic_path(path) as temporary:
         fig.savefig(temporary, format=kind, dpi=200, metadata=metadata)
 
@@ -185,19 +175,3 @@ def svg(fig: Figure) -> bytes:
     with matplotlib.rc_context({"svg.fonttype": "path"}):
         fig.savefig(found, format="svg", metadata={"Date": None})
     return found.getvalue()
-
-
-def save_animation(animation: FuncAnimation, title: str, caption: str, path: Path) -> None:
-    """Write an animation as path.gif and as path.html, a page of its own with a slider."""
-    with atomic_path(path.with_suffix(".gif")) as temporary:
-        animation.save(temporary, writer=PillowWriter(fps=SLOW), dpi=100)  # type: ignore[arg-type]
-    with matplotlib.rc_context({"svg.fonttype": "path", "animation.embed_limit": 50}):
-        player = animation.to_jshtml(fps=SLOW, default_mode="reflect")  # type: ignore[arg-type]
-    player = re.sub(r"<link[^>]*>", "", player)  # it loads icons from the net; signs replace them
-    for icon, sign in ICONS.items():
-        player = player.replace(f'<i class="fa fa-{icon}"></i>', sign)
-    page = (
-        f'<!DOCTYPE html><html lang="en"><meta charset="utf-8"><title>{title}</title>'
-        f"<h1>{title}</h1><p>{caption}</p>{player}</html>"
-    )
-    write_atomically(path.with_suffix(".html"), page.encode())

@@ -25,7 +25,7 @@ def draw(by_compute: Mapping[str, Curve], by_samples: Mapping[str, Curve]) -> Fi
     Args:
         by_compute, by_samples: curves of the two panels by method, a key of `trials.NAME`.
     """
-    fig, (left, right) = style.subplots(1, 2, figsize=(8.6, 3.7), sharey=True)
+    fig, (left, right) = style.subplots(1, 2, figsize=(10.2, 3.7), sharey=True)
     left.set_ylim(*_limits([*by_compute.values(), *by_samples.values()]))
     for method, curve in by_compute.items():
         _curve(left, method, curve, curve.compute)
@@ -38,8 +38,7 @@ def draw(by_compute: Mapping[str, Curve], by_samples: Mapping[str, Curve]) -> Fi
         ax.xaxis.set_minor_locator(NullLocator())
         ax.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     left.set_ylabel("BLEU, median and quartiles of trials")
-    handles, labels = left.get_legend_handles_labels()
-    fig.legend(handles, labels, loc="outside upper center", ncols=len(labels))
+    style.legend(fig, left, "")
     return fig
 
 

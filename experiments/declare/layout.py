@@ -10,6 +10,10 @@ from experiments.declare.references import Call
 from experiments.declare.statements import keeps_gain, transfers
 
 PANELS = "experiments.analysis.panels"
+MARKS = (  # of a caption
+    "Circles mark each size's best value; crosses above a panel mark divergences, open ones where "
+    "only some seeds diverged."
+)
 
 
 @dataclass(frozen=True)

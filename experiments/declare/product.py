@@ -156,7 +156,7 @@ class Figure(Product):
 class Animation(Figure):
     """A figure that moves, too, as a GIF and as a page with a slider that needs nothing else.
 
-    `animate` is "module:function" of the tidy table to a `matplotlib.animation.FuncAnimation`,
+    `animate` is "module:function" of the tidy table to `experiments.analysis.animation.Frames`,
     `frames` of the tidy table to the landscapes by the number that changes.
     """
 

@@ -105,7 +105,7 @@ def _draw_figure(
 ) -> None:
     from matplotlib import pyplot as plt
 
-    from experiments.analysis import style
+    from experiments.analysis import animation, style
 
     picture = load(figure.draw, figure.name)(runs)
     style.header(picture, head)
@@ -114,11 +114,9 @@ def _draw_figure(
     for kind in Figure.kinds:
         style.save(picture, folder / f"{figure.name}.{kind}", f"{figure.label}: {figure.title}")
     if isinstance(figure, Animation):
-        animation = load(figure.animate, figure.name)(runs)
-        style.header(plt.gcf(), head)
-        style.footer(plt.gcf(), foot)
-        caption = f"{figure.caption} {figure.cited}"
-        style.save_animation(animation, figure.title, caption, folder / figure.name)
+        frames = load(figure.animate, figure.name)(runs)
+        words = figure.title, f"{figure.caption} {figure.cited}"
+        animation.save(frames, head, foot, words, folder / figure.name)
     plt.close("all")
 
 

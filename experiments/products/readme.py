@@ -9,14 +9,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import get_args
 
-from experiments.analysis import text_table, verdicts
+from experiments.analysis import alt_text, text_table, verdicts
 from experiments.analysis.verdicts import Decision
 from experiments.declare import registry
 from experiments.declare.product import Figure, Product, Table
 from experiments.declare.references import load
 from experiments.files import write_atomically
 from experiments.products import draw, tidy_tables
-from experiments.runs.places import ROOT
+from experiments.runs.places import ROOT, figures_dir
 
 README, CONTRIBUTING = ROOT / "README.md", ROOT / "CONTRIBUTING.md"
 RESULTS, FINDINGS = ROOT / "docs" / "results.md", ROOT / "docs" / "findings.md"
@@ -28,7 +28,7 @@ def _there() -> list[Product]:
     """Every product that has a committed reference."""
     return [
         product
-        for product in sorted(registry.products().values(), key=_place)
+        for product in sorted(registry.products().values(), key=place)
         if tidy_tables.claims_file(product, tidy_tables.REFERENCE).exists()
     ]
 
@@ -107,19 +107,43 @@ def measures() -> str:
     return "\n".join(rows) + "\n"
 
 
+HEAD = """# Results of the reference run
+
+Generated from `results/reference` by `python -m experiments reference NAME`.
+
+In the notes below the claims:
+
+- "(edge)": the best value is the first or the last of the grid; the true optimum may lie outside.
+- "inf", an infinite regret: the largest model diverged at the smallest one's best value.
+- "nan": there was no such number. Every value diverged, or there was no gain to keep.
+- A claim whose value is infinite or missing has a dash for it.
+"""
+SECTIONS = ("Figures of the paper", "Tables of the paper", "The announcement post", "Ours")
+
+
 def results() -> str:
     """The page of all figures, tables and verdicts, as Markdown."""
-    head = (
-        "# Results of the reference run\n\n"
-        "Generated from `results/reference` by `python -m experiments reference NAME`.\n"
-    )
-    return "\n".join([head, *(_part(product, "../") for product in _there())])
+    there = _there()
+    contents, parts = [], []
+    for number, section in enumerate(SECTIONS):
+        own = [product for product in there if place(product)[0] == number]
+        if own:
+            contents += [f"- {section}", *map(_entry, own)]
+            parts += [f"## {section}\n", *(_part(product, "../") for product in own)]
+    return "\n".join([HEAD, *contents, "", *parts])
 
 
-def _place(product: Product) -> tuple[bool, int, str]:
-    """Figures before tables, both by number."""
-    digits = "".join(filter(str.isdigit, product.name))
-    return isinstance(product, Table), int("0" + digits), product.name
+def place(product: Product) -> tuple[int, int, str]:
+    """Where it stands in a list: its section, its number in the paper, its name."""
+    if product.number is not None:
+        return int(isinstance(product, Table)), product.number, product.name
+    return 2 if product.work else 3, 0, product.name
+
+
+def _entry(product: Product) -> str:
+    """A line of the contents, with a link."""
+    name = f"{product.label[0].upper()}{product.label[1:]}: " if product.number is not None else ""
+    return f"  - [{name}{product.title}](#{product.name})"
 
 
 def _part(product: Product, root: str) -> str:
@@ -127,9 +151,11 @@ def _part(product: Product, root: str) -> str:
 
     `root` leads from the page to the project's root.
     """
-    parts = [f"### {product.name}: {product.title}"]
+    parts = [f'<a id="{product.name}"></a>', f"### {product.name}: {product.title}"]
     if isinstance(product, Figure):
-        parts.append(f"![{product.name}]({root}figures/reference/{product.name}.png)")
+        picture = figures_dir(tidy_tables.REFERENCE) / f"{product.name}.png"
+        seen = alt_text.read(picture) or product.title
+        parts.append(f"![{seen}]({root}figures/reference/{product.name}.png)")
     parts.append(f"{product.caption} {product.cited}")
     if isinstance(product, Table):
         runs, _ = tidy_tables.read_runs(product, tidy_tables.REFERENCE)

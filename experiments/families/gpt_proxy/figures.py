@@ -73,30 +73,25 @@ def draw_fig14(runs: pd.DataFrame) -> Figure:
     """Loss against each hyperparameter, the short horizon above the long one."""
     found = horizons(runs)
     fig, axes = style.subplots(
-        len(found), len(KEYS), figsize=(13.4, 5.0), sharex="col", sharey="row", squeeze=False
+        len(found), len(KEYS), figsize=(14.4, 5.0), sharex="col", sharey="row", squeeze=False
     )
     for row, (steps, samples) in zip(axes, found.items(), strict=True):
         losses = samples["final_loss"].to_numpy()
-        lost = np.isinf(losses)
+        lost, green = np.isinf(losses), conventions.COLOR["mup"]
         best = np.argsort(losses, kind="stable")[: max(1, round(BEST * len(losses)))]
         for ax, key in zip(row, KEYS, strict=True):
             values = samples[key].to_numpy(float)
             values = 2.0**values if key == "log2lr" else values
-            ax.plot(values[~lost], losses[~lost], "o", ms=3, color="#b9bfbd", mec="none")
-            ax.plot(
-                values[best], losses[best], "o", ms=4.5, color=conventions.COLOR["mup"], mec="white"
-            )
-            ax.plot(
-                values[lost],
-                np.full(lost.sum(), 0.98),
-                "x",
-                ms=4,
-                color=conventions.COLOR["sp"],
-                transform=ax.get_xaxis_transform(),
-            )
+            for chosen, label, look in (
+                (~lost, "other samples", {"ms": 3, "color": "#b9bfbd", "mec": "none"}),
+                (best, "best tenth\nof a row", {"ms": 4.5, "color": green, "mec": "white"}),
+            ):
+                ax.plot(values[chosen], losses[chosen], "o", label=label, **look)
+            if lost.any():
+                style.strip(ax, [(conventions.COLOR["sp"], values[lost], np.empty(0))])
         if (~lost).any():
             low, high = losses[~lost].min(), losses[~lost].max()
-            row[0].set_ylim(low - 0.06 * (high - low) - 0.02, high + 0.12 * (high - low) + 0.02)
+            row[0].set_ylim(low - 0.06 * (high - low) - 0.02, high + 0.06 * (high - low) + 0.02)
         row[0].set_ylabel(
             f"training loss (nats)\nafter {steps} steps,\n{lost.sum()} of {len(lost)} diverged"
         )
@@ -105,6 +100,7 @@ def draw_fig14(runs: pd.DataFrame) -> Figure:
         ax.set_xscale("log", base=10 if decades else 2)
         ax.set(xlabel=LABELS[key], xlim=(low / 1.15, high * 1.15))
         ax.minorticks_off()
+    style.legend(fig, axes[0, 0], "")
     return fig
 
 

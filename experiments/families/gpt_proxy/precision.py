@@ -78,7 +78,7 @@ def draw_precision(runs: pd.DataFrame) -> Figure:
             color = conventions.size_color(width)
             _by_layer(column[0], part, color)
             _by_scale(column[1], part, color, label)
-        rates = ", ".join(f"{part.log2lr:g}" for part in own.values())
+        rates = ", ".join(conventions.number(part.log2lr) for part in own.values())
         title = f"{conventions.NAME[parametrization]}\nlog2 rates {rates}"
         column[0].set_title(title, color=conventions.COLOR[parametrization])
         style.log2_axis(column[1], "log2 of the factor of the loss")

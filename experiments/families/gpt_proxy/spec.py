@@ -125,7 +125,7 @@ FIG14 = Figure(
     caption=(
         "Training loss of every sample against each of the six hyperparameters, which were drawn "
         "at once, in µP. Above after the short horizon, below after the long one, four times as "
-        "long. The best tenth is highlighted; crosses at the top are samples that diverged. The "
+        "long. Green is the best tenth of each row; crosses above are samples that diverged. The "
         "samples of the long horizon are among those of the short one."
     ),
     source="Figure 14; Appendix F.4",

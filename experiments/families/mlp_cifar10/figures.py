@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pandas as pd
-from matplotlib.animation import FuncAnimation
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MultipleLocator
 
 from experiments.analysis import conventions, landscapes, style, transfer
+from experiments.analysis.animation import Frames
 from experiments.declare.claims import Measured
 
 LOSS = {"xent": "training loss (nats)", "mse": "training loss (squared error)"}
-ANCHORS = {0.0: "SP", 1.0: "µP"}
+ANCHORS = {0.0: "sp", 1.0: "mup"}
 
 
 def draw_fig9(runs: pd.DataFrame) -> Figure:
@@ -85,44 +85,86 @@ def draw_frames(runs: pd.DataFrame) -> Figure:
     """A panel for each t, all on the same axes."""
     scapes = by_t(runs)
     fig, axes = style.subplots(
-        1, len(scapes), figsize=(1.4 + 1.75 * len(scapes), 3.4), sharex=True, sharey=True
+        1, len(scapes), figsize=(1.4 + 1.75 * len(scapes), 3.4), sharey=True, squeeze=False
     )
-    landscapes.curves([*zip(np.atleast_1d(axes), scapes.values(), strict=True)])
-    for ax, t in zip(np.atleast_1d(axes), scapes, strict=True):
-        _title(ax, t)
-        ax.set_ylim(*conventions.limits(scapes.values()))
+    landscapes.curves([*zip(axes[0], scapes.values(), strict=True)])
+    for ax, t in zip(axes[0], scapes, strict=True):
+        _frame(ax, t, scapes)
         ax.xaxis.set_major_locator(MultipleLocator(4))
-    np.atleast_1d(axes)[0].set_ylabel(LOSS["xent"])
-    style.legend(fig, np.atleast_1d(axes)[0], "width")
+    axes[0, 0].set_ylabel(LOSS["xent"])
+    style.legend(fig, axes[0, 0], "width")
     return fig
 
 
-def animate(runs: pd.DataFrame) -> FuncAnimation:
-    """A frame for each t."""
+def animate(runs: pd.DataFrame) -> Frames:
+    """A frame for each t, which a dot on a line from SP to µP shows; it holds at both."""
     scapes = by_t(runs)
-    fig, ax = style.subplots(figsize=(5.6, 4.2))
-    frames = list(scapes)
+    fig, (line, ax) = style.subplots(2, 1, figsize=(4.6, 4.6), height_ratios=(0.01, 1))
+    t_values = list(scapes)
     rows = conventions.diverged_sizes(scapes.values())
-    rates = np.concatenate([scape.grid for scape in scapes.values()])
 
     def show(i: int) -> None:
+        _t_line(line, t_values, t_values[i])
         ax.clear()
-        landscapes.curves([(ax, scapes[frames[i]])], rows=rows)
-        _title(ax, frames[i])
-        ax.set_xlim(rates.min() - 0.5, rates.max() + 0.5)
-        ax.set_ylim(*conventions.limits(scapes.values()))
+        landscapes.curves([(ax, scapes[t_values[i]])], rows=rows)
+        _frame(ax, t_values[i], scapes)
         ax.set_ylabel(LOSS["xent"])
+        entries = style.legend_entries(ax, [ax])
+        ax.legend(*entries, title="width", loc="lower left", ncols=2, fontsize=8, title_fontsize=8)
 
     show(0)
-    style.legend(fig, ax, "width")
-    return FuncAnimation(fig, show, frames=len(frames))
+    held = [i for i, t in enumerate(t_values) if t in ANCHORS]
+    return Frames(fig, show, [_name(t) for t in t_values], held)
 
 
-def _title(ax: Axes, t: float) -> None:
-    name = f" ({ANCHORS[t]})" if t in ANCHORS else ""
-    color = {0.0: conventions.COLOR["sp"], 1.0: conventions.COLOR["mup"]}.get(t, "black")
-    ax.set_title(f"t = {t:g}{name}", color=color)
+def _t_line(ax: Axes, t_values: Sequence[float], t: float) -> None:
+    """Where a frame stands between SP and µP, and beyond."""
+    ax.clear()
+    ax.plot(t_values, [0] * len(t_values), "|-", color="#999999", lw=1, ms=5)
+    ax.plot(t, 0, "o", ms=8, color=_color(t), clip_on=False, zorder=3)
+    ax.set_xticks(t_values, [f"{x:g}" + _anchor(x, "\n{}") for x in t_values], fontsize=8)
+    ax.tick_params(left=False, labelleft=False, bottom=False)
+    ax.spines[:].set_visible(False)
+    ax.grid(False)
+
+
+def _frame(ax: Axes, t: float, scapes: dict[float, transfer.Landscape]) -> None:
+    """Title and limits, alike for each t; rates that one was not trained with are grey."""
+    ax.set_title(_name(t), color=_color(t))
     style.log2_axis(ax, "log2 learning rate")
+    ends = np.array([[scape.grid.min(), scape.grid.max()] for scape in scapes.values()])
+    low, high = ends[:, 0].min() - 0.5, ends[:, 1].max() + 0.5
+    ax.set(xlim=(low, high), ylim=conventions.limits(scapes.values()))
+    grid = scapes[t].grid
+    for left, right in ((low, grid.min() - 0.5), (grid.max() + 0.5, high)):
+        if left < right:
+            ax.axvspan(left, right, color="#f0f0f0", lw=0, zorder=0)
+            ax.annotate(
+                "not trained",
+                ((left + right) / 2, 0.97),
+                xycoords=("data", "axes fraction"),
+                ha="center",
+                va="top",
+                rotation=90,
+                fontsize=7.5,
+                color="#777777",
+            )
+
+
+def _anchor(t: float, words: str) -> str:
+    return words.format(conventions.SHORT[ANCHORS[t]]) if t in ANCHORS else ""
+
+
+def _name(t: float) -> str:
+    return f"t = {t:g}" + _anchor(t, " ({})")
+
+
+def _color(t: float) -> str:
+    return conventions.COLOR.get(ANCHORS.get(t, ""), "black")
+
+
+INFINITE = "infinite: the widest\nmodel diverged there"
+NO_VALUE = "no value: a best rate is at\nthe edge of the grid"
 
 
 def draw_interpolation(runs: pd.DataFrame) -> Figure:
@@ -135,7 +177,6 @@ def draw_interpolation(runs: pd.DataFrame) -> Figure:
     }
     for ax, (label, statistic) in zip(axes, panels.items(), strict=True):
         _over_t(ax, scapes, statistic)
-        ax.set_xlabel("t")
         ax.set_ylabel(label)
     return fig
 
@@ -147,14 +188,10 @@ def _over_t(
 ) -> None:
     """A statistic against t, with its interval over seeds; SP and µP are marked.
 
-    Crosses at the top: infinite, the widest model diverged at that rate.
+    Above: where it is infinite, the widest model diverged at that rate, and where it has no value.
     """
     values = {t: statistic(s, s.losses) for t, s in scapes.items()}
-    lost = [t for t, value in values.items() if np.isposinf(value)]
     known = {t: value for t, value in values.items() if np.isfinite(value)}
-    ax.plot(
-        lost, [0.96] * len(lost), "x", ms=6, color="#444444", transform=ax.get_xaxis_transform()
-    )
     ax.plot(list(known), list(known.values()), "o-", color="#444444", ms=4)
     for t in known:
         scape = scapes[t]
@@ -166,18 +203,19 @@ def _over_t(
         if band is not None and np.isfinite(band).all():
             ax.plot([t, t], band, color="#444444", lw=4, alpha=0.25, solid_capstyle="butt")
     ax.axhline(0, color="#999999", lw=0.8)
-    for t, name in ANCHORS.items():
-        color = conventions.COLOR[{"SP": "sp", "µP": "mup"}[name]]
-        ax.axvline(t, ls=":", color=color)
-        ax.annotate(
-            name,
-            (t, 1),
-            xycoords=("data", "axes fraction"),
-            ha="center",
-            va="bottom",
-            fontsize=8,
-            color=color,
-        )
+    for t, parametrization in ANCHORS.items():
+        ax.axvline(t, ls=":", color=conventions.COLOR[parametrization])
+    ax.set_xticks(list(values), [f"{t:g}" + _anchor(t, "\n{}") for t in values])
+    ax.set_xlabel("t")
+    infinite, missing = (
+        np.array([t for t, value in values.items() if found(value)])
+        for found in (np.isinf, np.isnan)
+    )
+    if len(infinite) or len(missing):
+        style.strip(ax, [("#444444", infinite, missing)])
+        handles, _ = style.legend_entries(ax, [ax])
+        words = [text for text, at in ((INFINITE, infinite), (NO_VALUE, missing)) if len(at)]
+        ax.legend(handles, words, fontsize=8, frameon=True, framealpha=1, edgecolor="white")
 
 
 def still_at(runs: pd.DataFrame) -> Measured:

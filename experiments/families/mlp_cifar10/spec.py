@@ -12,6 +12,7 @@ from experiments.data.image_source import CIFAR10_SOURCES, SHAPES, choose_cifar1
 from experiments.declare.claims import Claim
 from experiments.declare.config import RunConfig
 from experiments.declare.family import Family
+from experiments.declare.layout import MARKS
 from experiments.declare.product import Animation, Figure
 from experiments.declare.references import Call
 from experiments.declare.scales import Scale
@@ -167,9 +168,8 @@ FIG3 = Figure(
     title="Learning rate across width of an MLP: standard parametrization against µP",
     caption=(
         "Training loss against the learning rate of MLPs with two hidden layers of several "
-        "widths, ReLU, cross-entropy, trained with SGD on CIFAR-10. Dots mark each width's "
-        "minimum, crosses at the top rates at which a run diverged; the dashed line is the lowest "
-        "loss of any µP model, drawn in both panels."
+        "widths, ReLU, cross-entropy, trained with SGD on CIFAR-10. The dashed line is the lowest "
+        f"loss of any µP model, drawn in both panels. {MARKS}"
     ),
     source="Figure 3; set-up in Sections 3 and 4",
     sweeps=(WIDTH_LR,),
@@ -203,7 +203,7 @@ FIG9 = Figure(
     title="Learning rate across width of an MLP with tanh: standard parametrization against µP",
     caption=(
         "As Figure 3 with tanh instead of ReLU: cross-entropy on the left, squared error on the "
-        "right, SP beside µP."
+        f"right, SP beside µP. {MARKS}"
     ),
     source="Figure 9; Appendix D.3",
     sweeps=(TANH_XENT, TANH_SQUARED, WIDTH_LR_SHORT),
@@ -258,7 +258,8 @@ POST_ANIMATION = Animation(
     title="From the standard parametrization to µP",
     caption=(
         "Training loss against the learning rate over widths, while the exponents of width in "
-        "initialization and learning rates go from SP (t = 0) to µP (t = 1) and beyond."
+        "initialization and learning rates go from SP (t = 0) to µP (t = 1) and beyond. Grey: "
+        f"rates that were trained at another t alone. {MARKS}"
     ),
     draw=f"{FIGURES}:draw_frames",
     animate=f"{FIGURES}:animate",
@@ -300,7 +301,7 @@ POST_INTERPOLATION = Figure(
     caption=(
         "Left: octaves by which the best learning rate moves per doubling of the width, against "
         "the interpolation t from SP (0) to µP (1) and beyond. Right: what the narrowest model's "
-        "best learning rate costs the widest; crosses at the top where it diverged. Bars: interval "
+        "best learning rate costs the widest; crosses above where it diverged. Bars: interval "
         "over seeds."
     ),
     draw=f"{FIGURES}:draw_interpolation",

@@ -13,6 +13,7 @@ from experiments.data.image_source import CIFAR10_SOURCES, SHAPES, choose_cifar1
 from experiments.declare.claims import Claim
 from experiments.declare.config import RunConfig
 from experiments.declare.family import Family, Search
+from experiments.declare.layout import MARKS
 from experiments.declare.product import Figure, Table
 from experiments.declare.references import Call
 from experiments.declare.scales import SCALES, Scale
@@ -203,7 +204,7 @@ FIG16 = Figure(
     caption=(
         "Validation accuracy against the learning rate in SP and in µP, and against the output "
         "multiplier in µP, of ResNet-9 at several widths (channels after the first convolution; "
-        "64 is 1x). What is not swept was tuned at a narrow width. Dots mark each width's best."
+        f"64 is 1x). What is not swept was tuned at a narrow width. {MARKS}"
     ),
     source="Figure 16; Appendix G.1.1",
     sweeps=(rates_over("resnet_log2lr", WIDTHS, FIGURE_SEEDS), OUTPUT_MULT),
@@ -269,7 +270,7 @@ FIG16_WIDE = replace(
     title="ResNet on CIFAR-10 to a larger width: standard parametrization against µP",
     caption=(
         "Validation accuracy against the learning rate in SP and in µP of ResNet-9, at the scale "
-        "small to twice the width of Figure 16. Dots mark each width's best."
+        f"small to twice the width of Figure 16. {MARKS}"
     ),
     sweeps=(rates_over("resnet_wide_log2lr", WIDE, WIDE_SEEDS),),
     claims=tuple(claim for claim in FIG16.claims if claim.id != "mup-multiplier-stays"),

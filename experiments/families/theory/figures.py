@@ -31,7 +31,7 @@ def draw_fig2(empty: pd.DataFrame) -> Figure:
     ax.text(1, 38.5, "Tune the large model itself", color=sp, weight="bold", fontsize=10.5)
     _network(ax, 5, 23, LARGE, sp)
     _label(ax, 8.7, 13.2, "large model")
-    _arrow(ax, (13.5, 23), (18, 23))
+    _arrow(ax, (13.3, 23), (17.5, 23))
     _trials(ax, 25, 20, sp, 6.5)
     _label(ax, 25, 13.2, "candidates, each a\ntraining of the large model")
     _cost(ax, 1, 3.5, [2.6] * len(CANDIDATES) + [2.6], sp)
@@ -40,15 +40,15 @@ def draw_fig2(empty: pd.DataFrame) -> Figure:
     ax.text(35.5, 38.5, "µTransfer", color=mup, weight="bold", fontsize=10.5)
     _network(ax, 38, 23, SMALL, mup)
     _label(ax, 41.7, 13.2, "the same model,\nnarrow, in µP")
-    _arrow(ax, (47, 23), (51, 23))
+    _arrow(ax, (46.3, 23), (50.5, 23))
     _trials(ax, 58, 20, mup, 3.5)
     _label(ax, 58, 13.2, "candidates, each a\ntraining of the narrow model")
-    _arrow(ax, (65.5, 23), (73, 23), color=mup, lw=2)
-    _label(ax, 69.2, 28.6, "copy the\nbest value", color=mup)
+    _arrow(ax, (65.5, 23), (74.5, 23), color=mup, lw=2)
+    _label(ax, 70, 28.2, "copy the\nbest value", color=mup)
     _network(ax, 75.5, 23, LARGE, mup)
     _label(ax, 79.2, 13.2, "large model,\ntrained once")
-    ax.plot([79.2, 79.2, 41.7, 41.7], [31.4, 33.6, 33.6, 29], color=GRAY, lw=1, ls="--")
-    _arrow(ax, (41.7, 30), (41.7, 27.5), color=GRAY)
+    ax.plot([79.2, 79.2, 41.7, 41.7], [31.4, 33.6, 33.6, 30.2], color=GRAY, lw=1, ls="--")
+    _arrow(ax, (41.7, 30.2), (41.7, 26.6), color=GRAY)
     _label(ax, 60, 35.9, "shrink the width", color=GRAY)
     _cost(ax, 35.5, 3.5, [1.1] * len(CANDIDATES) + [2.6], mup)
     return fig
@@ -147,7 +147,7 @@ MATRICES = (
     Matrix("$W_Q$", "n_head · d_k", "d_model", "hidden", 25.5, 36, "rows"),
     Matrix("$W_K$", "n_head · d_k", "d_model", "hidden", 25.5, 23, "rows"),
     Matrix("$W_V$", "n_head · d_v", "d_model", "hidden", 25.5, 7.5, "rows"),
-    Matrix("$W_O$", "d_model", "n_head · d_v", "hidden", 45, 22, "columns"),
+    Matrix("$W_O$", "d_model", "n_head · d_v", "hidden", 42, 9.5, "columns"),
     Matrix("$W_1$", "d_ffn", "d_model", "hidden", 63.5, 18),
     Matrix("$W_2$", "d_model", "d_ffn", "hidden", 78.5, 22),
     Matrix("readout", "vocabulary", "d_model", "output", 101.5, 19.5),
@@ -170,14 +170,16 @@ def draw_fig11(empty: pd.DataFrame) -> Figure:
         ((16.7, 26), (20.4, 26)),
         ((55.9, 26), (59.1, 26)),
         ((95.8, 26), (99, 26)),
-        ((33.8, 39), (37.6, 38.6)),  # queries and keys to the logits
-        ((33.8, 28), (40.5, 34.6)),
-        ((46, 34.8), (48.6, 30.4)),  # attention and values to the output
-        ((33.8, 13), (48.5, 18.6)),
+        ((33.9, 39), (40.2, 39)),  # queries and keys to the logits
+        ((33.9, 26.5), (42.5, 34.6)),
+        ((46.5, 34.6), (46.5, 30.6)),  # logits and values to the output
+        ((33.9, 13), (41.5, 24.6)),
+        ((46.5, 24.4), (46.5, 18)),
         ((71.8, 26), (75.6, 26)),
     ):
         _arrow(ax, start, end, color=GRAY)
-    _label(ax, 44, 41.2, "$q^{\\top}k\\,/\\,d_k$ in µP,\nin each of the\nn_head heads", fontsize=8)
+    _label(ax, 46.5, 41.6, "$q^{\\top}k\\,/\\,d_k$ in µP,\nin each of the\nn_head heads")
+    _label(ax, 46.5, 29.8, "softmax, then the\nweighted sum of v")
     colors = coordinate_pictures.ROLE_COLOR.values()
     handles = [Rectangle((0, 0), 1, 1, facecolor=color, alpha=OPACITY) for color in colors]
     labels = [

@@ -7,7 +7,7 @@ from typing import Any
 from experiments.data.translation_source import IWSLT_SOURCES, choose_iwslt
 from experiments.declare.claims import Claim
 from experiments.declare.family import Family
-from experiments.declare.layout import Layout
+from experiments.declare.layout import MARKS, Layout
 from experiments.declare.product import Figure, Table
 from experiments.declare.references import Call
 from experiments.declare.scales import Scale
@@ -145,7 +145,7 @@ FIG10 = Figure(
     caption=(
         "Training loss minus its own minimum against the attention multiplier, one curve per "
         "width, in µP. Left: d_k = d_model / n_head. Right: d_k is at least that of the widest "
-        "model. Dots mark minima."
+        f"model. {MARKS}"
     ),
     source="Figure 10; Appendix D.4",
     sweeps=(attention(enlarged=False), attention(enlarged=True)),
@@ -209,8 +209,7 @@ FIG12 = Figure(
     title="Three hyperparameters across the size of the feed-forward layer, in µP",
     caption=(
         "Training loss against learning rate, output multiplier and attention multiplier, one at a "
-        "time, one curve per d_ffn at a fixed d_model. Dots mark minima, crosses at the top values "
-        "at which a run diverged."
+        f"time, one curve per d_ffn at a fixed d_model. {MARKS}"
     ),
     source="Figure 12; Appendix E.2",
     sweeps=tuple(ratio(key) for key in RATIO_KEYS),
@@ -252,9 +251,8 @@ FIG20 = Figure(
     title="Learning rate across width on IWSLT14: standard parametrization against µP",
     caption=(
         "Training loss against the learning rate of encoder-decoder Transformers of several widths "
-        "(d_model), in SP and, beyond the paper's figure, in µP. Dots mark each width's minimum, "
-        "crosses at the top rates at which a run diverged; the dashed line is the lowest loss of "
-        "any µP model."
+        "(d_model), in SP and, beyond the paper's figure, in µP. The dashed line is the lowest "
+        f"loss of any µP model. {MARKS}"
     ),
     source="Figure 20; Appendix G.2.3",
     sweeps=(Sweep.by_scale("fig20", Iwslt14Config, width_lr),),

@@ -106,7 +106,7 @@ def draw_fig7(steps: pd.DataFrame) -> Figure:
         parametrization = part["parametrization"].iloc[0]
         rate = part["log2lr"].iloc[0]
         panel.set_title(
-            f"{conventions.SHORT[parametrization]}, log2 learning rate {rate:g}",
+            f"{conventions.SHORT[parametrization]}, log2 learning rate {conventions.number(rate)}",
             color=conventions.COLOR[parametrization],
         )
     axes[0, 0].set_ylim(*training_curves.limits(drawn))

@@ -9,6 +9,7 @@ from typing import Any
 from experiments.data.text_source import TEXT_SOURCES, choose_text
 from experiments.declare.claims import Claim
 from experiments.declare.family import Family, Search
+from experiments.declare.layout import MARKS
 from experiments.declare.product import Computation, Figure
 from experiments.declare.references import Call
 from experiments.declare.scales import Scale
@@ -64,9 +65,8 @@ FIG1 = Figure(
     title="Learning rate across width: standard parametrization against µP",
     caption=(
         "Training loss against the learning rate of post-layernorm Transformers of several widths "
-        "(d_model), trained with Adam. Dots mark each width's minimum, crosses at the top rates at "
-        "which a run diverged; the dashed line is the lowest loss of any µP model, drawn in both "
-        "panels."
+        "(d_model), trained with Adam. The dashed line is the lowest loss of any µP model, drawn "
+        f"in both panels. {MARKS}"
     ),
     source="Figure 1; set-up in Sections 3 and 4",
     # Kept gain was first looked at on the seeds 0 and 1, so that others judge it.

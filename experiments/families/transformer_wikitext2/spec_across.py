@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from experiments.declare.claims import Claim
-from experiments.declare.layout import Layout
+from experiments.declare.layout import MARKS, Layout
 from experiments.declare.product import Figure
 from experiments.declare.references import Call
 from experiments.declare.scales import Scale
@@ -111,7 +111,6 @@ class Panels(Layout):
         return Sweep.by_scale(f"{self.name}_{key}_{along}", TransformerConfig, at)
 
 
-MARKS = "Dots mark each size's minimum, crosses at the top values at which a run diverged."
 MUP_WIDTH, MUP_DEPTH = ("mup", "width"), ("mup", "n_layer")
 PRE: dict[str, Any] = {"norm": "pre"}
 PRE_KEYS = ("log2lr", "output_mult", "init_std", "schedule")

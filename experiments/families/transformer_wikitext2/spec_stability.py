@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from experiments.declare.claims import Claim
+from experiments.declare.layout import MARKS
 from experiments.declare.product import Figure
 from experiments.declare.references import Call
 from experiments.declare.scales import Scale
@@ -126,8 +127,8 @@ FIG21 = Figure(
     caption=(
         "Training loss against learning rate of post-layernorm Transformers (d_ffn = d_model): on "
         "the left SP models of several widths, on the right one narrow µP model whose base width "
-        "is the simulated width. Dots mark each curve's minimum, open squares the lowest rate "
-        "above it at which training is unstable, crosses at the top divergences."
+        f"is the simulated width. {MARKS} Squares: the lowest rate above the best at which "
+        "training is unstable."
     ),
     source="Figure 21; Appendix I",
     sweeps=(replay("fig21_actual", "sp"), replay("fig21_simulated", "mup")),

@@ -14,7 +14,7 @@ import jinja2
 from matplotlib import pyplot as plt
 from plotly.offline import get_plotlyjs
 
-from experiments.analysis import style, text_table, verdicts
+from experiments.analysis import alt_text, style, text_table, verdicts
 from experiments.analysis.heading import heading
 from experiments.analysis.verdicts import Decision, Verdict
 from experiments.declare import registry
@@ -22,7 +22,7 @@ from experiments.declare.product import Animation, Figure, Product, Table
 from experiments.declare.references import load
 from experiments.errors import UserError
 from experiments.files import write_atomically
-from experiments.products import draw, tidy_tables
+from experiments.products import draw, readme, tidy_tables
 from experiments.products.report.bullets import bullet
 from experiments.products.report.differences import differences
 from experiments.products.report.interactive import interactive
@@ -34,21 +34,23 @@ if TYPE_CHECKING:
     import pandas as pd
 
 HERE = Path(__file__).parent
-WORKS = {  # heading of a part by the work that is reproduced
-    "Tensor Programs V": "Figures and tables of the paper",
-    "the announcement post": "Of the announcement post",
-    "": "Beyond the paper",
-}
-NUMBERED = {"fig": 21, "table": 14}  # figures and tables of the paper
+NUMBERED = {"Fig": 21, "Table": 14}  # figures and tables of the paper
 VERDICTS: tuple[Decision, ...] = get_args(Decision)
 
 
 @dataclass(frozen=True)
 class Plot:
-    """An interactive picture as JSON of plotly, and its height in pixels."""
+    """An interactive picture.
+
+    Attributes:
+        json: of plotly.
+        height: in pixels.
+        seen: what is seen, in words.
+    """
 
     json: str
     height: int
+    seen: str
 
 
 @dataclass
@@ -58,7 +60,7 @@ class Entry:
     Attributes:
         name, title: of it.
         label: such as "Figure 1".
-        work: what is reproduced, "" beyond it.
+        section: of the page.
         caption: with the source.
         family: that declares it.
         found: its verdicts.
@@ -75,7 +77,7 @@ class Entry:
     name: str
     title: str
     label: str
-    work: str
+    section: str
     caption: str = ""
     family: str = ""
     found: list[Verdict] = field(default_factory=list)
@@ -121,36 +123,21 @@ def make_report(results: Results, path: Path, compared: Results | None = None) -
 
 def _entries(results: Results, compared: Results | None) -> Iterator[Entry]:
     products = registry.products()
-    for product in sorted(products.values(), key=_place):
+    for product in sorted(products.values(), key=readme.place):
         yield _entry(product, results, compared)
-    for kind, last in NUMBERED.items():
+    for (kind, last), section in zip(NUMBERED.items(), readme.SECTIONS, strict=False):
         for number in range(1, last + 1):
-            name = f"{kind}{number}"
-            if name not in products:
+            if f"{kind.lower()}{number}" not in products:
                 why = "this suite does not have it yet"
-                yield Entry(name, "", _label(name), "Tensor Programs V", missing=why)
-
-
-def _place(product: Product) -> tuple[int, bool, int, str]:
-    """By work, figures before tables, by number."""
-    digits = "".join(filter(str.isdigit, product.name))
-    order = list(WORKS).index(product.work)
-    return order, isinstance(product, Table), int("0" + digits), product.name
-
-
-def _label(name: str) -> str:
-    for kind, word in (("fig", "Figure"), ("table", "Table")):
-        if name.startswith(kind) and name.removeprefix(kind).isdigit():
-            return f"{word} {name.removeprefix(kind)}"
-    return name
+                yield Entry(f"{kind.lower()}{number}", "", f"{kind} {number}", section, missing=why)
 
 
 def _entry(product: Product, results: Results, compared: Results | None) -> Entry:
     entry = Entry(
         product.name,
         product.title,
-        _label(product.name) if product.work else product.name,
-        product.work,
+        product.label[0].upper() + product.label[1:],
+        readme.SECTIONS[readme.place(product)[0]],
         f"{product.caption} {product.cited}",
         registry.exhibit(product.exhibit).title,
     )
@@ -186,11 +173,12 @@ def _show(entry: Entry, figure: Figure, table: pd.DataFrame, compared: Results |
         except UserError:
             entry.caption += f" It is not in {compared}."
     try:
+        seen = alt_text.describe(picture)
         shown = [interactive(picture, other)]
         if isinstance(figure, Animation):
             label = picture.axes[0].get_ylabel()
             shown = [moving(load(figure.frames, figure.name)(table), label), *shown]
-        entry.plots = [Plot(plot.to_json(), plot.layout.height) for plot in shown]
+        entry.plots = [Plot(plot.to_json(), plot.layout.height, seen) for plot in shown]
     except NotShownError:
         encoded = base64.b64encode(style.svg(picture)).decode()
         alt = html.escape(figure.caption)
@@ -241,8 +229,7 @@ def _render(entries: Sequence[Entry], results: Results, compared: Results | None
     }
     counts = Counter(verdict.verdict for entry in entries for verdict in entry.found)
     return environment.get_template("page.html.jinja").render(
-        works={work: [e for e in entries if e.work == work] for work in WORKS},
-        headings=WORKS,
+        sections={s: [e for e in entries if e.section == s] for s in readme.SECTIONS},
         entries=entries,
         there=[entry for entry in entries if not entry.missing],
         counts={decision: counts[decision] for decision in VERDICTS},

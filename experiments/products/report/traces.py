@@ -74,16 +74,16 @@ def converted(artist: Artist, ax: Axes, labels: Mapping[str, str]) -> Iterator[O
     elif isinstance(artist, Rectangle):
         corners = artist.get_patch_transform().transform(artist.get_path().vertices)
         rgba = mpl_colors.to_rgba(artist.get_facecolor())
-        yield area(corners, color(rgba), rgba[3], labels.get(color(rgba), ""))
+        x, y = corners.T
+        places = np.column_stack(_places(x, y, artist.get_data_transform(), ax))
+        yield area(places, color(rgba), rgba[3], labels.get(color(rgba), ""))
     else:
         raise NotShownError(f"it has a {type(artist).__name__}")
 
 
 def _line(line: Line2D, ax: Axes, labels: Mapping[str, str]) -> Options:
     x, y = (np.asarray(values, float) for values in line.get_data(orig=False))
-    kind = _of_axes(line.get_transform(), ax)
-    x = _of_share(x, ax.get_xlim(), ax.get_xscale()) if kind[0] == "axes fraction" else x
-    y = _of_share(y, ax.get_ylim(), ax.get_yscale()) if kind[1] == "axes fraction" else y
+    x, y = _places(x, y, line.get_transform(), ax)
     shade, label = color(line.get_color()), str(line.get_label())
     label = labels.get(shade, "") if label.startswith("_") else label
     style, symbol = str(line.get_linestyle()), SYMBOLS.get(str(line.get_marker()))
@@ -100,6 +100,16 @@ def _line(line: Line2D, ax: Axes, labels: Mapping[str, str]) -> Options:
     if style in DASHES and len(x) > 1:
         found |= {"mode": "lines+markers", "line": drawn, "in_legend": True}
     return found
+
+
+def _places(
+    x: np.ndarray, y: np.ndarray, transform: Transform, ax: Axes
+) -> tuple[np.ndarray, np.ndarray]:
+    """Places in the data of what stands in the data or at shares of the axes."""
+    kind = _of_axes(transform, ax)
+    x = _of_share(x, ax.get_xlim(), ax.get_xscale()) if kind[0] == "axes fraction" else x
+    y = _of_share(y, ax.get_ylim(), ax.get_yscale()) if kind[1] == "axes fraction" else y
+    return x, y
 
 
 def curve(x: Any, y: Any, line: Options, label: str) -> Options:
@@ -233,6 +243,7 @@ def note(text: Text, ax: Axes, axis: str) -> Options:
         "xanchor": text.get_horizontalalignment(),
         "yanchor": VERTICAL.get(text.get_verticalalignment(), text.get_verticalalignment()),
         "align": "left",
+        "textangle": -float(text.get_rotation()),
     }
 
 

@@ -139,11 +139,15 @@ def test_the_search_is_drawn_with_its_divergences_and_best_samples() -> None:
     assert len(fig.axes) == 12
     short = [s for s in spec.samples(144) if s["log2lr"] > -4]
     assert f"{len(short)} of 144 diverged" in fig.axes[0].get_ylabel()
-    dots, best, lost = fig.axes[0].lines
+    dots, best = fig.axes[0].lines
+    (band,) = fig.axes[0].child_axes
+    (lost,) = band.lines
     assert len(best.get_xdata()) == 14
     assert len(lost.get_xdata()) == len(short)
     assert len(dots.get_xdata()) == 144 - len(short)
     assert fig.axes[6].get_xlabel() == "learning rate"
+    said = [text.get_text() for text in fig.legends[0].get_texts()]
+    assert said == ["other samples", "best tenth\nof a row", "diverged"]
 
 
 def test_the_winner_of_the_long_horizon_is_carried_to_the_target() -> None:

@@ -5,7 +5,8 @@ import torch
 
 from experiments.declare import registry
 from experiments.declare.scales import SCALES
-from experiments.families.transformer_wikitext2 import figures, spec_across
+from experiments.declare.schedules import SCHEDULES
+from experiments.families.transformer_wikitext2 import spec_across
 from experiments.families.transformer_wikitext2.task import build
 
 NAMES = [figure.name for figure in spec_across.ACROSS_FIGURES]
@@ -59,7 +60,7 @@ def test_the_caption_of_figure_4() -> None:
     assert {(r.steps, r.batch_size, r.seq_len, r.base_width) for r in runs} == {
         (10_000, 20, 256, 128)
     }
-    assert {run.schedule for run in usual} == set(figures.panels.SCHEDULES)
+    assert {run.schedule for run in usual} == set(SCHEDULES)
     assert {run.norm for run in runs} == {"pre"}
     assert {run.norm for run in registry.product("fig17").runs("paper", "wikitext2")} == {"post"}
 

@@ -188,17 +188,6 @@ def test_fig1_draws_when_all_rates_diverged(diverged, lines, marks) -> None:
     assert np.isfinite(fig.axes[0].get_ylim()).all()
 
 
-def test_crosses_of_several_widths_at_one_rate_do_not_hide_each_other() -> None:
-    lost = [("sp", width, rate) for width, rate in ((64, -5.0), (128, -5.0), (128, -6.0))]
-    sp = draw_fig1(table(diverged=lost)).axes[0]
-    crosses = [line for line in sp.lines if line.get_marker() == "x"]
-    places = [tuple(point) for line in crosses for point in line.get_xydata()]
-    assert len(places) == len(set(places)) == 3
-    assert sorted(x for x, _ in places) == [-6.0, -5.0, -5.0]
-    assert dict(sorted(places))[-6.0] == pytest.approx(0.98)  # at the top where it is alone
-    assert len({line.get_color() for line in crosses if len(line.get_xydata())}) == 2
-
-
 def test_fig1_draws_equal_losses() -> None:
     runs = table().assign(final_loss=3.0)
     low, high = draw_fig1(runs).axes[0].get_ylim()
