@@ -201,7 +201,8 @@ class Case(unittest.TestCase):
         self.assertIn("mupkit", get_shapes.__module__)
         width(2).cuda()
 
-unittest.main()
+if __name__ == "__main__":
+    unittest.TextTestRunner().run(unittest.defaultTestLoader.loadTestsFromTestCase(Case))
 """
 
 
@@ -211,8 +212,9 @@ def test_the_suite_of_mup_runs_on_a_copy_of_a_checkout(tmp_path):
     (tests / "__main__.py").write_text(MINI)
     (tests / "models.py").write_text("from torch import nn\nwidth = lambda n: nn.Linear(n, n)\n")
     script = Path(__file__).parents[2] / "tools" / "mup_suite.py"
-    for package, code in (("mupkit", 0), ("mup", 1)):
-        command = [sys.executable, script, tmp_path, "--package", package]
+    one = ("Case.test_it", "--seed", "1")
+    for package, options, code in (("mupkit", (), 0), ("mupkit", one, 0), ("mup", (), 1)):
+        command = [sys.executable, script, tmp_path, *options, "--package", package]
         done = subprocess.run(command, capture_output=True, text=True)
         assert done.returncode == code, done.stderr
     assert (tests / "__main__.py").read_text() == MINI
