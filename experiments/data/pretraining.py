@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import itertools
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -48,7 +49,7 @@ BYTES = 256
 PIECES = 1000  # of BERT's alphabet, at most: the most frequent characters
 DOCUMENTS = 500  # at once in memory
 # Part of the cache's names: raise it when the same files give other documents or other ids.
-RULES = "1"
+RULES = "2"
 
 
 @dataclass(frozen=True)
@@ -218,24 +219,53 @@ def _learned(text: list[str], data_source: str, vocab_size: int, kind: Kind) -> 
             show_progress=False,
         )
     else:
-        tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-        tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
-        tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-        tokenizer.decoder = decoders.WordPiece()
+        tokenizer = _word_pieces(models.WordPiece(unk_token="[UNK]"))
+        # The library numbers the pieces of one letter as a hash of random seed has them, and breaks
+        # ties between merges by these numbers. What is special keeps the order that it is given in.
+        alphabet, inner = _letters(tokenizer, text)
+        pieces = [*alphabet, *(f"##{letter}" for letter in inner)]
         trainer = trainers.WordPieceTrainer(
             vocab_size=vocab_size,
             min_frequency=2,
-            special_tokens=special,
-            limit_alphabet=PIECES,
+            special_tokens=special + pieces,
+            initial_alphabet=alphabet,
+            limit_alphabet=len(alphabet),
             show_progress=False,
         )
     tokenizer.train_from_iterator(text, trainer)
+    if kind == "wordpiece":
+        tokenizer = _word_pieces(models.WordPiece(tokenizer.get_vocab(), unk_token="[UNK]"))
+        tokenizer.add_special_tokens(special)
     size = tokenizer.get_vocab_size()
     if size != vocab_size:
         raise UserError(
             f"vocab_size: {vocab_size} is not possible with data={data_source}; give about {size}"
         )
     return tokenizer
+
+
+def _word_pieces(model: models.WordPiece) -> Tokenizer:
+    """BERT's uncased tokenizer around a model."""
+    tokenizer = Tokenizer(model)
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece()
+    return tokenizer
+
+
+def _letters(tokenizer: Tokenizer, text: list[str]) -> tuple[list[str], list[str]]:
+    """The `PIECES` most frequent characters of a text, and those of them that go on with a word."""
+    normalize, part = tokenizer.normalizer.normalize_str, tokenizer.pre_tokenizer.pre_tokenize_str
+    counts: Counter[str] = Counter()
+    pairs: set[tuple[str, str]] = set()
+    for document in map(normalize, text):
+        counts.update(document)
+        pairs.update(itertools.pairwise(document))
+    seen = [letter for letter in counts if part(letter)]  # no white space
+    alphabet = {*sorted(seen, key=lambda letter: (-counts[letter], letter))[:PIECES]}
+    joined = {letter for letter in seen if len(part(letter * 2)) == 1}  # no punctuation
+    inner = {second for first, second in pairs if first in joined and second in joined}
+    return sorted(alphabet), sorted(inner & alphabet)
 
 
 def _ids(tokenizer: Tokenizer, documents: list[str], end: int) -> Iterator[int]:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from experiments.data import places, text_source, wikipedia
-from experiments.data.pretraining import load_text
+from experiments.data.pretraining import Kind, load_text
 from experiments.data.text import EOS, UNK, Corpus, load_corpus, tokenize
 from experiments.errors import UserError
 
@@ -82,11 +82,14 @@ def test_the_shipped_articles_give_the_ids_of_the_reference(sample: Corpus) -> N
     assert sample.fingerprint == "95dbcaf7fde70097"
 
 
-def test_pretraining_has_the_ids_of_the_reference(
-    shared_cache: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("kind", "fingerprint"), [("bpe", "1d108e103aaa6b5d"), ("wordpiece", "a247a3ae11d6a5ca")]
+)
+def test_pretraining_has_the_same_ids_everywhere(
+    shared_cache: Path, monkeypatch: pytest.MonkeyPatch, kind: Kind, fingerprint: str
 ) -> None:
     monkeypatch.setenv("MUPKIT_CACHE", str(shared_cache))
-    assert load_text("wikipedia_sample", 2000, "bpe").fingerprint == "1d108e103aaa6b5d"
+    assert load_text("wikipedia_sample", 2000, kind).fingerprint == fingerprint
 
 
 def test_the_notice_names_every_article_and_the_licence() -> None:
