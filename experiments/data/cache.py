@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from experiments.errors import UserError
-from experiments.files import DamagedFileError, locked, open_regular, read_json, sha256
+from experiments.files import DamagedFileError, checked, locked, open_regular, read_json, sha256
 from experiments.messages import note
 
 T = TypeVar("T")
@@ -98,7 +98,8 @@ def read_meta(folder: Path) -> dict[str, Any] | None:
         meta = read_json(folder / "meta.json", dict[str, Any])
         if meta.pop("digest", None) != _digest(meta):
             return None
-        whole = all(_sha256_once(folder / name) == made for name, made in meta["sha256"].items())
+        made = checked(meta.get("sha256"), dict[str, str], "its digests")
+        whole = all(_sha256_once(folder / name) == digest for name, digest in made.items())
         return meta if whole else None
     except (OSError, DamagedFileError):
         return None
