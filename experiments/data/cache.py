@@ -101,7 +101,7 @@ def read_meta(folder: Path) -> dict[str, Any] | None:
         made = checked(meta.get("sha256"), dict[str, str], "its digests")
         whole = all(_sha256_once(folder / name) == digest for name, digest in made.items())
         return meta if whole else None
-    except (OSError, DamagedFileError):
+    except (OSError, DamagedFileError, UserError):
         return None
 
 

@@ -11,6 +11,7 @@ import json
 from pathlib import Path
 
 from experiments.errors import UserError
+from experiments.files import DamagedFileError, read_regular
 
 SAMPLE = Path(__file__).with_name("wikipedia_sample.json.bz2")
 SHA256 = "1368ec7817439e6c91713a7733afef91c92f3462f8d64b95127d50b29c415161"
@@ -20,12 +21,14 @@ def articles() -> list[list[str]]:
     """The lines of every article: title, headings and paragraphs.
 
     Raises:
-        UserError: the file is missing, or not the one that came with the code.
+        UserError: the file is missing, cannot be read, or is not the one that came with the code.
     """
     try:
-        content = SAMPLE.read_bytes()
-    except OSError as error:
-        raise UserError(f"{SAMPLE}: cannot be read ({error.strerror}); {_fix()}") from error
+        content = read_regular(SAMPLE)
+    except FileNotFoundError:
+        raise UserError(f"{SAMPLE}: is not there; {_fix()}") from None
+    except DamagedFileError as error:
+        raise UserError(f"{error}; {_fix()}") from None
     if hashlib.sha256(content).hexdigest() != SHA256:
         raise UserError(f"{SAMPLE}: damaged; {_fix()}")
     return [article["text"].split("\n") for article in json.loads(bz2.decompress(content))]

@@ -76,3 +76,8 @@ def _checkpoints(store: Store) -> Iterator[Finding]:
             yield from there
         elif store.looks_finished(path.stem):
             yield Finding(f"{path}: checkpoint of a finished run", "removed", (path,))
+        else:
+            from experiments.train.checkpoint import damage  # imports torch
+
+            if fault := damage(path):
+                yield Finding(f"{path}: {fault}", "removed, its run starts anew", (path,))
