@@ -413,25 +413,25 @@ def damage(path: Path, how: str) -> None:
     (DAMAGES | {FLIPPED: _flip}).get(how, _write(how.encode()))(path)
 
 
-def counts() -> dict[str, int]:
-    """How many cases there are, by reaction."""
-    found = dict.fromkeys(("made again", "named", "no matter"), 0)
-    for kind in KINDS.values():
-        for reaction in kind.reactions().values():
-            found[reaction] += 1
-    return found
-
-
-def table() -> str:
-    """The kinds and what happens to them, in Markdown."""
-    rows = ["| file | damaged | but | further contents |", "|---|---|---|---|"]
+def generated() -> str:
+    """What docs/robustness.md says of `KINDS`, in Markdown."""
+    all_reactions = [r for kind in KINDS.values() for r in kind.reactions().values()]
+    counts = [f"{all_reactions.count(r)} {r}" for r in ("made again", "named", "no matter")]
+    rows = [
+        f"{len(KINDS)} kinds of files, {len(all_reactions)} damages: {', '.join(counts)}.",
+        "",
+        "| file | if damaged | but | further contents that are damage |",
+        "|---|---|---|---|",
+    ]
     for name, kind in KINDS.items():
-        reactions = {d: r for d, r in kind.reactions().items() if d not in kind.also}
-        usual = max(reactions.values(), key=[*reactions.values()].count)
         others: dict[str, list[str]] = {}
-        for damage, reaction in reactions.items():
-            if reaction != usual:
-                others.setdefault(reaction, []).append(damage)
-        but = "; ".join(f"{', '.join(damages)}: {r}" for r, damages in others.items())
-        rows.append(f"| {name} | {usual} | {but} | {len(kind.also) or ''} |")
+        for how, reaction in kind.reactions().items():
+            if reaction != kind.reaction:
+                others.setdefault(reaction, []).append(how)
+        but = "; ".join(f"{reaction}: {', '.join(hows)}" for reaction, hows in others.items())
+        rows.append(f"| {name} | {kind.reaction} | {but} | {len(kind.also) or ''} |")
     return "\n".join(rows)
+
+
+if __name__ == "__main__":
+    print(generated())

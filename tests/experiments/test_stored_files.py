@@ -2,6 +2,7 @@
 
 import ast
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from experiments.products.doctor.finding import Finding
 from experiments.products.doctor.fix import fix
 from experiments.products.doctor.runs import DataNow
 from experiments.runs import places
-from tests.experiments.stored_files import KINDS, PLACES, damage, healthy
+from tests.experiments.stored_files import KINDS, PLACES, damage, generated, healthy
 
 ROOT = Path(__file__).parents[2]
 CASES = [(name, how) for name, kind in KINDS.items() for how in kind.reactions()]
@@ -23,7 +24,7 @@ DOCTORED = [
     for name, how in CASES
     if KINDS[name].doctor and (how in PLACES or (KINDS[name].contents and how == "random bytes"))
 ]
-ERRORS = (UserError, DamagedFileError, ValueError, FileNotFoundError)  # whose line is shown
+ERRORS = (UserError, DamagedFileError, ValueError, OSError)  # whose line is shown
 # Functions by which a file is opened, and modules that open others than those of KINDS.
 OPENERS = {
     *("read_json", "read_regular", "open_regular", "read_text", "read_bytes", "safe_open"),
@@ -122,3 +123,12 @@ def test_every_module_that_opens_files_is_among_the_kinds() -> None:
         if OPENERS & {*called, *(name.rpartition(".")[2] for name in called)}:
             found.add(".".join(path.relative_to(ROOT).with_suffix("").parts))
     assert found == {reader for kind in KINDS.values() for reader in kind.readers} | {*ELSEWHERE}
+
+
+def test_the_page_says_what_is_tested_and_where() -> None:
+    page = (ROOT / "docs" / "robustness.md").read_text(encoding="utf-8")
+    assert page.partition("<!-- damages:begin -->\n")[2].startswith(
+        f"{generated()}\n<!-- damages:end -->"
+    ), "print it anew by `python -m tests.experiments.stored_files`"
+    for path in re.findall(r"`((?:tests|benchmarks)/[^`]+)`", page):
+        assert (ROOT / path).exists(), path
