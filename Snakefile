@@ -31,6 +31,7 @@ include: "workflow/rules/clean.smk"
 
 MADE = {path for name in PRODUCTS for path in (*drawn(name), *tables(name))}
 try:
+    check_markers(map(Path, map(marker, GROUPS)))
     check_targets(TARGETS, {rule.name for rule in workflow.rules} | MADE | {*map(marker, GROUPS)})
 except UserError as error:
     stop(error)

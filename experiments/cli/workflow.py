@@ -22,7 +22,7 @@ from filelock import FileLock
 from experiments.declare import registry
 from experiments.declare.scales import Scale, check_scale
 from experiments.errors import UserError, unknown
-from experiments.files import take_lock
+from experiments.files import irregular, read_regular, take_lock
 from experiments.messages import duration
 from experiments.runs import stopping
 from experiments.runs.places import figures_dir, results_dir
@@ -143,6 +143,32 @@ def check_targets(targets: Iterable[str], known: Iterable[str]) -> None:
             what = f"unknown target {target!r}"
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise UserError(f"{what}{hint} (`python -m experiments list` lists all)")
+
+
+def check_markers(paths: Iterable[Path]) -> None:
+    """Refuse what is no regular file where Snakemake would take it for the marker of a group.
+
+    Raises:
+        UserError: it names the first.
+    """
+    for path in paths:
+        if os.path.lexists(path) and (kind := irregular(path)):
+            raise UserError(f"{path}: {kind} where the marker of a group belongs; move it away")
+
+
+def number_in(marker: Path) -> int | None:
+    """The number at the end of a group's marker; None if there is no marker.
+
+    0 if it ends otherwise: a job that was killed wrote no number.
+
+    Raises:
+        UserError: if it cannot be read.
+    """
+    try:
+        words = read_regular(marker).decode(errors="replace").split()
+    except FileNotFoundError:
+        return None
+    return int(words[-1]) if words and re.fullmatch("[0-9]{1,9}", words[-1]) else 0
 
 
 def asked(targets: Sequence[str], kinds: Mapping[str, str]) -> list[str]:

@@ -7,15 +7,32 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 from experiments.errors import UserError
-from experiments.files import DamagedFileError, locked, open_regular, read_json, sha256
+from experiments.files import DamagedFileError, checked, locked, open_regular, read_json, sha256
 from experiments.messages import note
 
 T = TypeVar("T")
+
+
+def cache_key(files: Mapping[str, Iterable[Path]], *more: str) -> str:
+    """16 hexadecimal digits of all that decides what is prepared, for the name of its folder.
+
+    Args:
+        files: that are read, by split.
+        more: whatever else decides, such as a number of the rules.
+
+    Raises:
+        UserError: a file that cannot be read.
+    """
+    try:
+        digests = {split: [sha256(path) for path in paths] for split, paths in files.items()}
+    except OSError as error:
+        raise UserError(f"{error.filename}: cannot be read ({error.strerror})") from error
+    return _digest({"files": digests, "more": more})
 
 
 def cached(folder: Path, read: Callable[[Path], T | None], fill: Callable[[Path], None]) -> T:
@@ -81,9 +98,10 @@ def read_meta(folder: Path) -> dict[str, Any] | None:
         meta = read_json(folder / "meta.json", dict[str, Any])
         if meta.pop("digest", None) != _digest(meta):
             return None
-        whole = all(_sha256_once(folder / name) == made for name, made in meta["sha256"].items())
+        made = checked(meta.get("sha256"), dict[str, str], "its digests")
+        whole = all(_sha256_once(folder / name) == digest for name, digest in made.items())
         return meta if whole else None
-    except (OSError, DamagedFileError):
+    except (OSError, DamagedFileError, UserError):
         return None
 
 

@@ -16,11 +16,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from experiments.data import image_source
-from experiments.data.cache import cached, read_meta, write_meta
+from experiments.data.cache import cache_key, cached, read_meta, write_meta
 from experiments.data.parquet import Labelled, image_rows
 from experiments.data.places import cache_dir
 from experiments.errors import UserError, unknown
-from experiments.files import sha256
 from experiments.messages import note
 
 RULES = "1"  # raise it when the same files give other arrays
@@ -90,17 +89,12 @@ def _origin(data_source: str) -> tuple[Path, Callable[[], Arrays]]:
             )
         cached_there = whole or cache_dir() / f"{data_source}-images-hub-{RULES}"
         return cached_there, lambda: _of_hub(data_source)
-    try:
-        content = " ".join(sha256(path) for split in SPLITS for path in files[split])
-    except OSError as error:
-        raise UserError(f"{error.filename}: cannot be read ({error.strerror})") from error
-    key = hashlib.sha256(f"{RULES} {content}".encode()).hexdigest()[:16]
 
     def read() -> Arrays:
         rows = {s: chain.from_iterable(map(image_rows, files[s])) for s in SPLITS}
         return _decoded(data_source, rows)
 
-    return cache_dir() / f"{data_source}-images-{key}", read
+    return cache_dir() / f"{data_source}-images-{cache_key(files, RULES)}", read
 
 
 # Reading

@@ -13,10 +13,9 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import itertools
-import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -25,7 +24,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 from experiments.data import wikipedia
-from experiments.data.cache import cached, read_meta, write_meta
+from experiments.data.cache import cache_key, cached, read_meta, write_meta
 from experiments.data.parquet import text_rows
 from experiments.data.places import cache_dir, data_fix
 from experiments.data.pretraining_source import (
@@ -37,7 +36,6 @@ from experiments.data.pretraining_source import (
 )
 from experiments.data.text_source import SPLITS
 from experiments.errors import UserError, unknown
-from experiments.files import sha256
 from experiments.messages import note
 
 Kind = Literal["bpe", "wordpiece"]
@@ -50,9 +48,8 @@ END: dict[Kind, str] = {"bpe": "<|endoftext|>", "wordpiece": "[SEP]"}
 BYTES = 256
 PIECES = 1000  # of BERT's alphabet, at most: the most frequent characters
 DOCUMENTS = 500  # at once in memory
-ARTICLES = "articles.json"
 # Part of the cache's names: raise it when the same files give other documents or other ids.
-RULES = "1"
+RULES = "2"
 
 
 @dataclass(frozen=True)
@@ -81,25 +78,15 @@ def load_text(data_source: str, vocab_size: int, kind: Kind) -> Text:
     least = len(SPECIALS[kind]) + (BYTES if kind == "bpe" else 1)
     if vocab_size < least:
         raise UserError(f"vocab_size: {vocab_size} is too small; give {least} or more")
-    paths, read = _origin(data_source)
+    key, read = _origin(data_source)
 
     def fill(new: Path) -> None:
         label = PRETRAINING_SOURCES[data_source]
         note(f"learning {vocab_size} ids ({kind}) of {label} (once, a few minutes at most)")
         _fill(new, read(), data_source, vocab_size, kind)
 
-    folder = cache_dir() / f"{data_source}-{kind}-{vocab_size}-{_key(paths)}"
+    folder = cache_dir() / f"{data_source}-{kind}-{vocab_size}-{key}"
     return cached(folder, _read, fill)
-
-
-def _key(paths: Iterable[Path]) -> str:
-    """16 hexadecimal digits of the files' bytes and of all else that decides the ids."""
-    versions = map(importlib.metadata.version, ("tokenizers", "mwparserfromhell"))
-    try:
-        parts = [RULES, *versions, *map(sha256, paths)]
-    except OSError as error:
-        raise UserError(f"{error.filename}: cannot be read ({error.strerror})") from error
-    return hashlib.sha256(" ".join(parts).encode()).hexdigest()[:16]
 
 
 # Documents
@@ -110,11 +97,11 @@ Document = tuple[str, str]
 """Where a document begins, and its text."""
 
 
-def _origin(data_source: str) -> tuple[list[Path], Callable[[], Documents]]:
-    """The files of a data source, and how to read them."""
+def _origin(data_source: str) -> tuple[str, Callable[[], Documents]]:
+    """The key of a data source's ids, and how to read its documents."""
+    rules = (RULES, importlib.metadata.version("tokenizers"))
     if data_source == BUILT_IN:
-        path = wikipedia.sample_file()
-        return [path], lambda: cached(_sample_folder(path), _read_sample, partial(_part, path))
+        return cache_key({}, *rules, wikipedia.SHA256), _sample
     files = pretraining_files()
     if files is None:
         raise UserError(f"data={data_source}: {data_fix(HOLDS, BUILT_IN)}")
@@ -129,7 +116,8 @@ def _origin(data_source: str) -> tuple[list[Path], Callable[[], Documents]]:
             for split in SPLITS
         }
 
-    return [*itertools.chain(*articles.values(), *novels.values())], read
+    named = {f"{folder}/{split}": files[folder][split] for folder in files for split in SPLITS}
+    return cache_key(named, *rules), read
 
 
 def _articles(paths: Iterable[Path]) -> Iterator[Document]:
@@ -176,35 +164,20 @@ def _usable(documents: Iterable[Document], split: str) -> Iterator[str]:
         note(f"{left_out} training documents are left out; first {first}")
 
 
-def _sample_folder(path: Path) -> Path:
-    """Where the sample's articles are kept: to part them takes half a minute."""
-    return cache_dir() / f"{BUILT_IN}-articles-{_key([path])}"
-
-
-def _part(path: Path, folder: Path) -> None:
-    """Write the articles of the Wikipedia sample by split to an empty folder.
+def _sample() -> Documents:
+    """The articles of the Wikipedia sample by split.
 
     In the file's order, those whose middle is in the first 90 % of the text are train, in the next
     5 % validation, in the last 5 % test.
     """
-    articles = ["\n".join(lines) for lines in wikipedia.articles_of_sample(path)]
+    articles = ["\n".join(lines) for lines in wikipedia.articles()]
     sizes = np.array(list(map(len, articles)))
     middles = (sizes.cumsum() - sizes / 2) / sizes.sum()
     places = np.searchsorted([0.9, 0.95], middles, "right")
-    parted = {
+    return {
         split: [article for article, place in zip(articles, places, strict=True) if place == i]
         for i, split in enumerate(SPLITS)
     }
-    (folder / ARTICLES).write_text(json.dumps(parted, ensure_ascii=False), encoding="utf-8")
-    write_meta(folder, {"articles": len(articles)})
-
-
-def _read_sample(folder: Path) -> Documents | None:
-    """The articles in a cache folder; None if a file is missing or not what was written."""
-    if read_meta(folder) is None:
-        return None
-    found: Documents = json.loads((folder / ARTICLES).read_text(encoding="utf-8"))
-    return found
 
 
 # Ids
@@ -246,24 +219,53 @@ def _learned(text: list[str], data_source: str, vocab_size: int, kind: Kind) -> 
             show_progress=False,
         )
     else:
-        tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-        tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
-        tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-        tokenizer.decoder = decoders.WordPiece()
+        tokenizer = _word_pieces(models.WordPiece(unk_token="[UNK]"))
+        # The library numbers the pieces of one letter as a hash of random seed has them, and breaks
+        # ties between merges by these numbers. What is special keeps the order that it is given in.
+        alphabet, inner = _letters(tokenizer, text)
+        pieces = [*alphabet, *(f"##{letter}" for letter in inner)]
         trainer = trainers.WordPieceTrainer(
             vocab_size=vocab_size,
             min_frequency=2,
-            special_tokens=special,
-            limit_alphabet=PIECES,
+            special_tokens=special + pieces,
+            initial_alphabet=alphabet,
+            limit_alphabet=len(alphabet),
             show_progress=False,
         )
     tokenizer.train_from_iterator(text, trainer)
+    if kind == "wordpiece":
+        tokenizer = _word_pieces(models.WordPiece(tokenizer.get_vocab(), unk_token="[UNK]"))
+        tokenizer.add_special_tokens(special)
     size = tokenizer.get_vocab_size()
     if size != vocab_size:
         raise UserError(
             f"vocab_size: {vocab_size} is not possible with data={data_source}; give about {size}"
         )
     return tokenizer
+
+
+def _word_pieces(model: models.WordPiece) -> Tokenizer:
+    """BERT's uncased tokenizer around a model."""
+    tokenizer = Tokenizer(model)
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece()
+    return tokenizer
+
+
+def _letters(tokenizer: Tokenizer, text: list[str]) -> tuple[list[str], list[str]]:
+    """The `PIECES` most frequent characters of a text, and those of them that go on with a word."""
+    normalize, part = tokenizer.normalizer.normalize_str, tokenizer.pre_tokenizer.pre_tokenize_str
+    counts: Counter[str] = Counter()
+    pairs: set[tuple[str, str]] = set()
+    for document in map(normalize, text):
+        counts.update(document)
+        pairs.update(itertools.pairwise(document))
+    seen = [letter for letter in counts if part(letter)]  # no white space
+    alphabet = {*sorted(seen, key=lambda letter: (-counts[letter], letter))[:PIECES]}
+    joined = {letter for letter in seen if len(part(letter * 2)) == 1}  # no punctuation
+    inner = {second for first, second in pairs if first in joined and second in joined}
+    return sorted(alphabet), sorted(inner & alphabet)
 
 
 def _ids(tokenizer: Tokenizer, documents: list[str], end: int) -> Iterator[int]:

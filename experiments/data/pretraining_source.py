@@ -25,8 +25,8 @@ HOLDS = f"{ARTICLES} and {NOVELS}"
 def choose_pretraining(requested: str | None = None) -> str:
     """The data source that pretraining uses: one of `PRETRAINING_SOURCES`.
 
-    In this order: what is requested; articles and novels of `MUPKIT_DATA`; the Wikipedia sample
-    inside gensim's wheel.
+    In this order: what is requested; articles and novels of `MUPKIT_DATA`; the built-in Wikipedia
+    sample.
 
     Raises:
         UserError: an unknown data source, or `MUPKIT_DATA` without the files.

@@ -6,13 +6,11 @@ A data source is prepared with its full vocabulary; a smaller vocabulary is cut 
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from experiments.data import places, text_source, wikipedia
-from experiments.data.cache import cached, read_meta, write_meta
+from experiments.data.cache import cache_key, cached, read_meta, write_meta
 from experiments.data.text_source import SPLITS, TEXT_SOURCES
 from experiments.errors import UserError, unknown
-from experiments.files import sha256
 from experiments.messages import note
 
 EOS, UNK = "<eos>", "<unk>"
@@ -93,26 +90,16 @@ def _origin(data_source: str) -> tuple[Path, str, Callable[[], Words]]:
     """Cache folder of a data source with its full vocabulary, its origin, and how to read it."""
     root = places.cache_dir()
     if data_source == "wikipedia_sample":
-        path = wikipedia.sample_file()
-        key = _key([path], importlib.metadata.version("mwparserfromhell"))
-        return root / f"{data_source}-full-{key}", str(path), lambda: _sample_words(path)
+        key = cache_key({}, RULES, wikipedia.SHA256)
+        return root / f"{data_source}-full-{key}", str(wikipedia.SAMPLE), _sample_words
     files = text_source.wikitext2_files()
     if files:
-        folder = root / f"{data_source}-full-{_key(chain(*files.values()))}"
+        folder = root / f"{data_source}-full-{cache_key(files, RULES)}"
         where = str(files["train"][0].parent)
         return folder, where, lambda: _split_words(text_source.lines_of_parquet(files), where)
     folder = text_source.prepared_wikitext2() or root / f"{data_source}-full-hub"
     hub = "the Hugging Face Hub"
     return folder, hub, lambda: _split_words(text_source.lines_of_hub(), hub)
-
-
-def _key(paths: Iterable[Path], *more: str) -> str:
-    """16 hexadecimal digits of the files' bytes and of all else that decides the words."""
-    try:
-        parts = [RULES, *more, *map(sha256, paths)]
-    except OSError as error:
-        raise UserError(f"{error.filename}: cannot be read ({error.strerror})") from error
-    return hashlib.sha256(" ".join(parts).encode()).hexdigest()[:16]
 
 
 # Words
@@ -143,13 +130,13 @@ def tokenize(text: str) -> list[str]:
     return TOKEN.findall(text)
 
 
-def _sample_words(path: Path) -> Words:
+def _sample_words() -> Words:
     """The Wikipedia sample, words that are rare in train as `<unk>`.
 
     Whole articles in the file's order: those whose middle is in the first 90 % of the text are
     train, in the next 5 % validation, in the last 5 % test.
     """
-    articles = [[tokenize(line) for line in lines] for lines in wikipedia.articles_of_sample(path)]
+    articles = [[tokenize(line) for line in lines] for lines in wikipedia.articles()]
     sizes = np.array([sum(len(line) + 1 for line in lines) for lines in articles])
     middles = (sizes.cumsum() - sizes / 2) / sizes.sum()
     words: Words = {split: [] for split in SPLITS}

@@ -17,7 +17,7 @@ from experiments.errors import UserError, unknown
 
 TEXT_SOURCES = {
     "wikitext2": "WikiText-2",
-    "wikipedia_sample": "106 English Wikipedia articles (gensim's sample)",
+    "wikipedia_sample": "106 English Wikipedia articles",
 }
 """Names of the data sources, with what a figure calls them."""
 SPLITS = ("train", "validation", "test")
@@ -32,8 +32,7 @@ def choose_text(requested: str | None = None) -> str:
     """The data source that a language model's runs use: one of `TEXT_SOURCES`.
 
     In this order: what is requested; WikiText-2 from `MUPKIT_DATA`, from the cache, from that of
-    the library `datasets`, or from the Hub if it answers; the Wikipedia sample inside gensim's
-    wheel.
+    the library `datasets`, or from the Hub if it answers; the built-in Wikipedia sample.
 
     Raises:
         UserError: an unknown data source, or `MUPKIT_DATA` without the files of WikiText-2.

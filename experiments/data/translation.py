@@ -30,12 +30,11 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from experiments.data import iwslt14, translation_source
-from experiments.data.cache import cached, read_meta, write_meta
+from experiments.data.cache import cache_key, cached, read_meta, write_meta
 from experiments.data.parquet import has_columns, text_rows
 from experiments.data.places import cache_dir
 from experiments.data.translation_source import DIRECTIONS, LABELS, LANGUAGES, RULES, SPLITS
 from experiments.errors import UserError, unknown
-from experiments.files import sha256
 from experiments.messages import note
 
 SPECIALS = ("<s>", "<pad>", "</s>", "<unk>")
@@ -131,7 +130,7 @@ def load_translation(data_source: str, vocab_size: int) -> Translation:
 
     # The name of the pairs' folder has the rules and the digest of the files that they are from.
     versions = map(importlib.metadata.version, ("tokenizers", "sacremoses"))
-    key = _digest(pairs.name, *versions)
+    key = cache_key({}, pairs.name, *versions)
     return cached(cache_dir() / f"{data_source}-{vocab_size}-{key}", _read, write_ids)
 
 
@@ -139,12 +138,12 @@ def _origin(data_source: str) -> tuple[Path, Callable[[], Mapping[str, Iterable[
     """Cache folder of a data source's pairs, and how to read them by split."""
     files = translation_source.files(data_source)
     if files:
-        folder = _pairs_folder(data_source, itertools.chain(*files.values()))
+        folder = _pairs_folder(data_source, cache_key(files))
         return folder, lambda: {split: _of_parquet(paths) for split, paths in files.items()}
     raw = translation_source.tarball() if data_source == "iwslt14" else None
     if raw:
-        version = importlib.metadata.version("sacremoses")
-        folder = _pairs_folder(data_source, itertools.chain(*raw.values()), version)
+        key = cache_key(raw, importlib.metadata.version("sacremoses"))
+        folder = _pairs_folder(data_source, key)
         return folder, lambda: _of_tarball(raw)
     whole = translation_source.prepared(data_source)
     if whole is None:
@@ -156,17 +155,8 @@ def _origin(data_source: str) -> tuple[Path, Callable[[], Mapping[str, Iterable[
     return whole, lost
 
 
-def _pairs_folder(data_source: str, paths: Iterable[Path], *more: str) -> Path:
-    """Cache folder of the pairs that some files give."""
-    try:
-        key = _digest(*more, *map(sha256, paths))
-    except OSError as error:
-        raise UserError(f"{error.filename}: cannot be read ({error.strerror})") from error
+def _pairs_folder(data_source: str, key: str) -> Path:
     return cache_dir() / f"{data_source}-pairs-{RULES}-{key}"
-
-
-def _digest(*parts: str) -> str:
-    return hashlib.sha256(" ".join(parts).encode()).hexdigest()[:16]
 
 
 # Pairs

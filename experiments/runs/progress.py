@@ -9,7 +9,7 @@ from pathlib import Path
 
 from experiments.declare.config import RunConfig
 from experiments.errors import UserError
-from experiments.files import locked
+from experiments.files import DamagedFileError, locked, read_regular, write_atomically
 from experiments.messages import duration, note
 from experiments.runs.store import Record, Store
 
@@ -65,24 +65,30 @@ class Progress:
     def _begin(self) -> None:
         """Forget that all runs were done once, if they are not any more."""
         with suppress(OSError, UserError), self._locked():
-            if self.stamp.exists() and self.stamp.read_text(encoding="utf-8") == self._done(0):
+            if self._last() == self._done(0):
                 self.stamp.unlink()
 
     def _due(self, done: str, last: bool) -> bool:
         """Whether the last line of any process is old enough; if so, this one takes its place."""
         try:
             with self._locked():
-                there = self.stamp.exists()
-                if last:
-                    due = not there or self.stamp.read_text(encoding="utf-8") != done
-                else:
-                    age = time.time() - self.stamp.stat().st_mtime if there else -1.0
+                before = self._last()
+                due = before != done
+                if before is not None and not last:
+                    age = time.time() - self.stamp.stat().st_mtime
                     due = not 0 <= age < SECONDS_BETWEEN_LINES  # below 0: the clock was set back
                 if due:
-                    self.stamp.write_text(done, encoding="utf-8")
+                    write_atomically(self.stamp, done.encode())
         except (OSError, UserError):  # a full disk is told by what has to be written
             return False
         return due
+
+    def _last(self) -> str | None:
+        """How many runs the last line counted; None if there was none, or that is not known."""
+        try:
+            return read_regular(self.stamp).decode(errors="replace")
+        except (FileNotFoundError, DamagedFileError):
+            return None
 
     def _locked(self) -> AbstractContextManager[None]:
         return locked(Path(f"{self.stamp}.lock"), "")

@@ -120,10 +120,18 @@ class Record:
     valid_losses: dict[int, float] = field(default_factory=dict)
 
 
-# The states of a run in the store. One of "other code" or "other data" can be read, but was not
+# The states of a run in the store. One that is "unreadable", as without the rights to, may well be
+# whole. One of "other code" or "other data" can be read, but was not
 # made by this checkout's code or with the data that are there now.
 State = Literal[
-    "missing", "done", "damaged", "newer schema", "older schema", "other code", "other data"
+    "missing",
+    "done",
+    "damaged",
+    "unreadable",
+    "newer schema",
+    "older schema",
+    "other code",
+    "other data",
 ]
 STALE: tuple[State, ...] = ("older schema", "other code", "other data")  # what --stale drops
 
@@ -205,6 +213,8 @@ class Store:
         except OtherSchemaError as error:
             age: State = "older schema" if error.older else "newer schema"
             return Stored(run_id, age, reason=str(error))
+        except UserError as error:
+            return Stored(run_id, "unreadable", reason=str(error))
         state: State = "done"
         if record.provenance.code_version != _code_version_or_none(record.family):
             state = "other code"

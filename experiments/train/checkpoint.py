@@ -133,13 +133,12 @@ class Checkpoint:
         if kind := irregular(self.path):
             raise UserError(f"{self.path}: {kind} where a checkpoint belongs; move it away")
         try:
-            tensors, meta = self._read()
+            tensors, meta = _read(self.path, self.origin)
             _check_fit(tensors, meta, model, optimizer)
             _check_position(meta, steps)
             _check_state(tensors, meta, model, optimizer)
         except Exception as error:  # whatever a damaged file makes the reader raise
-            reason = str(error).split("\n")[0]
-            note(f"unusable checkpoint, the run starts anew: {self.path}: {reason}")
+            note(f"unusable checkpoint, the run starts anew: {self.path}: {_line(error)}")
             self.remove()
             return None
         with torch.no_grad():
@@ -192,19 +191,34 @@ class Checkpoint:
         with atomic_path(self.path) as temporary:
             save_file(tensors, temporary, {METADATA: json.dumps(meta)})
 
-    def _read(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        with safe_open(self.path, framework="pt") as file:
-            header = parse_json((file.metadata() or {})[METADATA], _Header, "its header")
-            meta = asdict(header)
-            for key in {**self.origin, **meta["origin"]}:
-                ours, theirs = self.origin.get(key), meta["origin"].get(key)
-                if ours != theirs:
-                    raise _ForeignError(f"its {key} is {theirs}, not {ours}")
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        digest = meta.pop("digest")
-        if digest != _digest(tensors, meta):
-            raise _ForeignError("its content does not match its checksum")
-        return tensors, meta
+
+def _read(path: Path, ours: Mapping[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors and the header of a whole file; if not `ours`, then before the tensors are."""
+    with safe_open(path, framework="pt") as file:
+        header = parse_json((file.metadata() or {})[METADATA], _Header, "its header")
+        meta = asdict(header)
+        for key in {**ours, **meta["origin"]} if ours else ():
+            own, theirs = ours.get(key), meta["origin"].get(key)
+            if own != theirs:
+                raise _ForeignError(f"its {key} is {theirs}, not {own}")
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    digest = meta.pop("digest")
+    if digest != _digest(tensors, meta):
+        raise _ForeignError("its content does not match its checksum")
+    return tensors, meta
+
+
+def damage(path: Path) -> str:
+    """What is wrong with a regular file that should be a checkpoint, of whatever run; "" if not."""
+    try:
+        _read(path, {})
+    except Exception as error:  # whatever a damaged file makes the reader raise
+        return _line(error)
+    return ""
+
+
+def _line(error: Exception) -> str:
+    return str(error).split("\n")[0] or type(error).__name__
 
 
 def _model_tensors(model: nn.Module) -> dict[str, Tensor]:

@@ -13,9 +13,11 @@ from experiments.cli.workflow import (
     Workflow,
     asked,
     check_folder,
+    check_markers,
     check_targets,
     kept,
     made,
+    number_in,
     options,
     prepare_jobs,
     to_train,
@@ -126,12 +128,11 @@ def repairs(group):
     its job, which is a parameter of the rule, so a lost run changes the parameter, and Snakemake
     runs the job again, with what follows. Nothing is touched: a dry run only looks.
     """
-    path = Path(workflow.basedir) / marker(group)
-    if not path.exists():
-        return 0
-    *_, last = path.read_text(encoding="utf-8", errors="replace").split() or ["0"]
-    before = int(last) if last.isdecimal() else 0  # a job that was killed wrote no number
-    return before + bool(missing(GROUPS[group].runs, STORE))
+    try:
+        before = number_in(Path(workflow.basedir) / marker(group))
+    except UserError as error:
+        stop(error)
+    return 0 if before is None else before + bool(missing(GROUPS[group].runs, STORE))
 
 
 def needing(group):

@@ -1,9 +1,10 @@
-"""Looking for everything that is wrong in a results folder; reads only."""
+"""Looking for everything that is wrong in a results folder and the cache; reads only."""
 
 from __future__ import annotations
 
 from experiments.declare import registry
 from experiments.declare.scales import Scale
+from experiments.products.doctor.cache import cache
 from experiments.products.doctor.finding import Finding
 from experiments.products.doctor.folders import left_behind, room
 from experiments.products.doctor.runs import look_at_all, runs
@@ -17,7 +18,7 @@ def examine(scale: Scale) -> list[Finding]:
     store, pictures = Store(results_dir(scale)), figures_dir(scale)
     lost = [Finding(f"{name} is left out", why) for name, why in registry.left_out().items()]
     if not store.folder.exists():
-        return [*lost, *room(store.folder)]
+        return [*lost, *room(store.folder), *cache()]
     looked = look_at_all(store)
     return [
         *lost,
@@ -25,4 +26,5 @@ def examine(scale: Scale) -> list[Finding]:
         *runs(store, looked, scale),
         *left_behind(store, pictures),
         *tables(store, looked),
+        *cache(),
     ]

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from experiments.files import irregular
 from experiments.runs.store import Stored
+
+NOT_TOUCHED = "not touched"
 
 
 @dataclass(frozen=True, eq=False)
@@ -16,6 +21,7 @@ class Finding:
         text: what was found.
         remedy: what `fix` does about it, or the user should.
         files: what `fix` removes.
+        prepared: folders of the cache that `fix` removes after it has looked at them again.
         runs: what `fix` removes after it has looked at them again.
         stale: whether `fix` needs `stale` too.
         note: nothing is wrong.
@@ -24,6 +30,7 @@ class Finding:
     text: str
     remedy: str
     files: tuple[Path, ...] = ()
+    prepared: tuple[Path, ...] = ()
     runs: tuple[Stored, ...] = ()
     stale: bool = False
     note: bool = False
@@ -31,7 +38,7 @@ class Finding:
     @property
     def fixable(self) -> bool:
         """Whether `fix` can do something about it."""
-        return bool(self.files or self.runs)
+        return bool(self.files or self.prepared or self.runs)
 
     def line(self, done: bool | None, fixing: bool) -> str:
         """The line of the report.
@@ -48,3 +55,10 @@ class Finding:
         how = "--fix --stale" if self.stale else "--fix"
         busy = "in use, not fixed: " if fixing and done is False else ""
         return f"{kind}{self.text}; {busy}{how}: {self.remedy}"
+
+
+def misplaced(*paths: Path) -> Iterator[Finding]:
+    """What stands where a file of ours belongs and is no regular file, such as a folder."""
+    for path in paths:
+        if os.path.lexists(path) and (kind := irregular(path)):
+            yield Finding(f"{path}: {kind} where a file of ours belongs", "move it away")

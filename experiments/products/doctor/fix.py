@@ -5,12 +5,14 @@ The next workflow makes again whatever `fix` removes, or nobody needs it.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
 from filelock import FileLock
 
+from experiments.data.cache import read_meta
 from experiments.declare.scales import Scale
 from experiments.errors import UserError
 from experiments.files import cannot_write, remove_unheld, take_lock, temporaries
@@ -50,7 +52,9 @@ def fix(found: Iterable[Finding], scale: Scale, stale: bool) -> dict[Finding, bo
 
 
 def _fix(finding: Finding, store: Store) -> bool:
-    return all([_remove(p) for p in finding.files] + [_drop(one, store) for one in finding.runs])
+    done = [_remove(path) for path in finding.files]
+    done += [_remove_prepared(path) for path in finding.prepared]
+    return all(done + [_drop(one, store) for one in finding.runs])
 
 
 def _remove(path: Path) -> bool:
@@ -58,6 +62,20 @@ def _remove(path: Path) -> bool:
         return remove_unheld(path)
     path.unlink(missing_ok=True)
     return True
+
+
+def _remove_prepared(path: Path) -> bool:
+    """Remove a folder of the cache, unless it is being prepared or was prepared meanwhile."""
+    lock = FileLock(f"{path}.lock")
+    if not take_lock(lock, "", wait=False):
+        return False
+    try:
+        if read_meta(path) is not None:
+            return False
+        shutil.rmtree(path)
+        return True
+    finally:
+        lock.release()
 
 
 def _drop(one: Stored, store: Store) -> bool:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from experiments.data.places import cache_dir
 from experiments.files import held, temporaries
-from experiments.products.doctor.finding import Finding
+from experiments.products.doctor.finding import Finding, misplaced
 from experiments.runs.store import RUN_ID, Store
 
 MIN_FREE = 200e6  # bytes; a figure's runs, tables and pictures take a tenth of it
@@ -55,9 +55,13 @@ def left_behind(store: Store, pictures: Path) -> Iterator[Finding]:
     for path in files_in(store.folder / "locks"):
         if path.suffix != ".lock" or not RUN_ID.fullmatch(path.stem):
             yield Finding(f"{path}: not the name of a lock", "not ours, move it away")
+        elif there := [*misplaced(path)]:
+            yield from there
         elif not held(path):
             yield Finding(f"{path}: lock file that no process holds", "removed", (path,))
     yield from _checkpoints(store)
+    for pattern in (".progress-*", ".workflow*", "groups/*.done"):
+        yield from misplaced(*sorted(store.folder.glob(pattern)))
 
 
 def _checkpoints(store: Store) -> Iterator[Finding]:
@@ -68,5 +72,12 @@ def _checkpoints(store: Store) -> Iterator[Finding]:
             continue
         if path.suffix != ".safetensors" or not RUN_ID.fullmatch(path.stem):
             yield Finding(f"{path}: not the name of a checkpoint", "not ours, move it away")
+        elif there := [*misplaced(path)]:
+            yield from there
         elif store.looks_finished(path.stem):
             yield Finding(f"{path}: checkpoint of a finished run", "removed", (path,))
+        else:
+            from experiments.train.checkpoint import damage  # imports torch
+
+            if fault := damage(path):
+                yield Finding(f"{path}: {fault}", "removed, its run starts anew", (path,))

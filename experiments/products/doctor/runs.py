@@ -11,7 +11,7 @@ from experiments.declare.references import load
 from experiments.declare.scales import Scale
 from experiments.errors import UserError
 from experiments.files import temporaries
-from experiments.products.doctor.finding import Finding
+from experiments.products.doctor.finding import NOT_TOUCHED, Finding
 from experiments.products.doctor.folders import files_in
 from experiments.runs.store import (
     DAMAGED,
@@ -90,8 +90,8 @@ def runs(store: Store, looked: dict[str, Stored], scale: Scale) -> Iterator[Find
 
 def _unreadable(store: Store, looked: dict[str, Stored]) -> Iterator[Finding]:
     for one in looked.values():
-        if one.state == "newer schema":
-            yield Finding(one.reason, "not touched")
+        if one.state in ("newer schema", "unreadable"):
+            yield Finding(one.reason, NOT_TOUCHED)
         elif one.state in ("damaged", "older schema"):
             done = f"moved to {store.folder / DAMAGED}" if one.state == "damaged" else "removed"
             remedy = f"{done}, the next workflow trains it again"

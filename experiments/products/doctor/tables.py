@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from experiments.analysis.verdicts import Verdict
 from experiments.declare import registry
 from experiments.declare.product import Product
+from experiments.errors import UserError
 from experiments.files import DamagedFileError, read_json
 from experiments.products import computing
-from experiments.products.doctor.finding import Finding
+from experiments.products.doctor.finding import NOT_TOUCHED, Finding, misplaced
 from experiments.products.tidy_tables import Made, read_provenance
 from experiments.runs.store import Store, Stored
 
@@ -38,24 +41,42 @@ def tables(store: Store, looked: dict[str, Stored]) -> Iterator[Finding]:
         folder = store.folder / name
         if not folder.is_dir() or not any(folder.iterdir()):
             continue
-        if product.sweeps:
-            trouble = _trained(product, folder, looked)
-        else:
-            trouble = _computed(product, folder)
-        if trouble:
-            yield _finding(trouble, product, folder)
-        elif _older(folder / "claims.json", folder / "runs.parquet"):
-            yield Finding(
-                f"{folder / 'claims.json'}: older than its table",
-                "removed, the next workflow judges them again",
-                (folder / "claims.json",),
-            )
+        try:
+            yield from _of(product, folder, looked)
+        except UserError as error:
+            yield Finding(str(error), NOT_TOUCHED)
+
+
+def _of(product: Product, folder: Path, looked: dict[str, Stored]) -> Iterator[Finding]:
+    """Findings about the tables and verdicts of one product."""
+    claims = folder / "claims.json"
+    tables = [folder / f"{table}.parquet" for table in product.tidy_tables]
+    folders = [path for path in (*tables, folder / "scale.json", claims) if path.is_dir()]
+    if folders:  # `fix` removes no folder
+        yield from misplaced(*folders)
+        return
+    trouble = _trained(product, folder, looked) if product.sweeps else _computed(product, folder)
+    if trouble:
+        yield _finding(trouble, product, folder)
+    elif fault := _wrong(claims, folder / "runs.parquet"):
+        yield Finding(fault, "removed, the next workflow judges them again", (claims,))
+
+
+def _wrong(claims: Path, table: Path) -> str:
+    """What is wrong with the verdicts of a product; "" if nothing is, or there are none."""
+    try:
+        read_json(claims, list[Verdict])
+    except FileNotFoundError:
+        return ""
+    except DamagedFileError as error:
+        return str(error)
+    return f"{claims}: older than its table" if _older(claims, table) else ""
 
 
 def _finding(trouble: _Trouble, product: Product, folder: Path) -> Finding:
-    made = [folder / f for f in ("scale.json", "claims.json") if (folder / f).exists()]
+    made = [folder / f for f in ("scale.json", "claims.json") if os.path.lexists(folder / f)]
     tables = [folder / f"{table}.parquet" for table in product.tidy_tables]
-    broken = [] if trouble.outdated else [path for path in tables if path.exists()]
+    broken = [] if trouble.outdated else [path for path in tables if os.path.lexists(path)]
     again = "gathers" if product.sweeps else "computes"
     remedy = f"removed, the next workflow {again} them again"
     return Finding(f"{folder}: {trouble.text}", remedy, (*made, *broken), stale=trouble.stale)
@@ -73,7 +94,7 @@ def _computed(product: Product, folder: Path) -> _Trouble | None:
 
 def _trained(product: Product, folder: Path, looked: dict[str, Stored]) -> _Trouble | None:
     """What is wrong with tables of runs, whose provenance is compared with the stored runs'."""
-    there = [(folder / f"{table}.parquet").exists() for table in product.tidy_tables]
+    there = [os.path.lexists(folder / f"{table}.parquet") for table in product.tidy_tables]
     if not all(there):
         return _Trouble("incomplete tables") if any(there) else None
     try:

@@ -307,27 +307,6 @@ def test_a_process_keeps_little_of_a_large_map(tmp_path: Path) -> None:
     assert mapped > 39_000 and grown < 20_000
 
 
-@pytest.mark.parametrize("name", ["train.npy", "valid_labels.npy", "meta.json"])
-@pytest.mark.parametrize("damage", ["remove", "truncate", "empty", "flip", "pipe", "folder"])
-def test_damaged_cache_is_prepared_again(
-    tiny: dict[str, Path], name: str, damage: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    first = load_images("cifar10")
-    good = first.train.clone(), first.fingerprint
-    (path,) = places.cache_dir().glob(f"*/{name}")
-    content = path.read_bytes()
-    path.unlink()  # what is mapped stays as it is
-    flipped = content[:-1] + bytes([content[-1] ^ 1])
-    damages = {"truncate": content[: len(content) // 2], "empty": b"", "flip": flipped}
-    if damage in damages:
-        path.write_bytes(damages[damage])
-    elif damage != "remove":
-        os.mkfifo(path) if damage == "pipe" else path.mkdir()
-    again = load_images("cifar10")
-    assert "it is prepared again" in capsys.readouterr().err
-    assert torch.equal(again.train, good[0]) and again.fingerprint == good[1]
-
-
 def test_what_the_cache_says_of_images_is_verified(tiny: dict[str, Path]) -> None:
     first = load_images("cifar10")
     (path,) = places.cache_dir().glob("*/meta.json")

@@ -321,29 +321,6 @@ def test_parquet_without_text_is_named(tmp_path: Path, tiny: Path) -> None:
         load_corpus("wikitext2", 4)
 
 
-@pytest.mark.parametrize("vocab_size", [9, 4])
-@pytest.mark.parametrize("name", ["train.npy", "test.npy", "vocab.json", "meta.json"])
-@pytest.mark.parametrize("damage", ["remove", "truncate", "flip"])
-def test_damaged_cache_is_rebuilt(tiny: Path, vocab_size: int, name: str, damage: str) -> None:
-    first = load_corpus("wikitext2", vocab_size)
-    good = {split: words(first, split) for split in text_source.SPLITS}
-    for path in places.cache_dir().glob(f"*/{name}"):
-        content = bytearray(path.read_bytes())
-        if damage == "remove":
-            path.unlink()
-        elif damage == "truncate":
-            path.write_bytes(content[: len(content) // 2])
-        elif name != "meta.json":
-            content[-1] ^= 1
-            path.write_bytes(content)
-        else:
-            path.write_text('{"sha256": 3}', encoding="utf-8")
-    again = load_corpus("wikitext2", vocab_size)
-    assert {split: words(again, split) for split in text_source.SPLITS} == good
-    for meta in places.cache_dir().glob("*/meta.json"):
-        assert json.loads(meta.read_text(encoding="utf-8"))["counts"]["train"] == 15
-
-
 def test_cache_that_cannot_be_written(
     tmp_path: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

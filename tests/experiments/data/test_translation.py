@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import re
@@ -538,38 +537,6 @@ def test_damage_inside_parquet_is_named(tiny: dict[str, Path]) -> None:
     tiny["train"].write_bytes(content)
     with user_error(f"{tiny['train']}: cannot be read"):
         load_translation("multi30k", SIZE)
-
-
-NAMES = [
-    "train.de.tokens.npy",
-    "test.en.offsets.npy",
-    "texts.json",
-    "tokenizer.json",
-    "train.en.txt",
-    "meta.json",
-]
-
-
-@pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("damage", ["remove", "truncate", "flip"])
-def test_damaged_cache_is_prepared_again(tiny: dict[str, Path], name: str, damage: str) -> None:
-    good = facts(load_translation("multi30k", SIZE))
-    for path in places.cache_dir().glob(f"*/{name}"):
-        content = bytearray(path.read_bytes())
-        if damage == "remove":
-            path.unlink()
-        elif damage == "truncate":
-            path.write_bytes(content[: len(content) // 2])
-        elif name != "meta.json":
-            content[-1] ^= 1
-            path.write_bytes(content)
-        else:
-            path.write_text('{"sha256": 3}', encoding="utf-8")
-    assert facts(load_translation("multi30k", SIZE)) == good
-    load_translation("multi30k", SIZE + 1)  # learned from the pairs
-    for meta in places.cache_dir().glob("*-pairs-*/meta.json"):
-        assert json.loads(meta.read_text(encoding="utf-8"))["counts"] == COUNTS
-    assert len(list(places.cache_dir().glob("*/meta.json"))) == 3
 
 
 def test_damaged_pairs_without_their_files(

@@ -1,12 +1,10 @@
-"""The Wikipedia sample: clean running text out of markup."""
+"""The Wikipedia sample: clean running text, the same as ever."""
 
 from __future__ import annotations
 
-import importlib.util
+import hashlib
 import json
-import os
 import re
-import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -14,6 +12,7 @@ import numpy as np
 import pytest
 
 from experiments.data import places, text_source, wikipedia
+from experiments.data.pretraining import Kind, load_text
 from experiments.data.text import EOS, UNK, Corpus, load_corpus, tokenize
 from experiments.errors import UserError
 
@@ -47,35 +46,6 @@ def test_tokenize(text: str, expected: str) -> None:
     assert tokenize(text) == expected.split()
 
 
-def test_markup_is_stripped() -> None:
-    text = """{{Infobox|a={{b}}}}[[File:x.jpg|thumb|A [[caption]]]]
-'''Albedo''' ({{IPA|x}}; from [[Latin language|Latin]])<ref>note {{cite}}</ref> is ''white''.<br>
-
-== Uses ==
-{| class="wikitable"
-| cell
-|}
-=== Trees ===
-<blockquote>Trees &amp; <small>shrubs<ref name="a"/></small> grow.</blockquote>
-* item
-== See also ==
-Other pages. [[Category:Light]]
-== Empty =="""
-    assert wikipedia._article("Albedo", text) == [
-        "",
-        "= Albedo =",
-        "",
-        "Albedo (from Latin) is white.",
-        "",
-        "== Uses ==",
-        "",
-        "",
-        "=== Trees ===",
-        "",
-        "Trees & shrubs grow.",
-    ]
-
-
 def test_sample_is_clean_english(sample: Corpus) -> None:
     for split in text_source.SPLITS:
         text = " ".join(words(sample, split))
@@ -107,15 +77,34 @@ def test_sample_has_no_rare_words(sample: Corpus) -> None:
     assert whole.fingerprint == sample.fingerprint
 
 
-def test_missing_gensim_gives_the_pip_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(UserError, match=r"pip install.* gensim.* mwparserfromhell"):
-        load_corpus("wikipedia_sample", 100)
+def test_the_shipped_articles_give_the_ids_of_the_reference(sample: Corpus) -> None:
+    assert hashlib.sha256(wikipedia.SAMPLE.read_bytes()).hexdigest() == wikipedia.SHA256
+    assert sample.fingerprint == "95dbcaf7fde70097"
 
 
-def test_damaged_sample_is_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("kind", "fingerprint"), [("bpe", "1d108e103aaa6b5d"), ("wordpiece", "a247a3ae11d6a5ca")]
+)
+def test_pretraining_has_the_same_ids_everywhere(
+    shared_cache: Path, monkeypatch: pytest.MonkeyPatch, kind: Kind, fingerprint: str
+) -> None:
+    monkeypatch.setenv("MUPKIT_CACHE", str(shared_cache))
+    assert load_text("wikipedia_sample", 2000, kind).fingerprint == fingerprint
+
+
+def test_the_notice_names_every_article_and_the_licence() -> None:
+    notice = wikipedia.SAMPLE.with_name("wikipedia_sample.md").read_text(encoding="utf-8")
+    titles = [lines[1].removeprefix("= ").removesuffix(" =") for lines in wikipedia.articles()]
+    assert re.findall(r"^\| \[(.*?)\]\(https://en\.wikipedia", notice, re.MULTILINE) == titles
+    assert "CC BY-SA 3.0" in notice
+
+
+def test_damaged_articles_are_named_with_the_mend(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "sample.bz2"
-    shutil.copy(wikipedia.sample_file(), path)
-    os.truncate(path, 1000)
-    with pytest.raises(UserError, match=f"{path}.*reinstall gensim"):
-        list(wikipedia.articles_of_sample(path))
+    path.write_bytes(wikipedia.SAMPLE.read_bytes()[:1000])
+    monkeypatch.setattr(wikipedia, "SAMPLE", path)
+    monkeypatch.setenv("MUPKIT_CACHE", str(tmp_path / "cache"))
+    with pytest.raises(UserError, match=f"{path}: .*git -C {tmp_path} checkout sample.bz2"):
+        load_corpus("wikipedia_sample", 100)

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from experiments.declare import registry, tuned
+from experiments.declare import registry
 from experiments.declare.config import RunConfig
 from experiments.declare.family import Family
 from experiments.declare.product import Computation, Figure
@@ -17,7 +17,6 @@ from experiments.declare.scales import SCALES
 from experiments.declare.sweep import Override, Sweep
 from experiments.errors import UserError
 from experiments.families.transformer_wikitext2.config import TransformerConfig
-from experiments.files import DamagedFileError
 from experiments.runs.places import ROOT
 from tests.tiny_runs import TINY, tiny_run
 
@@ -318,36 +317,6 @@ def test_a_seed_is_one_that_torch_tells_from_others() -> None:
     assert tiny_run(seed=2**31 - 1).seed == 2**31 - 1
     with pytest.raises(UserError, match=r"seed: .* \(got 2147483648\)"):
         tiny_run(seed=2**31)
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        "",
-        "null",
-        "[]",
-        "{}",
-        '{"best": []}',
-        '{"best": {"log2lr": null}}',
-        '{"best": {"log2lr": NaN}}',
-        '{"best": {"log2lr": 1e999}}',
-        '{"best": {"log2lr": "-7"}}',
-        '{"best": {"momentum": 1.5}}',
-        '{"best": {"nonsense": 1}}',
-        '{"best": ' + "[" * 10_000,
-        "\0\xff",
-        None,
-    ],
-)
-def test_a_record_of_another_form_is_named(tmp_path, content) -> None:
-    path = tmp_path / "tuned.json"
-    assert tuned.best_point(path, TransformerConfig) is None
-    if content is None:
-        os.mkfifo(path)
-    else:
-        path.write_text(content, encoding="latin-1")
-    with pytest.raises(DamagedFileError, match=r"tuned\.json: .*; restore it .* or delete it"):
-        tuned.best_point(path, TransformerConfig)
 
 
 def test_a_family_with_a_damaged_record_is_left_out_and_the_others_go_on(tmp_path) -> None:

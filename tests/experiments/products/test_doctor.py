@@ -7,6 +7,7 @@ import shutil
 from datetime import UTC, datetime, timedelta
 
 import pytest
+import torch
 import typer
 
 from experiments import files
@@ -22,28 +23,20 @@ from experiments.products.doctor.runs import DataNow
 from experiments.products.tidying import write_tables
 from experiments.runs import places, training
 from experiments.runs.store import Store
+from experiments.train.checkpoint import Checkpoint
 from tests.experiments.runs.test_store import PROVENANCE, record, rewrite
+from tests.experiments.stored_files import healthy
 
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch) -> Store:
     """A healthy store of two runs that fig1 needs, with the tables of both."""
-    results = tmp_path / "results" / "smoke"
     monkeypatch.setattr(places, "ROOT", tmp_path)
     monkeypatch.setenv("MUPKIT_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("experiments.runs.store.code_version", lambda family: "c")
     monkeypatch.setattr(DataNow, "__call__", lambda self, record: "d")
-    runs = registry.product("fig1").runs("smoke", "wikitext2")[:2]
-    records = [
-        dataclasses.replace(record(), id=run.id, config=run.model_dump(), provenance=PROVENANCE)
-        for run in runs
-    ]
-    found = Store(results)
-    for one in records:
-        found.write(one)
-    write_tables(results / "fig1", records)
-    (results / "fig1" / "scale.json").write_text('{"scale": "smoke"}')
-    (results / "fig1" / "claims.json").write_text("[]")
+    found = healthy(tmp_path / "results" / "smoke")
+    (found.folder / "fig1" / "scale.json").write_text('{"scale": "smoke"}')
     return found
 
 
@@ -180,6 +173,11 @@ def test_checkpoints(folder) -> None:
     checkpoints.mkdir()
     unfinished = checkpoints / f"{'0' * 16}.safetensors"
     unfinished.write_bytes(b"")
+    found(folder, f"{unfinished.name}: ")
+    fixed(folder)
+    assert not unfinished.exists()
+    kept = Checkpoint(unfinished, {"id": "0" * 16})
+    kept._write(model := torch.nn.Linear(1, 1), torch.optim.SGD(model.parameters()), [1.0], 0.0, {})
     assert examined(folder) == []
     orphan = checkpoints / f"{ids(folder)[0]}.safetensors"
     orphan.write_bytes(b"")

@@ -8,7 +8,6 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from experiments.analysis import verdicts
 from experiments.analysis.text_table import TextTable
 from experiments.cli import look
 from experiments.declare import registry
@@ -171,16 +170,6 @@ def test_a_damaged_table_is_named_and_made_again(over_steps, project, capsys, fi
         assert f"{path}: " in capsys.readouterr().err
         if file != "scale.json":  # it has a digest of times
             assert path.read_bytes() == whole
-
-
-@pytest.mark.parametrize(
-    "content", ["", "null", "{}", "[null]", '[{"id": 1}]', "[" * 10_000, "\0", "[[]]"]
-)
-def test_damaged_verdicts_are_named_with_the_fix(project, content) -> None:
-    path = project / "claims.json"
-    path.write_text(content)
-    with pytest.raises(UserError, match=rf"{path}: .*; `python -m experiments draw "):
-        verdicts.read(path)
 
 
 def _remade(store: Store, log2lr: int, **provenance) -> None:

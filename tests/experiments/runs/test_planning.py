@@ -100,28 +100,6 @@ def write(path, shapes: dict[str, Timed]) -> None:
     path.write_text(json.dumps(content))
 
 
-SHAPE = '{"family": "a", "what": "b", "flops": 1, "seconds": %s, "start": 0}'
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        "",
-        "{}",
-        "null",
-        "\0",
-        "[" * 10_000,
-        '{"process": 1, "shapes": {"a": {"x": 1}}}',
-        '{"process": -1, "shapes": {}}',
-        *('{"shapes": {"a": %s}}' % (SHAPE % seconds) for seconds in ("-1", "0", "NaN", "1e999")),
-    ],
-)
-def test_a_damaged_file_of_times_counts_as_none(tmp_path, monkeypatch, content) -> None:
-    monkeypatch.setenv("MUPKIT_CACHE", str(tmp_path))
-    planning.speed_file(1).write_text(content)
-    assert planning.known(1) == Speed()
-
-
 def test_times_are_kept_by_processor_torch_and_processes(tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("MUPKIT_CACHE", str(tmp_path))
     names = {planning.speed_file(1), planning.speed_file(2)}

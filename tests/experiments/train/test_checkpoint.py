@@ -13,7 +13,6 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 import mupkit
-from experiments.errors import UserError
 from experiments.runs import training
 from experiments.runs.store import Store
 from experiments.train import checkpoint as module
@@ -307,16 +306,6 @@ def test_damaged_or_foreign_checkpoint_is_named_and_dropped(always, tmp_path, ca
     (line,) = capsys.readouterr().err.splitlines()
     assert str(path) in line
     assert reason in line
-
-
-@pytest.mark.parametrize("kind", ["folder", "pipe", "link"])
-def test_a_checkpoint_that_is_no_regular_file_is_named(tmp_path, kind) -> None:
-    path = tmp_path / "a.safetensors"
-    makes = {"folder": path.mkdir, "pipe": lambda: os.mkfifo(path)}
-    makes.get(kind, lambda: path.symlink_to("/dev/zero"))()
-    config = tiny_run(steps=6)
-    with pytest.raises(UserError, match=f"a {kind} where a checkpoint belongs; move it away"):
-        engine.train(config, Noisy(config), MACHINE, None, Checkpoint(path, ORIGIN))
 
 
 def test_checkpoint_of_another_width_is_foreign(always, tmp_path, capsys) -> None:

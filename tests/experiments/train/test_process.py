@@ -28,17 +28,6 @@ def test_choice_is_measured_once_and_kept(cache, monkeypatch) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", ["", "null", "[]", '{"matmul": "lowest"}', '{"matmul": null}', "[" * 10_000, "\0"]
-)
-def test_a_damaged_choice_is_named_and_made_again(cache, monkeypatch, capsys, content) -> None:
-    made = process.Products("highest", {}, {})
-    monkeypatch.setattr(process, "_time_products", lambda: made)
-    process._machine_file().write_text(content)
-    assert process._chosen_matmul() == process._chosen_matmul() == "highest"
-    assert capsys.readouterr().err.count("are timed again") == 1
-
-
-@pytest.mark.parametrize(
     ("seconds", "error", "chosen"),
     [
         ((2.0, 1.0), (2e-7, 3e-7), "medium"),
