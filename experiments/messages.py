@@ -2,7 +2,24 @@
 
 from __future__ import annotations
 
+import io
+import os
 import sys
+
+
+def prepare_streams() -> None:
+    """Let no message be an error: of a closed stream, or of a character that an encoding lacks.
+
+    What is printed to a closed stream is lost; a character is spelled out, as "\\xb5". Call it before
+    any file is opened, which would get the closed stream's number otherwise.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            stream = open(os.devnull, mode, encoding="utf-8")  # noqa: SIM115
+            os.set_inheritable(stream.fileno(), True)  # a process of ours has it, too
+            setattr(sys, name, stream)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def printable(text: str) -> str:

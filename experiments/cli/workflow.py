@@ -13,6 +13,7 @@ import signal
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -32,6 +33,7 @@ from experiments.runs.store import Store
 from experiments.runs.training import missing
 
 OPTIONS = ("scale", "data", "data_dir")
+CLOCK_SKEW = 60.0  # seconds that the clock of a file server may be ahead
 NUMBERED = re.compile(r"(fig|table)[0-9]+")
 
 
@@ -111,12 +113,43 @@ def check_folder(home: Path) -> None:
     """Refuse to work elsewhere: code and results are beside the Snakefile.
 
     Raises:
-        UserError: if the working directory is not `home`.
+        UserError: if the working directory is not `home`, or if Snakemake takes a part of its name
+            for a wildcard.
     """
+    if {*"{}"} & {*str(home)}:
+        raise UserError(
+            f"Snakemake cannot work in {home}: it takes what is in braces for a wildcard; move the "
+            "checkout to a folder without { and } in its name"
+        )
     if Path.cwd().resolve() != home.resolve():
         raise UserError(
             f"the workflow works in {home}, not in {Path.cwd()}; `cd {home}` first, without "
             "--directory"
+        )
+
+
+def check_dates(files: Iterable[Path], now: float) -> None:
+    """Refuse files dated in the future: what is made of them stays older than they are.
+
+    Args:
+        files: that the targets are made of, or made; those that are not there are left out.
+        now: seconds since 1970.
+
+    Raises:
+        UserError: naming the first of them.
+    """
+    dates = {}
+    for file in files:
+        with suppress(OSError):
+            dates[file] = file.stat().st_mtime
+    late = sorted(file for file, date in dates.items() if date > now + CLOCK_SKEW)
+    if late:
+        date = datetime.fromtimestamp(dates[late[0]]).isoformat(" ", "minutes")
+        more = f" and {len(late) - 1} more are" if len(late) > 1 else " is"
+        raise UserError(
+            f"{late[0]}{more} dated in the future ({date}), so that Snakemake cannot tell what is "
+            "newer; set the clock, or give them today's date: `find experiments mupkit results "
+            "figures -newermt now -exec touch {} +`"
         )
 
 

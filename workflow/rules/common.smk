@@ -2,6 +2,7 @@
 import atexit
 import shlex
 import sys
+import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(workflow.basedir)))
@@ -12,6 +13,7 @@ from snakemake.logging import logger
 from experiments.cli.workflow import (
     Workflow,
     asked,
+    check_dates,
     check_folder,
     check_targets,
     kept,
@@ -24,13 +26,18 @@ from experiments.declare import registry
 from experiments.declare.data_sources import resolve_all
 from experiments.declare.product import Figure
 from experiments.errors import Interrupted, UserError
-from experiments.messages import note
+from experiments.messages import note, prepare_streams
 from experiments.products.tidying import made_by_other_code
 from experiments.runs.grouping import groups
 from experiments.runs.places import ROOT
 from experiments.runs.store import Store
 from experiments.runs.training import missing
 from experiments.runs.versions import computing_code, drawing_code
+
+
+if sys.stderr is None:  # jobs write there
+    shell.prefix("set -euo pipefail; exec 2>/dev/null; ")
+prepare_streams()
 
 
 def stop(error):
@@ -57,7 +64,8 @@ for folder in (STORE.folder.parent, STORE.folder):
     if folder.exists() and not folder.is_dir():  # Snakemake itself would end with a traceback
         stop(f"cannot write {folder}: it is no folder; move it away")
 # Not params: another interpreter or number of cores is no reason to run a job again.
-EXPERIMENTS = f"{shlex.quote(sys.executable)} -m experiments"
+PYTHON = shlex.quote(sys.executable).replace("{", "{{").replace("}", "}}")
+EXPERIMENTS = f"{PYTHON} -m experiments"
 JOBS = workflow.cores or 1
 PRODUCTS = {
     name: "figure" if isinstance(product, Figure) else "table"
@@ -148,6 +156,18 @@ def data_option(name):
 def drawing(name):
     """Files whose change redraws a product."""
     return [relative(file) for file in drawing_code(registry.product(name))]
+
+
+def files(name):
+    """Whatever a product is made of, or is."""
+    markers = [marker(group) for group in NEEDED[name]]
+    return [*drawing(name), *computation(name)[0], *markers, *tables(name), *drawn(name)]
+
+
+try:
+    check_dates({Path(file) for name in ASKED for file in files(name)}, time.time())
+except UserError as error:
+    stop(error)
 
 
 # One workflow at a time in a results folder; a second one waits and then finds the runs done.

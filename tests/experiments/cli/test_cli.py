@@ -1,7 +1,9 @@
 """The command line: what it shows, and how it refuses."""
 
 import dataclasses
+import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -23,8 +25,6 @@ ROOT = Path(__file__).parents[3]
 
 
 def cli(*args: str, **env: str) -> subprocess.CompletedProcess:
-    import os
-
     environment = {**os.environ, "COLUMNS": "200", **env}
     return subprocess.run(
         [sys.executable, "-m", "experiments", *args],
@@ -64,6 +64,21 @@ def test_bad_input_is_one_line_and_status_2(args, words) -> None:
     assert done.stderr.startswith("error: ")
     assert done.stderr.count("\n") == 1
     assert done.stdout == ""
+
+
+def test_closed_streams_and_a_poor_encoding_are_no_errors() -> None:
+    told = cli("show", "fig1", PYTHONIOENCODING="ascii")
+    assert told.returncode == 0, told.stderr
+    assert "\\xb5P" in told.stdout
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "experiments"]
+    ended = subprocess.run([*command, "list"], cwd=ROOT, stdout=writer, stderr=subprocess.PIPE)
+    os.close(writer)
+    assert ended.stderr == b""
+    shell = f"{shlex.join(command)} show fig99 2>&-"
+    refused = subprocess.run(["sh", "-c", shell], cwd=ROOT, stdout=subprocess.PIPE)
+    assert (refused.returncode, refused.stdout) == (2, b"")
 
 
 def test_missing_data_folder_is_one_line_and_status_2(tmp_path) -> None:

@@ -1,6 +1,7 @@
 """What the Snakefile takes from `--config` and its targets, and what it says."""
 
 import os
+import re
 import signal
 from pathlib import Path
 
@@ -79,6 +80,25 @@ def test_another_folder_is_refused(tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=f"cd {ROOT}"):
         workflow.check_folder(ROOT)
+
+
+def test_a_folder_whose_name_snakemake_cannot_take_is_refused(tmp_path, monkeypatch) -> None:
+    home = tmp_path / "x{y}"
+    home.mkdir()
+    monkeypatch.chdir(home)
+    with pytest.raises(UserError, match=re.escape(f"cannot work in {home}: ")):
+        workflow.check_folder(home)
+
+
+def test_files_from_the_future_are_refused(tmp_path) -> None:
+    files = [tmp_path / name for name in ("a.py", "b.py", "c.py", "none")]
+    for file, late in zip(files, (-1, workflow.CLOCK_SKEW - 1, 1e6), strict=False):
+        file.touch()
+        os.utime(file, (1e9 + late, 1e9 + late))
+    workflow.check_dates([files[0], files[1], files[3]], 1e9)
+    with pytest.raises(UserError, match=r"c.py is dated in the future \(2001-09-2") as caught:
+        workflow.check_dates(files, 1e9)
+    assert "-newermt now -exec touch" in str(caught.value)
 
 
 def test_runs_and_times_before_and_after(tiny, tmp_path, monkeypatch) -> None:
