@@ -4,9 +4,6 @@ import importlib.util
 import os
 import sys
 
-from experiments.messages import prepare_streams
-
-prepare_streams()
 if importlib.util.find_spec("fcntl") is None:
     sys.stderr.write("error: Linux or macOS is needed: this system has no locks of files (fcntl)\n")
     sys.exit(2)

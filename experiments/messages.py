@@ -10,8 +10,8 @@ import sys
 def prepare_streams() -> None:
     """Let no message be an error: of a closed stream, or of a character that an encoding lacks.
 
-    What is printed to a closed stream is lost; a character is spelled out, as "\\xb5". Call it before
-    any file is opened, which would get the closed stream's number otherwise.
+    What is printed to a closed stream is lost; a character is spelled out, as "\\xb5". It is called
+    before a file is opened that would get the closed stream's number.
     """
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
