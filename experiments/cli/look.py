@@ -10,7 +10,7 @@ import typer
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from experiments.cli.options import DataOption, JobsOption, ScaleOption, console
+from experiments.cli.options import DataOption, JobsOption, ScaleOption, console, keys_table
 from experiments.declare import registry
 from experiments.declare.config import RunConfig
 from experiments.declare.data_sources import resolve_all
@@ -63,7 +63,7 @@ def show(
 def _show_exhibit(exhibit: Exhibit) -> None:
     console.print(f"{exhibit.title} ({exhibit.name})\n")
     if isinstance(exhibit, Family):
-        _show_keys(exhibit)
+        console.print(keys_table(exhibit))
     else:
         for product in exhibit.products:
             console.print(f"{product.name}: {product.title}", soft_wrap=True)
@@ -74,21 +74,6 @@ def _show_exhibit(exhibit: Exhibit) -> None:
             table.add_row(data_source, label)
         console.print()
         console.print(table)
-
-
-def _show_keys(family: Family) -> None:
-    table = RichTable("key", "type", "in `run`", "meaning", box=None, pad_edge=False)
-    for key, field in family.config.model_fields.items():
-        value = family.example.get(key, None if field.is_required() else field.default)
-        shown = "" if value is None else str(value)
-        table.add_row(key, _type_name(field.annotation), shown, field.description or "")
-    console.print(table)
-
-
-def _type_name(annotation: object) -> str:
-    if isinstance(annotation, type):
-        return annotation.__name__
-    return str(annotation).replace("typing.", "")
 
 
 def _show_product(product: Product, scale: Scale) -> None:

@@ -52,6 +52,7 @@ def cli(*args: str, **env: str) -> subprocess.CompletedProcess:
         (["tune", "resnet"], "unknown family 'resnet'"),
         (["tune", "theory"], "theory trains nothing"),
         (["run", "theory"], "theory trains nothing"),
+        (["run", "transformer_wiki", "--help"], "did you mean 'transformer_wikitext2'"),
         (["reverse", "theory"], "theory trains nothing"),
         (["reverse", "transformer_wikitext2", "--widht", "64"], "did you mean 'width'"),
         (["reverse", "transformer_wikitext2", "--width", "16"], "give --narrow 16 or less"),
@@ -216,6 +217,20 @@ def test_help_has_an_example(command) -> None:
     done = cli(command, "--help")
     assert done.returncode == 0
     assert f"python -m experiments {command}" in done.stdout.replace("\n", " ")
+
+
+@pytest.mark.parametrize("command", ["run", "reverse"])
+def test_help_of_a_family_lists_its_keys_in_eighty_columns(command) -> None:
+    done = cli(command, "mlp_cifar10", "--help", COLUMNS="80")
+    assert done.returncode == 0, done.stderr
+    table = done.stdout[done.stdout.index("Keys of mlp_cifar10") :].splitlines()
+    family = registry.family("mlp_cifar10")
+    rows = {line.split()[0]: line for line in table if line[:1].strip()}
+    assert family.config.model_fields.keys() <= rows.keys()
+    assert rows["optimizer"].split()[1:3] == ["adam,", "adamw,"]
+    assert rows["base_width"].split()[1:3] == ["int", str(family.example["base_width"])]
+    assert "width at which µP equals SP" in rows["base_width"]
+    assert max(map(len, done.stdout.splitlines())) <= 80
 
 
 def test_options_of_run(tiny) -> None:
