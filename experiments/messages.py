@@ -37,12 +37,15 @@ def note(text: str) -> None:
 
 
 def duration(seconds: float) -> str:
-    """Seconds as a person says them: 45 s, 3 min, 2 h 10 min, 3 days."""
+    """Seconds as a person says them: 45 s, 3 min, 2 h 10 min, 29 h, 3 days."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
     if minutes < 90:
         return f"{minutes} min"
-    if minutes < 2 * 24 * 60:
-        return f"{minutes // 60} h {minutes % 60:02d} min"
+    hours = minutes // 60
+    if hours < 24:
+        return f"{hours} h {minutes % 60:02d} min"
+    if hours < 48:
+        return f"{round(minutes / 60)} h"
     return f"{round(minutes / (24 * 60)):,} days"

@@ -25,7 +25,7 @@ from experiments.declare.family import Family
 from experiments.declare.scales import Scale
 from experiments.errors import UserError, unknown
 from experiments.messages import duration, note
-from experiments.runs.grouping import cost, groups, needed_with
+from experiments.runs.grouping import groups, needed_with
 from experiments.runs.places import results_dir
 from experiments.runs.planning import CORES
 from experiments.runs.progress import Progress
@@ -216,7 +216,7 @@ def train(
         raise UserError(f"--done {done} is outside {store.folder}")
     names, ids = needed_with(group, needed, product or ())
     runs = [run for i in ids for run in by_id[i].runs]
-    progress = Progress(" ".join(names), [(r, cost(r)) for r in runs], store, jobs)
+    progress = Progress(" ".join(names), runs, store, jobs)
     everything = [run for one in by_id.values() for run in one.runs]
     train_runs(by_id[group].runs, store, progress, known=everything)
     if done is not None:

@@ -28,7 +28,7 @@ from experiments.messages import duration
 from experiments.runs import stopping
 from experiments.runs.places import figures_dir, results_dir
 from experiments.runs.planning import known as known_times
-from experiments.runs.planning import seconds_left
+from experiments.runs.planning import left
 from experiments.runs.store import Store
 from experiments.runs.training import missing
 
@@ -257,11 +257,24 @@ def to_train(names: Iterable[str], scale: Scale, data: Mapping[str, str], cores:
         product = registry.product(name)
         if not product.sweeps or product.exhibit not in data:
             continue
-        left = missing(product.runs(scale, data[product.exhibit]), store)
-        time = f", about {duration(seconds_left(left, speed, cores))}" if left else ""
-        runs = "1 run" if len(left) == 1 else f"{len(left)} runs"
-        lines.append(f"{name}: {runs} to train{time}")
+        runs, more = product.runs(scale, data[product.exhibit]), []
+        if product.follow_up:
+            from experiments.products.following import expected
+
+            more = expected(product, scale, data[product.exhibit], store)
+        lacks = left(runs, store, speed, cores, more)
+        text = f"{name}: {_counted(lacks.to_train)} to train"
+        if lacks.to_follow:
+            text += f", and {_counted(lacks.to_follow)} that follow"
+        if lacks.to_train or lacks.to_follow:
+            text += f", about {duration(lacks.seconds)}"
+            text += "" if lacks.timed else f" (`python -m experiments plan {name}` times it)"
+        lines.append(text)
     return lines
+
+
+def _counted(runs: int) -> str:
+    return "1 run" if runs == 1 else f"{runs} runs"
 
 
 def made(names: Iterable[str], scale: Scale) -> list[str]:
@@ -292,8 +305,8 @@ def kept(names: Iterable[str], scale: Scale, data: Mapping[str, str]) -> str:
         if product.exhibit in data
         for run in product.runs(scale, data[product.exhibit])
     }
-    left = len(missing(runs.values(), store))
+    lost = len(missing(runs.values(), store))
     return (
-        f"stopped: {len(runs) - left} of {len(runs)} runs are kept; the same command goes on with "
+        f"stopped: {len(runs) - lost} of {len(runs)} runs are kept; the same command goes on with "
         "the rest"
     )

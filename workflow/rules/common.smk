@@ -182,6 +182,8 @@ onstart:
     except Interrupted:
         note("stopped while it waited: nothing was begun; the same command starts again")
         sys.exit(130)
+    for line in to_train([name for name in ASKED if name in TARGETS], SCALE, DATA, JOBS):
+        note(line)
     for handler in logger.handlers:
         handler.addFilter(WORKFLOW.quiet)
 

@@ -11,8 +11,11 @@ from experiments.cli import workflow
 from experiments.declare import registry
 from experiments.declare.data_sources import resolve_all
 from experiments.errors import UserError
-from experiments.runs import stopping
+from experiments.messages import duration
+from experiments.products.following import expected
+from experiments.runs import planning, stopping
 from experiments.runs.places import ROOT
+from experiments.runs.store import Store
 
 KINDS = {"fig1": "figure", "fig2": "figure", "table3": "table"}
 
@@ -108,6 +111,17 @@ def test_runs_and_times_before_and_after(tiny, tmp_path, monkeypatch) -> None:
     data = resolve_all()
     (line,) = workflow.to_train(["fig1", "fig2"], "smoke", data, 2)
     assert line.startswith("fig1: 24 runs to train, about ")
+    monkeypatch.setattr(workflow, "known_times", lambda cores: planning.Speed())
+    (line,) = workflow.to_train(["table12"], "smoke", {"resnet_cifar10": "digits"}, 2)
+    assert line.startswith("table12: 4 runs to train, and 4 runs that follow, about ")
+    assert line.endswith(" (`python -m experiments plan table12` times it)")
+    store = Store(tmp_path / "results" / "smoke")
+    more = expected(registry.product("table12"), "smoke", "digits", store)
+    assert len(more) == 4
+    seconds = planning.left(
+        registry.product("table12").runs("smoke", "digits"), store, planning.Speed(), 2, more
+    ).seconds
+    assert f"about {duration(seconds)} (" in line
     assert workflow.kept(["fig1"], "smoke", data).startswith("stopped: 0 of 24 runs are kept")
 
 
