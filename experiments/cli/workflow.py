@@ -20,11 +20,13 @@ from typing import Any
 
 from filelock import FileLock
 
+from experiments.analysis.verdicts import damage, read
 from experiments.declare import registry
 from experiments.declare.scales import Scale, check_scale
 from experiments.errors import UserError, unknown
 from experiments.files import take_lock
 from experiments.messages import duration
+from experiments.products.tidy_tables import claims_file
 from experiments.runs import stopping
 from experiments.runs.places import figures_dir, results_dir
 from experiments.runs.planning import known as known_times
@@ -277,11 +279,14 @@ def _counted(runs: int) -> str:
     return "1 run" if runs == 1 else f"{runs} runs"
 
 
+def damaged_claims(names: Iterable[str], scale: Scale) -> dict[str, str]:
+    """What is wrong with verdicts that are there, by product; Snakemake sees their dates alone."""
+    found = {name: damage(claims_file(registry.product(name), scale)) for name in names}
+    return {name: wrong for name, wrong in found.items() if wrong}
+
+
 def made(names: Iterable[str], scale: Scale) -> list[str]:
     """Where each product is and what came of its claims; a line each."""
-    from experiments.analysis.verdicts import read
-    from experiments.products.tidy_tables import claims_file
-
     lines = []
     for name in names:
         product = registry.product(name)

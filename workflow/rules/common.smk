@@ -16,6 +16,7 @@ from experiments.cli.workflow import (
     check_dates,
     check_folder,
     check_targets,
+    damaged_claims,
     kept,
     made,
     options,
@@ -127,19 +128,34 @@ def marker(group):
     return f"{RESULTS}/groups/{group}.done"
 
 
-def repairs(group):
-    """How often a group's job was run again because a run was lost; one more if one is lost now.
+def repairs(path, lost):
+    """How often a job was run again because what it had made was lost; one more if it is lost now.
 
-    A marker lies if a run of its group was lost or truncated since. The marker holds the number of
-    its job, which is a parameter of the rule, so a lost run changes the parameter, and Snakemake
-    runs the job again, with what follows. Nothing is touched: a dry run only looks.
+    Snakemake knows files by their dates, and runs not at all. So this number is a parameter of the
+    rule, and its job writes it down: what is lost changes the parameter, and Snakemake runs the job
+    again, with what follows. Nothing is touched here: a dry run only looks.
+
+    Args:
+        path: of the file whose last word is the number.
+        lost: whether something is lost now.
     """
-    path = Path(workflow.basedir) / marker(group)
-    if not path.exists():
-        return 0
-    *_, last = path.read_text(encoding="utf-8", errors="replace").split() or ["0"]
+    try:
+        *_, last = path.read_text(encoding="utf-8", errors="replace").split() or ["0"]
+    except FileNotFoundError:
+        last = "0"
     before = int(last) if last.isdecimal() else 0  # a job that was killed wrote no number
-    return before + bool(missing(GROUPS[group].runs, STORE))
+    return before + bool(lost)
+
+
+def retrainings(group):
+    """The number of `repairs` of a group: runs that were lost or truncated since its marker."""
+    path = Path(workflow.basedir) / marker(group)
+    return repairs(path, path.exists() and missing(GROUPS[group].runs, STORE))
+
+
+def redrawings(name):
+    """The number of `repairs` of a drawing: verdicts that are damaged."""
+    return repairs(STORE.folder / name / "redrawings", name in DAMAGED)
 
 
 def needing(group):
@@ -168,6 +184,11 @@ try:
     check_dates({Path(file) for name in ASKED for file in files(name)}, time.time())
 except UserError as error:
     stop(error)
+
+
+DAMAGED = damaged_claims(ASKED, SCALE)
+for name, damage in DAMAGED.items():
+    note(f"{damage}; {name} is drawn and judged again")
 
 
 # One workflow at a time in a results folder; a second one waits and then finds the runs done.

@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from experiments.analysis.verdicts import damage
 from experiments.declare import registry
 from experiments.declare.product import Product
 from experiments.files import DamagedFileError, read_json
@@ -42,14 +43,11 @@ def tables(store: Store, looked: dict[str, Stored]) -> Iterator[Finding]:
             trouble = _trained(product, folder, looked)
         else:
             trouble = _computed(product, folder)
+        claims = folder / "claims.json"
         if trouble:
             yield _finding(trouble, product, folder)
-        elif _older(folder / "claims.json", folder / "runs.parquet"):
-            yield Finding(
-                f"{folder / 'claims.json'}: older than its table",
-                "removed, the next workflow judges them again",
-                (folder / "claims.json",),
-            )
+        elif wrong := damage(claims) or _age(claims, folder / "runs.parquet"):
+            yield Finding(wrong, "removed, the next workflow judges them again", (claims,))
 
 
 def _finding(trouble: _Trouble, product: Product, folder: Path) -> Finding:
@@ -92,7 +90,8 @@ def _trained(product: Product, folder: Path, looked: dict[str, Stored]) -> _Trou
     return None
 
 
-def _older(path: Path, than: Path) -> bool:
+def _age(claims: Path, table: Path) -> str:
     with suppress(FileNotFoundError):
-        return path.stat().st_mtime_ns < than.stat().st_mtime_ns
-    return False
+        if claims.stat().st_mtime_ns < table.stat().st_mtime_ns:
+            return f"{claims}: older than its table"
+    return ""
