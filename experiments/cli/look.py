@@ -238,23 +238,40 @@ def _print_verdicts(verdicts: Sequence[Verdict]) -> None:
     console.print(table)
 
 
-@app.command(epilog="Example: `python -m experiments draw fig1 --reference`")
+@app.command(
+    epilog="Examples: `python -m experiments draw fig1 --reference`; "
+    "`draw fig1 --partial` while it is trained"
+)
 def draw(
     name: Annotated[str, typer.Argument(help="A figure or table.")],
     scale: ScaleOption = "small",
     reference: Annotated[bool, typer.Option(help="Redraw the committed reference run.")] = False,
+    partial: Annotated[
+        bool, typer.Option("--partial", help="Draw the runs that are done so far, judge nothing.")
+    ] = False,
     mend: Annotated[
         bool, typer.Option("--mend", hidden=True, help="Make damaged tables again.")
     ] = False,
-    data: Annotated[str | None, typer.Option(hidden=True, help="With --mend.")] = None,
+    data: Annotated[
+        str | None, typer.Option(help="Data source of the runs, with --partial.")
+    ] = None,
 ) -> None:
     """Draw a figure from its tidy table, without training, and judge its claims."""
     from experiments.products import collect, draw
+    from experiments.products.partial import draw_partial
     from experiments.products.tidy_tables import REFERENCE, DamagedTableError, Results
     from experiments.runs.places import figures_dir
 
     product = registry.product(name)
     results: Results = REFERENCE if reference else scale
+    if partial:
+        if reference:
+            raise UserError("--partial draws runs of a scale, --reference the committed ones")
+        path, so_far = draw_partial(product, scale, resolve_all(data)[product.exhibit])
+        console.print(f"{path}.*\n{so_far}; nothing is judged", soft_wrap=True)
+        return
+    if data is not None and not mend:
+        raise UserError("--data says which runs --partial draws; give both")
     try:
         verdicts = draw.draw(product, results)
     except DamagedTableError as error:
