@@ -6,8 +6,10 @@ import argparse
 import ast
 import csv
 import importlib
+import io
 import json
 import math
+import os
 import shutil
 import sys
 import sysconfig
@@ -103,6 +105,8 @@ PLOT = "experiments.analysis.coordinate_pictures:coordinate_check"
 DTYPES = {"float64": torch.float64, "float32": torch.float32, "own": None}
 OK, WRONG, REFUSED, UNDECIDED, USER_CODE = range(5)
 """Exit statuses."""
+ENDED_BY_READER = 128 + 13
+"""Exit status that a shell gives to other commands whose output is closed (SIGPIPE)."""
 VERDICTS = {OK: "passed", WRONG: "fails", UNDECIDED: "undecided"}
 
 
@@ -112,10 +116,13 @@ class UsageError(Exception):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command. Returns its exit status, as the command's help says it."""
+    _prepare_streams()
     arguments = _parser().parse_args(argv)
     sys.path.insert(0, "")
     try:
-        return int(arguments.run(arguments))
+        status = int(arguments.run(arguments))
+        sys.stdout.flush()
+        return status
     except UsageError as error:
         print(f"error: {error}", file=sys.stderr)
         return REFUSED
@@ -124,10 +131,22 @@ def main(argv: Sequence[str] | None = None) -> int:
             notes = "".join(f"; {note}" for note in getattr(error, "__notes__", ()))
             print(f"error: {place}: {type(error).__name__}: {error}{notes}", file=sys.stderr)
             return USER_CODE
+        if isinstance(error, BrokenPipeError):  # whoever reads has seen enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return ENDED_BY_READER
         if not isinstance(error, ValueError | TypeError | OSError):
             raise
         print(f"error: {error}", file=sys.stderr)
         return REFUSED
+
+
+def _prepare_streams() -> None:
+    """Let no message be an error: of a closed stream, or of a character that an encoding lacks."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # print would take stdout for a closed stderr
+            setattr(sys, name, io.StringIO())
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def _user_code(error: Exception) -> str:

@@ -88,6 +88,11 @@ class Rules:
     def __getitem__(self, role: Role) -> Rule:
         return self.by_role[role]
 
+    def __repr__(self) -> str:
+        """Short, since signatures show it: the name under which `RULES` has them, or the title."""
+        named = RULES.get(self.name) is self
+        return f"mupkit.RULES[{self.name!r}]" if named else f"<Rules {self.title}>"
+
 
 SP = Rules(
     "sp",

@@ -7,9 +7,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import pandas as pd
 from pydantic import ConfigDict
 
 from experiments.declare.claims import Claim, Measured
@@ -17,6 +16,9 @@ from experiments.declare.references import load
 from experiments.declare.scales import Scale
 from experiments.errors import UserError
 from experiments.files import DamagedFileError, read_json, write_atomically
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 JUDGED_AT: tuple[Scale, ...] = ("small", "paper")
 Decision = Literal["holds", "fails", "undecided", "not judged"]
@@ -125,6 +127,21 @@ def read(path: Path) -> list[Verdict]:
         raise UserError(f"no verdicts at {path}; run `snakemake {name}` first") from None
     except DamagedFileError as error:
         raise UserError(f"{error}; `python -m experiments draw {name}` makes it again") from None
+
+
+def damage(path: Path) -> str:
+    """What is wrong with verdicts that are there; "" if nothing is.
+
+    Raises:
+        UserError: something else than a file is in their place.
+    """
+    try:
+        read_json(path, list[Verdict])
+    except DamagedFileError as error:
+        return str(error)
+    except FileNotFoundError:
+        pass
+    return ""
 
 
 def measured_text(verdict: Verdict) -> str:

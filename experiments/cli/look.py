@@ -10,9 +10,8 @@ import typer
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from experiments.cli.options import DataOption, JobsOption, ScaleOption, console
+from experiments.cli.options import DataOption, JobsOption, ScaleOption, console, keys_table
 from experiments.declare import registry
-from experiments.declare.config import RunConfig
 from experiments.declare.data_sources import resolve_all
 from experiments.declare.family import Exhibit, Family
 from experiments.declare.product import Product
@@ -20,10 +19,9 @@ from experiments.declare.scales import Scale
 from experiments.errors import UserError
 from experiments.messages import duration, note, printable
 from experiments.runs.places import results_dir
-from experiments.runs.planning import CORES, Plan, known, seconds_left, speed_file, timed
+from experiments.runs.planning import CORES, Plan, known, left, speed_file, timed
 from experiments.runs.planning import plan as planned
 from experiments.runs.store import Store
-from experiments.runs.training import missing
 
 if TYPE_CHECKING:
     from experiments.analysis.verdicts import Verdict
@@ -36,12 +34,14 @@ def list_(scale: ScaleOption = "small") -> None:
     """List families, figures and tables."""
     table = RichTable("target", "family", "runs", "title", box=None, pad_edge=False)
     for product in registry.products().values():
-        runs = str(len(_runs(product, scale))) if product.sweeps else "none"
+        count = len(product.runs(scale, _usual_data(product)))
+        runs = f"{count}{'+' * bool(product.follow_up)}" if product.sweeps else "none"
         table.add_row(product.name, product.exhibit, runs, product.title)
     console.print(table)
     console.print(
-        f"\nRuns at the scale {scale}. Train, compute and draw one with `snakemake {{target}}`; "
-        "details with `python -m experiments show {target or family}`."
+        f"\nRuns at the scale {scale}; +: others follow from what these give. Train, compute and "
+        "draw one with `snakemake {target}`; details with `python -m experiments show {target or "
+        "family}`."
     )
 
 
@@ -63,7 +63,7 @@ def show(
 def _show_exhibit(exhibit: Exhibit) -> None:
     console.print(f"{exhibit.title} ({exhibit.name})\n")
     if isinstance(exhibit, Family):
-        _show_keys(exhibit)
+        console.print(keys_table(exhibit))
     else:
         for product in exhibit.products:
             console.print(f"{product.name}: {product.title}", soft_wrap=True)
@@ -74,21 +74,6 @@ def _show_exhibit(exhibit: Exhibit) -> None:
             table.add_row(data_source, label)
         console.print()
         console.print(table)
-
-
-def _show_keys(family: Family) -> None:
-    table = RichTable("key", "type", "in `run`", "meaning", box=None, pad_edge=False)
-    for key, field in family.config.model_fields.items():
-        value = family.example.get(key, None if field.is_required() else field.default)
-        shown = "" if value is None else str(value)
-        table.add_row(key, _type_name(field.annotation), shown, field.description or "")
-    console.print(table)
-
-
-def _type_name(annotation: object) -> str:
-    if isinstance(annotation, type):
-        return annotation.__name__
-    return str(annotation).replace("typing.", "")
 
 
 def _show_product(product: Product, scale: Scale) -> None:
@@ -114,20 +99,26 @@ def _show_product(product: Product, scale: Scale) -> None:
         console.print(claims)
 
 
-def _runs(product: Product, scale: Scale) -> tuple[RunConfig, ...]:
-    """Its runs on the usual data source, if it has one."""
-    return product.runs(scale, next(iter(registry.exhibit(product.exhibit).data_sources), ""))
+def _usual_data(product: Product) -> str:
+    return next(iter(registry.exhibit(product.exhibit).data_sources), "")
 
 
 def _show_sweeps(product: Product, scale: Scale) -> None:
-    runs = _runs(product, scale)
+    from experiments.products.following import expected
+
     for sweep in product.sweeps:
         axes = RichTable("axis", "values", box=None, pad_edge=False)
         for key, values in sweep.axes(scale).items():
             axes.add_row(key, ", ".join(map(str, values)))
         console.print(axes)
-    total = duration(sum(map(known().seconds, runs)))
-    console.print(f"\n{len(runs)} runs at the scale {scale}, roughly {total} of one CPU core\n")
+    data, store = _usual_data(product), Store(results_dir(scale))
+    runs, more = product.runs(scale, data), expected(product, scale, data, store)
+    follow = f", then {len(more)} that follow from what these give" if more else ""
+    lacks = left(runs, store, known(), CORES, more)
+    console.print(
+        f"\n{len(runs)} runs at the scale {scale}{follow}; time left on all cores of this machine: "
+        f"{lacks.time}\n"
+    )
 
 
 @app.command(epilog="Example: `python -m experiments status fig1`")
@@ -138,8 +129,10 @@ def status(
 ) -> None:
     """Show how many runs are done, diverged, damaged, or made by other code.
 
-    A computation counts as one run, and what code alone draws as none. The time left is that of all
-    cores of this machine. `doctor` looks further.
+    A computation counts as one run, and what code alone draws as none. Runs that follow from what
+    others give are counted, too; their number is an estimate until those are done. The time left is
+    that of all cores of this machine; "~" says that `plan` has not timed it yet. `doctor` looks
+    further.
     """
     table = RichTable(box=None, pad_edge=False, padding=(0, 1, 0, 0))
     # Eighty characters, of which the time can give some.
@@ -181,17 +174,20 @@ def _with_data(
 
 
 def _runs_status(product: Product, scale: Scale, source: str) -> tuple[str, ...]:
+    from experiments.products.following import expected
+
     store = Store(results_dir(scale))
-    runs = product.runs(scale, source)
+    more = expected(product, scale, source, store)
+    runs = (*product.runs(scale, source), *more)
     found = [store.look(one.id) for one in runs]
     unreadable = [one for one in found if one.record is None and one.state != "missing"]
     for one in unreadable:
         note(f"{one.state}: {one.reason}")
     states = Counter(one.state for one in found)
     records = [one.record for one in found if one.record]
-    left = seconds_left(missing(runs, store), known(), CORES)
+    lacks = left(product.runs(scale, source), store, known(), CORES, more)
     counts = (len(records), len(runs), sum(r.diverged for r in records), len(unreadable))
-    return (*map(str, counts), str(states["other code"]), duration(left))
+    return (*map(str, counts), str(states["other code"]), lacks.time)
 
 
 def _computation_status(product: Product, scale: Scale, source: str) -> tuple[str, ...]:
@@ -242,23 +238,40 @@ def _print_verdicts(verdicts: Sequence[Verdict]) -> None:
     console.print(table)
 
 
-@app.command(epilog="Example: `python -m experiments draw fig1 --reference`")
+@app.command(
+    epilog="Examples: `python -m experiments draw fig1 --reference`; "
+    "`draw fig1 --partial` while it is trained"
+)
 def draw(
     name: Annotated[str, typer.Argument(help="A figure or table.")],
     scale: ScaleOption = "small",
     reference: Annotated[bool, typer.Option(help="Redraw the committed reference run.")] = False,
+    partial: Annotated[
+        bool, typer.Option("--partial", help="Draw the runs that are done so far, judge nothing.")
+    ] = False,
     mend: Annotated[
         bool, typer.Option("--mend", hidden=True, help="Make damaged tables again.")
     ] = False,
-    data: Annotated[str | None, typer.Option(hidden=True, help="With --mend.")] = None,
+    data: Annotated[
+        str | None, typer.Option(help="Data source of the runs, with --partial.")
+    ] = None,
 ) -> None:
     """Draw a figure from its tidy table, without training, and judge its claims."""
     from experiments.products import collect, draw
+    from experiments.products.partial import draw_partial
     from experiments.products.tidy_tables import REFERENCE, DamagedTableError, Results
     from experiments.runs.places import figures_dir
 
     product = registry.product(name)
     results: Results = REFERENCE if reference else scale
+    if partial:
+        if reference:
+            raise UserError("--partial draws runs of a scale, --reference the committed ones")
+        path, so_far = draw_partial(product, scale, resolve_all(data)[product.exhibit])
+        console.print(f"{path}.*\n{so_far}; nothing is judged", soft_wrap=True)
+        return
+    if data is not None and not mend:
+        raise UserError("--data says which runs --partial draws; give both")
     try:
         verdicts = draw.draw(product, results)
     except DamagedTableError as error:
@@ -285,6 +298,8 @@ def plan(
 
     For stored runs it compares the prediction for the steps that they did with what they took.
     """
+    from experiments.products.following import expected
+
     head = ("target", "runs to train", "stored", f"time on {jobs} cores")
     columns = (*head, "stored: predicted", "took", "took / predicted")
     table = RichTable(*columns, box=None, pad_edge=False)
@@ -296,14 +311,18 @@ def plan(
     for product, data_source in found:
         if data_source is not None:
             runs, store = product.runs(scale, data_source), Store(results_dir(scale))
-            row = _plan_row(planned(runs, store, timed(runs, jobs), jobs))
+            more = expected(product, scale, data_source, store)
+            row = _plan_row(planned(runs, store, timed((*runs, *more), jobs), jobs, more))
             table.add_row(product.name, *row)
     console.print(table)
-    console.print("\nTimes of stored runs are of one core and of the steps that were done.")
+    console.print(
+        "\nAfter +: runs that follow from what others give, an estimate until those are done. "
+        "Times of stored runs are of one core and of the steps that were done."
+    )
 
 
 def _plan_row(found: Plan) -> tuple[str, ...]:
-    counts = (str(found.to_train), str(found.stored), duration(found.seconds))
+    counts = (found.left.count, str(found.stored), found.left.time)
     if not found.took:
         return (*counts, "", "", "")
     ratio = f"{found.took / found.predicted:.2f}"

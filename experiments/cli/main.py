@@ -9,7 +9,7 @@ import typer
 
 from experiments.cli import keep, look, pages, train
 from experiments.errors import Interrupted, UserError
-from experiments.messages import note
+from experiments.messages import note, prepare_streams
 from experiments.runs import places
 from experiments.runs.stopping import heed_signals, in_workflow
 
@@ -48,6 +48,7 @@ def main() -> None:
 
     A signal that ends it becomes one line and status 130; a job leaves the line to its workflow.
     """
+    prepare_streams()
     heed_signals()
     try:
         _check_checkout()

@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table as RichTable
 
-from experiments.cli.options import DataOption, JobsOption, ScaleOption, console, scale_option
+from experiments.cli.options import (
+    CommandOfFamily,
+    DataOption,
+    JobsOption,
+    ScaleOption,
+    console,
+    scale_option,
+)
 from experiments.declare import registry
 from experiments.declare.config import RunConfig
 from experiments.declare.data_sources import resolve_all
@@ -18,7 +25,7 @@ from experiments.declare.family import Family
 from experiments.declare.scales import Scale
 from experiments.errors import UserError, unknown
 from experiments.messages import duration, note
-from experiments.runs.grouping import cost, groups, needed_with
+from experiments.runs.grouping import groups, needed_with
 from experiments.runs.places import results_dir
 from experiments.runs.planning import CORES
 from experiments.runs.progress import Progress
@@ -34,6 +41,7 @@ BLOW_UP_ROWS = 15
 
 
 @app.command(
+    cls=CommandOfFamily,
     context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
     epilog="Example: `python -m experiments run transformer_wikitext2 --width 256 "
     "--parametrization mup --log2lr -7`",
@@ -44,7 +52,7 @@ def run(
     scale: Annotated[Scale, scale_option("Folder of results/ that keeps the run.")] = "small",
     data: DataOption = None,
 ) -> None:
-    """Train one configuration. Every key that `show FAMILY` lists is an option: `--key value`."""
+    """Train one configuration. Every key of the family is an option: `run FAMILY --help`."""
     store = Store(results_dir(scale))
     config = _configured(registry.family(family), context.args, data)
     if store.looks_finished(config.id):
@@ -101,6 +109,7 @@ def _options(args: list[str], family: Family) -> dict[str, str]:
 
 
 @app.command(
+    cls=CommandOfFamily,
     context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
     epilog="Example: `python -m experiments reverse transformer_wikitext2 --width 8192 "
     "--narrow 32 --parametrization sp --log2lr -6`",
@@ -119,8 +128,8 @@ def reverse(
 ) -> None:
     """Replay a wide run in a narrow model, and show which activation blows up first.
 
-    Every key that `show FAMILY` lists is an option and describes the wide run, which is not
-    trained. The narrow width is the family's base width without `--narrow`.
+    Every key of the family is an option (`reverse FAMILY --help`) and describes the wide run, which
+    is not trained. The narrow width is the family's base width without `--narrow`.
     """
     chosen, folder = registry.family(family), results_dir(scale) / "reverse"
     wide = _configured(chosen, context.args, data)
@@ -207,7 +216,7 @@ def train(
         raise UserError(f"--done {done} is outside {store.folder}")
     names, ids = needed_with(group, needed, product or ())
     runs = [run for i in ids for run in by_id[i].runs]
-    progress = Progress(" ".join(names), [(r, cost(r)) for r in runs], store, jobs)
+    progress = Progress(" ".join(names), runs, store, jobs)
     everything = [run for one in by_id.values() for run in one.runs]
     train_runs(by_id[group].runs, store, progress, known=everything)
     if done is not None:

@@ -13,25 +13,29 @@ import signal
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from filelock import FileLock
 
+from experiments.analysis.verdicts import damage, read
 from experiments.declare import registry
 from experiments.declare.scales import Scale, check_scale
 from experiments.errors import UserError, unknown
 from experiments.files import irregular, read_regular, take_lock
 from experiments.messages import duration
+from experiments.products.tidy_tables import claims_file
 from experiments.runs import stopping
 from experiments.runs.places import figures_dir, results_dir
 from experiments.runs.planning import known as known_times
-from experiments.runs.planning import seconds_left
+from experiments.runs.planning import left
 from experiments.runs.store import Store
 from experiments.runs.training import missing
 
 OPTIONS = ("scale", "data", "data_dir")
+CLOCK_SKEW = 60.0  # seconds that the clock of a file server may be ahead
 NUMBERED = re.compile(r"(fig|table)[0-9]+")
 
 
@@ -111,12 +115,43 @@ def check_folder(home: Path) -> None:
     """Refuse to work elsewhere: code and results are beside the Snakefile.
 
     Raises:
-        UserError: if the working directory is not `home`.
+        UserError: if the working directory is not `home`, or if Snakemake takes a part of its name
+            for a wildcard.
     """
+    if {*"{}"} & {*str(home)}:
+        raise UserError(
+            f"Snakemake cannot work in {home}: it takes what is in braces for a wildcard; move the "
+            "checkout to a folder without { and } in its name"
+        )
     if Path.cwd().resolve() != home.resolve():
         raise UserError(
             f"the workflow works in {home}, not in {Path.cwd()}; `cd {home}` first, without "
             "--directory"
+        )
+
+
+def check_dates(files: Iterable[Path], now: float) -> None:
+    """Refuse files dated in the future: what is made of them stays older than they are.
+
+    Args:
+        files: that the targets are made of, or made; those that are not there are left out.
+        now: seconds since 1970.
+
+    Raises:
+        UserError: naming the first of them.
+    """
+    dates = {}
+    for file in files:
+        with suppress(OSError):
+            dates[file] = file.stat().st_mtime
+    late = sorted(file for file, date in dates.items() if date > now + CLOCK_SKEW)
+    if late:
+        date = datetime.fromtimestamp(dates[late[0]]).isoformat(" ", "minutes")
+        more = f" and {len(late) - 1} more are" if len(late) > 1 else " is"
+        raise UserError(
+            f"{late[0]}{more} dated in the future ({date}), so that Snakemake cannot tell what is "
+            "newer; set the clock, or give them today's date: `find experiments mupkit results "
+            "figures -newermt now -exec touch {} +`"
         )
 
 
@@ -157,7 +192,7 @@ def check_markers(paths: Iterable[Path]) -> None:
 
 
 def number_in(marker: Path) -> int | None:
-    """The number at the end of a group's marker; None if there is no marker.
+    """The number at the end of a file that a job wrote it to; None if there is no file.
 
     0 if it ends otherwise: a job that was killed wrote no number.
 
@@ -250,18 +285,34 @@ def to_train(names: Iterable[str], scale: Scale, data: Mapping[str, str], cores:
         product = registry.product(name)
         if not product.sweeps or product.exhibit not in data:
             continue
-        left = missing(product.runs(scale, data[product.exhibit]), store)
-        time = f", about {duration(seconds_left(left, speed, cores))}" if left else ""
-        runs = "1 run" if len(left) == 1 else f"{len(left)} runs"
-        lines.append(f"{name}: {runs} to train{time}")
+        runs, more = product.runs(scale, data[product.exhibit]), []
+        if product.follow_up:
+            from experiments.products.following import expected
+
+            more = expected(product, scale, data[product.exhibit], store)
+        lacks = left(runs, store, speed, cores, more)
+        text = f"{name}: {_counted(lacks.to_train)} to train"
+        if lacks.to_follow:
+            text += f", and {_counted(lacks.to_follow)} that follow"
+        if lacks.to_train or lacks.to_follow:
+            text += f", about {duration(lacks.seconds)}"
+            text += "" if lacks.timed else f" (`python -m experiments plan {name}` times it)"
+        lines.append(text)
     return lines
+
+
+def _counted(runs: int) -> str:
+    return "1 run" if runs == 1 else f"{runs} runs"
+
+
+def damaged_claims(names: Iterable[str], scale: Scale) -> dict[str, str]:
+    """What is wrong with verdicts that are there, by product; Snakemake sees their dates alone."""
+    found = {name: damage(claims_file(registry.product(name), scale)) for name in names}
+    return {name: wrong for name, wrong in found.items() if wrong}
 
 
 def made(names: Iterable[str], scale: Scale) -> list[str]:
     """Where each product is and what came of its claims; a line each."""
-    from experiments.analysis.verdicts import read
-    from experiments.products.tidy_tables import claims_file
-
     lines = []
     for name in names:
         product = registry.product(name)
@@ -285,8 +336,8 @@ def kept(names: Iterable[str], scale: Scale, data: Mapping[str, str]) -> str:
         if product.exhibit in data
         for run in product.runs(scale, data[product.exhibit])
     }
-    left = len(missing(runs.values(), store))
+    lost = len(missing(runs.values(), store))
     return (
-        f"stopped: {len(runs) - left} of {len(runs)} runs are kept; the same command goes on with "
+        f"stopped: {len(runs) - lost} of {len(runs)} runs are kept; the same command goes on with "
         "the rest"
     )

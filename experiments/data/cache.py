@@ -53,7 +53,7 @@ def cached(folder: Path, read: Callable[[Path], T | None], fill: Callable[[Path]
         return found
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with locked(Path(f"{folder}.lock"), f"another process prepares {folder.name}"):
+        with locked(Path(f"{folder}.lock"), f"{folder.name} is being prepared"):
             found = read(folder)  # another process may have written it meanwhile
             if found is None:
                 if folder.exists():

@@ -6,15 +6,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from experiments.declare.product import Product
-from experiments.declare.references import load
 from experiments.declare.scales import Scale
 from experiments.errors import UserError
 from experiments.messages import note
 from experiments.products import computing
 from experiments.products.doctor.runs import DataNow
+from experiments.products.following import chosen
 from experiments.products.tidy_tables import folder_of, write_made
 from experiments.products.tidying import tidy_runs, write_tables
 from experiments.runs.places import results_dir
+from experiments.runs.progress import Progress
 from experiments.runs.store import Record, Store
 from experiments.runs.training import parted, train_runs, train_together
 
@@ -46,11 +47,9 @@ def _collect_runs(product: Product, scale: Scale, data: str, folder: Path, jobs:
     records = train_runs(runs, store)
     _refuse_mixed_data(product, scale, records)
     if product.follow_up:
-        chosen = load(product.follow_up, product.name)(runs, tidy_runs(records), scale)
-        done = {record.id for record in records}
-        chosen = [run for run in chosen if run.id not in done]
-        note(f"{product.name}: {len(chosen)} runs follow from the {len(records)} done")
-        records += train_together(chosen, store, jobs)
+        more = chosen(product, runs, tidy_runs(records), scale)
+        note(f"{product.name}: {len(more)} runs follow from the {len(records)} done")
+        records += train_together(more, store, jobs, Progress(product.name, more, store, jobs))
     if others := parted(records):
         note(
             f"{product.name}: {len(others)} of {len(records)} runs were made by other code than "

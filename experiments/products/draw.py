@@ -44,9 +44,18 @@ def draw(product: Product, results: Results) -> list[Verdict]:
         leaves out columns of long text, such as counts by exponent, which the table keeps.
     """
     runs, scale = read_runs(product, results)
-    folder = figures_dir(results)
     foot = setting(product, runs, scale, results) if product.scaled else ""
     table = seen(product, runs, results)
+    make(product, runs, table, foot, figures_dir(results))
+    found = judge(product, runs, table, scale)
+    verdicts.save(claims_file(product, results), found)
+    return found
+
+
+def make(
+    product: Product, runs: pd.DataFrame, table: pd.DataFrame, foot: str, folder: Path
+) -> None:
+    """The files of a product: pictures or texts of `table`, and `runs` as CSV."""
     if isinstance(product, Figure):
         _draw_figure(product, table, heading(product, runs, scale), foot, folder)
     elif isinstance(product, Table):
@@ -54,9 +63,6 @@ def draw(product: Product, results: Results) -> list[Verdict]:
     if not product.schematic:
         with atomic_path(folder / f"{product.name}.csv") as temporary:
             _readable(runs).to_csv(temporary, index=False)
-    found = judge(product, runs, table, scale)
-    verdicts.save(claims_file(product, results), found)
-    return found
 
 
 def _readable(runs: pd.DataFrame) -> pd.DataFrame:
@@ -96,7 +102,11 @@ def seen(product: Product, runs: pd.DataFrame, results: Results) -> pd.DataFrame
     """The table that a product is drawn and judged from: a row per run, or per step of each run."""
     if not product.over_steps:
         return runs
-    curves = read_table(product, results, "curves")
+    return with_runs(read_table(product, results, "curves"), runs)
+
+
+def with_runs(curves: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
+    """A row per step of each run, with the columns of the run."""
     return curves.merge(runs, on="id", validate="many_to_one")
 
 

@@ -30,7 +30,7 @@ from experiments.data.places import cache_dir
 from experiments.declare.config import RunConfig
 from experiments.declare.references import load
 from experiments.files import DamagedFileError, locked, read_json, write_atomically
-from experiments.messages import note
+from experiments.messages import duration, note
 from experiments.runs import grouping, training
 from experiments.runs.store import Store
 
@@ -83,8 +83,39 @@ class Speed:
         start = statistics.median(starts) if starts else 0.0
         return start + self.step(run) * (run.steps if steps is None else steps)
 
+    def knows(self, run: RunConfig) -> bool:
+        """Whether a run of its family was timed."""
+        return bool(self._of(run))
+
     def _of(self, run: RunConfig) -> list[Timed]:
         return [t for t in self.shapes.values() if t.family == run.family]
+
+
+@dataclass(frozen=True)
+class Left:
+    """What a product lacks, and how long that takes: the one prediction that all commands give.
+
+    Attributes:
+        to_train: number of runs of its sweeps.
+        to_follow: number of runs that follow from these; an estimate until all of them are there.
+        seconds: of wall time until all is trained, on so many cores of this machine.
+        timed: whether steps of its families were timed on this machine.
+    """
+
+    to_train: int
+    to_follow: int
+    seconds: float
+    timed: bool
+
+    @property
+    def count(self) -> str:
+        """How many runs, such as "52 + 12": those that follow are added."""
+        return f"{self.to_train} + {self.to_follow}" if self.to_follow else str(self.to_train)
+
+    @property
+    def time(self) -> str:
+        """The time as people read it; "~" says that nothing was timed."""
+        return f"{'' if self.timed else '~'}{duration(self.seconds)}"
 
 
 @dataclass(frozen=True)
@@ -92,14 +123,13 @@ class Plan:
     """How long the missing runs of a product take, and what was predicted for the stored ones.
 
     Attributes:
-        to_train, stored: numbers of runs.
-        seconds: until all is trained, on the given number of cores.
+        left: what is missing.
+        stored: number of runs that are there.
         predicted, took: seconds of one core for the steps that stored runs did.
     """
 
-    to_train: int
+    left: Left
     stored: int
-    seconds: float
     predicted: float
     took: float
 
@@ -143,18 +173,47 @@ def interpolate(points: Sequence[tuple[float, float]], flops: float) -> float:
     return ys[right] + slope * (flops - xs[right])
 
 
-def plan(runs: Sequence[RunConfig], store: Store, speed: Speed, cores: int) -> Plan:
-    """The time that a product takes from here on, and what its stored runs took."""
-    missing = training.missing(runs, store)
-    found = {run.id: store.look(run.id).record for run in runs}
-    predicted = took = 0.0
-    for run in runs:
-        record = found[run.id]
+def plan(
+    runs: Sequence[RunConfig],
+    store: Store,
+    speed: Speed,
+    cores: int,
+    following: Sequence[RunConfig] = (),
+) -> Plan:
+    """The time that a product takes from here on, and what its stored runs took.
+
+    Args:
+        runs: of its sweeps.
+        store: where they are or will be.
+        speed: of this machine.
+        cores: that train at once.
+        following: runs that follow from what the sweeps give.
+    """
+    predicted, took, stored = 0.0, 0.0, 0
+    for run in (*runs, *following):
+        record = store.look(run.id).record
+        stored += store.looks_finished(run.id)
         if record is not None and not record.provenance.derived_from:
             predicted += speed.seconds(run, len(record.losses))
             took += record.provenance.seconds
-    stored = len(runs) - len(missing)
-    return Plan(len(missing), stored, seconds_left(missing, speed, cores), predicted, took)
+    return Plan(left(runs, store, speed, cores, following), stored, predicted, took)
+
+
+def left(
+    runs: Sequence[RunConfig],
+    store: Store,
+    speed: Speed,
+    cores: int,
+    following: Sequence[RunConfig] = (),
+) -> Left:
+    """What a product lacks; arguments as in `plan`. What follows is trained after the rest."""
+    own, more = training.missing(runs, store), training.missing(following, store)
+    return Left(
+        to_train=len(own),
+        to_follow=len(more),
+        seconds=seconds_left(own, speed, cores) + seconds_left(more, speed, cores),
+        timed=all(map(speed.knows, (*own, *more))),
+    )
 
 
 def seconds_left(missing: Sequence[RunConfig], speed: Speed, cores: int) -> float:
@@ -209,7 +268,7 @@ def timed(runs: Sequence[RunConfig], cores: int) -> Speed:
     if chosen.keys() <= known(cores).shapes.keys():
         return known(cores)
     path = speed_file(cores)
-    with locked(Path(f"{path}.lock"), "another process times this machine"):
+    with locked(Path(f"{path}.lock"), "this machine is being timed"):
         speed = known(cores)
         todo = {key: run for key, run in chosen.items() if key not in speed.shapes}
         if todo:

@@ -5,36 +5,41 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 from experiments.declare.config import RunConfig
 from experiments.errors import UserError
 from experiments.files import DamagedFileError, locked, read_regular, write_atomically
 from experiments.messages import duration, note
+from experiments.runs.planning import known, seconds_left
 from experiments.runs.store import Record, Store
 
 SECONDS_BETWEEN_LINES = 10.0
+PRIOR = 30.0  # seconds of training that count as much as the prediction
 
 
 class Progress:
     """Lines such as "fig1: 37 of 128 runs, about 4 min left; mup width 64 ...: loss 4.21".
+
+    The time left is that of `planning`, times how much longer than predicted the runs of this
+    process take.
 
     Several processes train for one product. The first one to finish a run after the last line is
     old enough writes the next line.
 
     Args:
         name: of the figure or table.
-        runs: all of them, each with its cost, in any one unit.
+        runs: all of them.
         store: where they are.
         jobs: how many processes train at once.
     """
 
-    def __init__(self, name: str, runs: Sequence[tuple[RunConfig, float]], store: Store, jobs: int):
-        self.name, self.store, self.jobs = name, store, max(1, jobs)
-        self.runs = {run.id: run for run, _ in runs}
-        self.costs = {run.id: cost for run, cost in runs}
-        self.started = time.monotonic()
-        self.trained = 0.0
+    def __init__(self, name: str, runs: Sequence[RunConfig], store: Store, jobs: int):
+        self.name, self.store, self.jobs = name, store, jobs
+        self.runs = {run.id: run for run in runs}
+        self.speed = replace(known(jobs), process=0.0)  # processes have started
+        self.took = self.predicted = PRIOR
         self.known = set(filter(store.looks_finished, self.runs))
         self.stamp = store.folder / f".progress-{name}"
         if len(self.known) < len(self.runs):
@@ -42,8 +47,9 @@ class Progress:
 
     def __call__(self, record: Record) -> None:
         """Count a finished run and write a line if one is due; the last one is written once."""
-        if record.id not in self.known:
-            self.trained += self.costs[record.id]
+        if record.id not in self.known and not record.provenance.derived_from:
+            self.took += record.provenance.seconds
+            self.predicted += self.speed.seconds(self.runs[record.id], len(record.losses))
         left = [run_id for run_id in self.runs if not self.store.looks_finished(run_id)]
         done = self._done(len(left))
         if not self._due(done, last=not left):
@@ -53,11 +59,10 @@ class Progress:
         note(f"{self.name}: {done}{self._time_left(left)}; {what}: {outcome}")
 
     def _time_left(self, left: Sequence[str]) -> str:
-        if not left or not self.trained:
+        if not left:
             return ""
-        rate = (time.monotonic() - self.started) / self.trained
-        cost = sum(self.costs[run_id] for run_id in left)
-        return f", about {duration(cost * rate / self.jobs)} left"
+        seconds = seconds_left([self.runs[run_id] for run_id in left], self.speed, self.jobs)
+        return f", about {duration(seconds * self.took / self.predicted)} left"
 
     def _done(self, left: int) -> str:
         return f"{len(self.runs) - left} of {len(self.runs)} runs"

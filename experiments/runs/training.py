@@ -91,13 +91,24 @@ def help_with(
                 report(record)
 
 
-def train_together(runs: Iterable[RunConfig], store: Store, jobs: int) -> list[Record]:
-    """Train what is not in the store in `jobs` processes, the costliest first; in `runs`' order."""
+def train_together(
+    runs: Iterable[RunConfig],
+    store: Store,
+    jobs: int,
+    report: Callable[[Record], None] | None = None,
+) -> list[Record]:
+    """Train what is not in the store in `jobs` processes, the costliest first; in `runs`' order.
+
+    `report` is called with each record.
+    """
     unique = {run.id: run for run in runs}
     order = sorted(unique.values(), key=lambda r: (-cost(r), r.id))
+    by_id: dict[str, Record] = {}
     with processes(jobs) as pool:
-        found = list(pool.map(_train_one, order, [store] * len(order)))
-    by_id = {record.id: record for record in found}
+        for record in pool.map(_train_one, order, [store] * len(order)):
+            by_id[record.id] = record
+            if report is not None:
+                report(record)
     return [by_id[run_id] for run_id in unique]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -281,3 +282,33 @@ def test_help_has_examples():
             check=True,
         )
         assert f"python -m mupkit {command} my_model:build" in done.stdout
+
+
+def shell(*arguments: str, **streams) -> subprocess.CompletedProcess:
+    """A process of its own that finds the model and this checkout."""
+    paths = (str(Path(__file__).parents[2]), str(Path.cwd()))
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), **streams.pop("env", {})}
+    return subprocess.run([sys.executable, "-m", "mupkit", *arguments], env=env, **streams)
+
+
+def test_a_reader_that_has_seen_enough_ends_it_quietly():
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = shell(*EXPLAIN, stdout=writer, stderr=subprocess.PIPE)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
+def test_what_a_poor_encoding_lacks_is_spelled_out(tmp_path):
+    odd = MODULE.replace("self.up", "self.\u00b5p").replace("my_model", "odd")
+    (tmp_path / "odd.py").write_text(odd, encoding="utf-8")
+    ascii_only = {"PYTHONIOENCODING": "ascii"}
+    told = shell(EXPLAIN[0], "odd:build", *EXPLAIN[2:], capture_output=True, env=ascii_only)
+    assert told.returncode == 0, told.stderr
+    assert told.stdout.splitlines()[1].startswith(b"\\u03bcp.weight")
+
+
+def test_what_a_closed_stderr_would_say_is_not_on_stdout(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "stderr", None)
+    assert main([EXPLAIN[0], "my_model:none", *EXPLAIN[2:]]) == 2
+    assert capsys.readouterr().out == ""

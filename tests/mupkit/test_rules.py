@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import mupkit
 from mupkit import SP, TABLE_8, InfDim, InfShape, rule_for
-from mupkit.rules import scale
+from mupkit.rules import interpolate, scale
 
 WIDE, FINITE = InfDim(4, 12), InfDim(None, 10)  # a multiplier of 3
 WIDER = InfDim(2, 10)  # a multiplier of 5
@@ -112,3 +115,10 @@ def test_table_8_keeps_updates_the_same_size(base_in, base_out, ratio_in, ratio_
         sgd, adam = lr_mult(infshape, "sgd"), lr_mult(infshape, "adam")
         assert multiplier * adam * fan_in == pytest.approx(1, rel=1e-12)
         assert multiplier * (sgd * multiplier / fan_out) * fan_in == pytest.approx(1, rel=1e-12)
+
+
+def test_rules_are_short_in_signatures():
+    signature = str(inspect.signature(mupkit.parametrize))
+    assert "rules: 'Rules' = mupkit.RULES['3']," in signature
+    assert len(signature) < 300
+    assert repr(interpolate(SP, TABLE_8, 0.5)) == "<Rules SP->Table 8@0.5>"

@@ -276,6 +276,25 @@ def test_a_measurement_is_made_again_when_its_code_or_settings_change(project) -
     assert len(pd.read_parquet(folder / "runs.parquet")) == 2 * 2 * 4
 
 
+def test_damaged_verdicts_are_made_again_once_by_the_same_command(project) -> None:
+    def make(*more: str) -> str:
+        done = project.snakemake("table14", *SMOKE, *more)
+        assert done.returncode == 0, done.stderr
+        return done.stderr
+
+    make()
+    claims = project.root / "results" / "smoke" / "table14" / "claims.json"
+    whole = claims.read_bytes()
+    claims.write_bytes(whole[:30])
+    said = f"{claims}: Invalid JSON"
+    assert said in make("-n") and claims.read_bytes() == whole[:30]
+    again = make()
+    assert again.count(said) == 1 and "table14 is drawn and judged again" in again
+    assert claims.read_bytes() == whole
+    after = make()
+    assert said not in after and "Nothing to be done" in after
+
+
 def test_results_folder_that_cannot_be_written_is_one_clear_line(project) -> None:
     (project.root / "results").mkdir()
     (project.root / "results" / "smoke").write_text("a file where a folder should be")

@@ -2,6 +2,7 @@
 import atexit
 import shlex
 import sys
+import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(workflow.basedir)))
@@ -12,9 +13,11 @@ from snakemake.logging import logger
 from experiments.cli.workflow import (
     Workflow,
     asked,
+    check_dates,
     check_folder,
     check_markers,
     check_targets,
+    damaged_claims,
     kept,
     made,
     number_in,
@@ -26,13 +29,18 @@ from experiments.declare import registry
 from experiments.declare.data_sources import resolve_all
 from experiments.declare.product import Figure
 from experiments.errors import Interrupted, UserError
-from experiments.messages import note
+from experiments.messages import note, prepare_streams
 from experiments.products.tidying import made_by_other_code
 from experiments.runs.grouping import groups
 from experiments.runs.places import ROOT
 from experiments.runs.store import Store
 from experiments.runs.training import missing
 from experiments.runs.versions import computing_code, drawing_code
+
+
+if sys.stderr is None:  # jobs write there
+    shell.prefix("set -euo pipefail; exec 2>/dev/null; ")
+prepare_streams()
 
 
 def stop(error):
@@ -59,7 +67,8 @@ for folder in (STORE.folder.parent, STORE.folder):
     if folder.exists() and not folder.is_dir():  # Snakemake itself would end with a traceback
         stop(f"cannot write {folder}: it is no folder; move it away")
 # Not params: another interpreter or number of cores is no reason to run a job again.
-EXPERIMENTS = f"{shlex.quote(sys.executable)} -m experiments"
+PYTHON = shlex.quote(sys.executable).replace("{", "{{").replace("}", "}}")
+EXPERIMENTS = f"{PYTHON} -m experiments"
 JOBS = workflow.cores or 1
 PRODUCTS = {
     name: "figure" if isinstance(product, Figure) else "table"
@@ -121,18 +130,32 @@ def marker(group):
     return f"{RESULTS}/groups/{group}.done"
 
 
-def repairs(group):
-    """How often a group's job was run again because a run was lost; one more if one is lost now.
+def repairs(path, lost):
+    """How often a job was run again because what it had made was lost; one more if it is lost now.
 
-    A marker lies if a run of its group was lost or truncated since. The marker holds the number of
-    its job, which is a parameter of the rule, so a lost run changes the parameter, and Snakemake
-    runs the job again, with what follows. Nothing is touched: a dry run only looks.
+    Snakemake knows files by their dates, and runs not at all. So this number is a parameter of the
+    rule, and its job writes it down: what is lost changes the parameter, and Snakemake runs the job
+    again, with what follows. Nothing is touched here: a dry run only looks.
+
+    Args:
+        path: of the file whose last word is the number.
+        lost: whether something is lost now.
     """
     try:
-        before = number_in(Path(workflow.basedir) / marker(group))
+        return (number_in(path) or 0) + bool(lost)
     except UserError as error:
         stop(error)
-    return 0 if before is None else before + bool(missing(GROUPS[group].runs, STORE))
+
+
+def retrainings(group):
+    """The number of `repairs` of a group: runs that were lost or truncated since its marker."""
+    path = Path(workflow.basedir) / marker(group)
+    return repairs(path, path.exists() and missing(GROUPS[group].runs, STORE))
+
+
+def redrawings(name):
+    """The number of `repairs` of a drawing: verdicts that are damaged."""
+    return repairs(STORE.folder / name / "redrawings", name in DAMAGED)
 
 
 def needing(group):
@@ -151,6 +174,26 @@ def drawing(name):
     return [relative(file) for file in drawing_code(registry.product(name))]
 
 
+def files(name):
+    """Whatever a product is made of, or is."""
+    markers = [marker(group) for group in NEEDED[name]]
+    return [*drawing(name), *computation(name)[0], *markers, *tables(name), *drawn(name)]
+
+
+try:
+    check_dates({Path(file) for name in ASKED for file in files(name)}, time.time())
+except UserError as error:
+    stop(error)
+
+
+try:
+    DAMAGED = damaged_claims(ASKED, SCALE)
+except UserError as error:
+    stop(error)
+for name, damage in DAMAGED.items():
+    note(f"{damage}; {name} is drawn and judged again")
+
+
 # One workflow at a time in a results folder; a second one waits and then finds the runs done.
 WORKFLOW = Workflow(STORE.folder)
 
@@ -163,6 +206,8 @@ onstart:
     except Interrupted:
         note("stopped while it waited: nothing was begun; the same command starts again")
         sys.exit(130)
+    for line in to_train([name for name in ASKED if name in TARGETS], SCALE, DATA, JOBS):
+        note(line)
     for handler in logger.handlers:
         handler.addFilter(WORKFLOW.quiet)
 

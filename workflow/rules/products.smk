@@ -1,4 +1,5 @@
-# From runs or a computation to tidy tables, from tables to pictures and verdicts.
+# From runs or a computation to tidy tables, from tables to pictures and verdicts. A command is
+# put together when its job starts: what differs between products is in its params.
 for name in PRODUCTS:
 
     rule:
@@ -37,9 +38,12 @@ for name in PRODUCTS:
             "../../environment.yml"
         params:
             name=name,
+            data=data_option(name),
+            redrawings=redrawings(name),
         shell:
-            f"{EXPERIMENTS} draw {{params.name}} --scale {SCALE} --mend {data_option(name)}"
+            f"{EXPERIMENTS} draw {{params.name}} --scale {SCALE} --mend {{params.data}}"
             " 2>&1 | tee {log} >&2"
+            f" && echo {{params.redrawings}} > {RESULTS}/{{params.name}}/redrawings"
 
     rule:
         name:

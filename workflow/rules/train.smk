@@ -1,5 +1,5 @@
 # One job per group of runs. Finished runs are in the store, outside the declared output, so that a
-# killed job goes on where it was. The last line of a marker is the number of `repairs`.
+# killed job goes on where it was. The last line of a marker is the number of `retrainings`.
 rule train:
     output:
         f"{RESULTS}/groups/{{group}}.done",
@@ -10,8 +10,8 @@ rule train:
     threads: 1
     params:
         data=lambda wildcards: data_option(needing(wildcards.group)[0]),
-        repairs=lambda wildcards: repairs(wildcards.group),
+        retrainings=lambda wildcards: retrainings(wildcards.group),
     shell:
         f"{EXPERIMENTS} train {{wildcards.group}} {NAMED} --scale {SCALE}"
         f" {{params.data}} --jobs {JOBS} --done {{output}} 2> >(tee {{log}} >&2)"
-        " && echo {params.repairs} >> {output}"
+        " && echo {params.retrainings} >> {output}"

@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from experiments.analysis.verdicts import Verdict
+from experiments.analysis.verdicts import damage
 from experiments.declare import registry
 from experiments.declare.product import Product
 from experiments.errors import UserError
@@ -58,19 +58,8 @@ def _of(product: Product, folder: Path, looked: dict[str, Stored]) -> Iterator[F
     trouble = _trained(product, folder, looked) if product.sweeps else _computed(product, folder)
     if trouble:
         yield _finding(trouble, product, folder)
-    elif fault := _wrong(claims, folder / "runs.parquet"):
+    elif fault := damage(claims) or _age(claims, folder / "runs.parquet"):
         yield Finding(fault, "removed, the next workflow judges them again", (claims,))
-
-
-def _wrong(claims: Path, table: Path) -> str:
-    """What is wrong with the verdicts of a product; "" if nothing is, or there are none."""
-    try:
-        read_json(claims, list[Verdict])
-    except FileNotFoundError:
-        return ""
-    except DamagedFileError as error:
-        return str(error)
-    return f"{claims}: older than its table" if _older(claims, table) else ""
 
 
 def _finding(trouble: _Trouble, product: Product, folder: Path) -> Finding:
@@ -113,7 +102,8 @@ def _trained(product: Product, folder: Path, looked: dict[str, Stored]) -> _Trou
     return None
 
 
-def _older(path: Path, than: Path) -> bool:
+def _age(claims: Path, table: Path) -> str:
     with suppress(FileNotFoundError):
-        return path.stat().st_mtime_ns < than.stat().st_mtime_ns
-    return False
+        if claims.stat().st_mtime_ns < table.stat().st_mtime_ns:
+            return f"{claims}: older than its table"
+    return ""

@@ -1,7 +1,9 @@
 """The command line: what it shows, and how it refuses."""
 
 import dataclasses
+import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -23,8 +25,6 @@ ROOT = Path(__file__).parents[3]
 
 
 def cli(*args: str, **env: str) -> subprocess.CompletedProcess:
-    import os
-
     environment = {**os.environ, "COLUMNS": "200", **env}
     return subprocess.run(
         [sys.executable, "-m", "experiments", *args],
@@ -52,6 +52,7 @@ def cli(*args: str, **env: str) -> subprocess.CompletedProcess:
         (["tune", "resnet"], "unknown family 'resnet'"),
         (["tune", "theory"], "theory trains nothing"),
         (["run", "theory"], "theory trains nothing"),
+        (["run", "transformer_wiki", "--help"], "did you mean 'transformer_wikitext2'"),
         (["reverse", "theory"], "theory trains nothing"),
         (["reverse", "transformer_wikitext2", "--widht", "64"], "did you mean 'width'"),
         (["reverse", "transformer_wikitext2", "--width", "16"], "give --narrow 16 or less"),
@@ -64,6 +65,21 @@ def test_bad_input_is_one_line_and_status_2(args, words) -> None:
     assert done.stderr.startswith("error: ")
     assert done.stderr.count("\n") == 1
     assert done.stdout == ""
+
+
+def test_closed_streams_and_a_poor_encoding_are_no_errors() -> None:
+    told = cli("show", "fig1", PYTHONIOENCODING="ascii")
+    assert told.returncode == 0, told.stderr
+    assert "\\xb5P" in told.stdout
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "experiments"]
+    ended = subprocess.run([*command, "list"], cwd=ROOT, stdout=writer, stderr=subprocess.PIPE)
+    os.close(writer)
+    assert ended.stderr == b""
+    shell = f"{shlex.join(command)} show fig99 2>&-"
+    refused = subprocess.run(["sh", "-c", shell], cwd=ROOT, stdout=subprocess.PIPE)
+    assert (refused.returncode, refused.stdout) == (2, b"")
 
 
 def test_missing_data_folder_is_one_line_and_status_2(tmp_path) -> None:
@@ -201,6 +217,20 @@ def test_help_has_an_example(command) -> None:
     done = cli(command, "--help")
     assert done.returncode == 0
     assert f"python -m experiments {command}" in done.stdout.replace("\n", " ")
+
+
+@pytest.mark.parametrize("command", ["run", "reverse"])
+def test_help_of_a_family_lists_its_keys_in_eighty_columns(command) -> None:
+    done = cli(command, "mlp_cifar10", "--help", COLUMNS="80")
+    assert done.returncode == 0, done.stderr
+    table = done.stdout[done.stdout.index("Keys of mlp_cifar10") :].splitlines()
+    family = registry.family("mlp_cifar10")
+    rows = {line.split()[0]: line for line in table if line[:1].strip()}
+    assert family.config.model_fields.keys() <= rows.keys()
+    assert rows["optimizer"].split()[1:3] == ["adam,", "adamw,"]
+    assert rows["base_width"].split()[1:3] == ["int", str(family.example["base_width"])]
+    assert "width at which µP equals SP" in rows["base_width"]
+    assert max(map(len, done.stdout.splitlines())) <= 80
 
 
 def test_options_of_run(tiny) -> None:

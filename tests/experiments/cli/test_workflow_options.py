@@ -1,6 +1,7 @@
 """What the Snakefile takes from `--config` and its targets, and what it says."""
 
 import os
+import re
 import signal
 from pathlib import Path
 
@@ -10,8 +11,11 @@ from experiments.cli import workflow
 from experiments.declare import registry
 from experiments.declare.data_sources import resolve_all
 from experiments.errors import UserError
-from experiments.runs import stopping
+from experiments.messages import duration
+from experiments.products.following import expected
+from experiments.runs import planning, stopping
 from experiments.runs.places import ROOT
+from experiments.runs.store import Store
 
 KINDS = {"fig1": "figure", "fig2": "figure", "table3": "table"}
 
@@ -81,6 +85,25 @@ def test_another_folder_is_refused(tmp_path, monkeypatch) -> None:
         workflow.check_folder(ROOT)
 
 
+def test_a_folder_whose_name_snakemake_cannot_take_is_refused(tmp_path, monkeypatch) -> None:
+    home = tmp_path / "x{y}"
+    home.mkdir()
+    monkeypatch.chdir(home)
+    with pytest.raises(UserError, match=re.escape(f"cannot work in {home}: ")):
+        workflow.check_folder(home)
+
+
+def test_files_from_the_future_are_refused(tmp_path) -> None:
+    files = [tmp_path / name for name in ("a.py", "b.py", "c.py", "none")]
+    for file, late in zip(files, (-1, workflow.CLOCK_SKEW - 1, 1e6), strict=False):
+        file.touch()
+        os.utime(file, (1e9 + late, 1e9 + late))
+    workflow.check_dates([files[0], files[1], files[3]], 1e9)
+    with pytest.raises(UserError, match=r"c.py is dated in the future \(2001-09-2") as caught:
+        workflow.check_dates(files, 1e9)
+    assert "-newermt now -exec touch" in str(caught.value)
+
+
 def test_runs_and_times_before_and_after(tiny, tmp_path, monkeypatch) -> None:
     from experiments.runs import places
 
@@ -88,6 +111,17 @@ def test_runs_and_times_before_and_after(tiny, tmp_path, monkeypatch) -> None:
     data = resolve_all()
     (line,) = workflow.to_train(["fig1", "fig2"], "smoke", data, 2)
     assert line.startswith("fig1: 24 runs to train, about ")
+    monkeypatch.setattr(workflow, "known_times", lambda cores: planning.Speed())
+    (line,) = workflow.to_train(["table12"], "smoke", {"resnet_cifar10": "digits"}, 2)
+    assert line.startswith("table12: 4 runs to train, and 4 runs that follow, about ")
+    assert line.endswith(" (`python -m experiments plan table12` times it)")
+    store = Store(tmp_path / "results" / "smoke")
+    more = expected(registry.product("table12"), "smoke", "digits", store)
+    assert len(more) == 4
+    seconds = planning.left(
+        registry.product("table12").runs("smoke", "digits"), store, planning.Speed(), 2, more
+    ).seconds
+    assert f"about {duration(seconds)} (" in line
     assert workflow.kept(["fig1"], "smoke", data).startswith("stopped: 0 of 24 runs are kept")
 
 

@@ -17,9 +17,12 @@ from experiments.declare.config import RunConfig
 from experiments.declare.family import Family
 from experiments.declare.product import Product
 from experiments.declare.references import load, name_of
+from experiments.declare.scales import SCALES
 from experiments.errors import UserError
+from experiments.products.following import expected
 from experiments.runs.grouping import cost
 from experiments.runs.places import ROOT
+from experiments.runs.store import Store
 from experiments.train import engine
 from experiments.train.process import Machine
 from mupkit.coord_check import Report, coord_check
@@ -192,6 +195,17 @@ def test_every_product_takes_seconds_at_smoke_and_its_example_is_a_run(name) -> 
     for product in trained(family):
         assert sum(map(cost, product.runs("smoke", data))) < 30, product.name
     assert family.config.make(**{**family.example, "data": data}).id
+
+
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("name", [n for n in EXHIBITS if isinstance(registry.exhibit(n), Family)])
+def test_what_follows_from_sweeps_is_counted_before_it_is_known(name, scale, tmp_path) -> None:
+    family = registry.family(name)
+    for product in trained(family):
+        data = next(iter(family.data_sources))
+        more = expected(product, scale, data, Store(tmp_path))
+        assert bool(more) == bool(product.follow_up)
+        assert not {run.id for run in more} & {run.id for run in product.runs(scale, data)}
 
 
 def test_every_folder_with_a_task_is_tested() -> None:

@@ -16,8 +16,8 @@ from experiments.declare.product import Table
 from experiments.declare.sweep import Sweep
 from experiments.errors import UserError
 from experiments.families.transformer_wikitext2.config import TransformerConfig
-from experiments.products import collect, draw, reference, tidy_tables
-from experiments.runs import places
+from experiments.products import collect, draw, partial, reference, tidy_tables
+from experiments.runs import places, training
 from experiments.runs.store import Store
 from tests.tiny_runs import TINY
 
@@ -78,6 +78,28 @@ def test_a_table_is_collected_rendered_and_judged(project) -> None:
         assert caption in (project / f"figures/small/table0.{kind}").read_text(encoding="utf-8")
     assert len(pd.read_csv(project / "figures/small/table0.csv")) == 2
     assert json.loads((project / "results/small/table0/claims.json").read_text())[0]["id"] == "two"
+
+
+def test_what_is_done_so_far_is_drawn_apart_and_judged_by_nobody(project) -> None:
+    with pytest.raises(UserError, match="table0: 0 of 2 runs are done at the scale small; `snake"):
+        partial.draw_partial(TABLE, "small", "wikitext2")
+    store = Store(places.results_dir("small"))
+    training.train_runs(TABLE.runs("small", "wikitext2")[:1], store)
+    path, so_far = partial.draw_partial(TABLE, "small", "wikitext2")
+    assert (path, so_far) == (project / "figures/small/partial/table0", "1 of 2 runs")
+    text = path.with_suffix(".md").read_text(encoding="utf-8")
+    assert "Here: 1 of 2 runs · WikiText-2" in text and "| -8 |" in text and "| -6 |" not in text
+    assert not (project / "results/small/table0").exists()
+    assert [*(project / "figures/small").iterdir()] == [path.parent]
+    broken = dataclasses.replace(TABLE, render=f"{__name__}:all_of_them")
+    with pytest.raises(UserError, match=r"drawn from 1 of 2 runs \(IndexError.*when more are done"):
+        partial.draw_partial(broken, "small", "wikitext2")
+    with pytest.raises(UserError, match="fig2 has no runs"):
+        partial.draw_partial(registry.product("fig2"), "small", "")
+
+
+def all_of_them(runs: pd.DataFrame) -> TextTable:
+    return TextTable(["log2lr"], [[f"{runs['log2lr'].iloc[1]:g}"]])
 
 
 def test_the_foot_names_the_data_as_the_exhibit_does() -> None:

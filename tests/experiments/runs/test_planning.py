@@ -63,26 +63,40 @@ def test_a_plan_counts_what_is_stored_and_balances_the_rest(tmp_path) -> None:
     speed = Speed({planning.shape(runs[0]): timed(runs[0], 2.0, start=1.0)}, process=3.0)
     store = Store(tmp_path)
     all_of_them = planning.plan(runs, store, speed, 1)
-    assert (all_of_them.to_train, all_of_them.stored) == (3, 0)
-    assert all_of_them.seconds == 3.0 + 3 * (1.0 + 5 * 2.0)
+    assert (all_of_them.left.to_train, all_of_them.stored) == (3, 0)
+    assert all_of_them.left.seconds == 3.0 + 3 * (1.0 + 5 * 2.0)
     stored = record()  # of seed 0: three of five steps in 1.5 seconds
     store.write(stored)
     rest = planning.plan(runs, store, speed, 1)
-    assert (rest.to_train, rest.stored) == (2, 1)
-    assert rest.seconds == 3.0 + 2 * 11.0
+    assert (rest.left.to_train, rest.stored) == (2, 1)
+    assert rest.left.seconds == 3.0 + 2 * 11.0
+    assert rest.left == planning.left(runs, store, speed, 1), "one prediction for all commands"
     assert (rest.predicted, rest.took) == (1.0 + 3 * 2.0, 1.5)
     derived = dataclasses.replace(stored.provenance, derived_from="0" * 16, seconds=0.0)
     store.write(dataclasses.replace(stored, provenance=derived))
     assert planning.plan(runs, store, speed, 1).predicted == 0.0
 
 
+def test_what_follows_is_counted_and_comes_after_the_rest(tmp_path) -> None:
+    runs, more = [tiny_run(seed=0)], [tiny_run(seed=seed, width=64) for seed in (1, 2)]
+    shapes = {planning.shape(run): timed(run, 2.0) for run in (*runs, *more)}
+    speed, store = Speed(shapes, process=1.0), Store(tmp_path)
+    found = planning.left(runs, store, speed, 2, more)
+    assert (found.count, found.seconds, found.timed) == ("1 + 2", 11.0 + 11.0, True)
+    assert planning.left(runs, store, speed, 2).count == "1"
+    assert planning.left(runs, store, Speed(), 2).time.startswith("~"), "nothing was timed"
+    store.write(dataclasses.replace(record(), id=more[0].id))
+    rest = planning.plan(runs, store, speed, 2, more)
+    assert (rest.left.count, rest.stored, rest.took) == ("1 + 1", 1, 1.5)
+
+
 def test_two_cores_share_the_groups(tmp_path, monkeypatch) -> None:
     runs = [tiny_run(seed=seed) for seed in range(4)]
     speed = Speed({planning.shape(runs[0]): timed(runs[0], 2.0)}, process=1.0)
     monkeypatch.setattr(grouping, "GROUP_SECONDS", sum(map(grouping.cost, runs)) / 4)
-    assert planning.plan(runs, Store(tmp_path), speed, 1).seconds == 4 * (1.0 + 10.0)
-    assert planning.plan(runs, Store(tmp_path), speed, 2).seconds == 2 * (1.0 + 10.0)
-    assert planning.plan(runs, Store(tmp_path), speed, 9).seconds == 1.0 + 10.0
+    assert planning.plan(runs, Store(tmp_path), speed, 1).left.seconds == 4 * (1.0 + 10.0)
+    assert planning.plan(runs, Store(tmp_path), speed, 2).left.seconds == 2 * (1.0 + 10.0)
+    assert planning.plan(runs, Store(tmp_path), speed, 9).left.seconds == 1.0 + 10.0
 
 
 def test_groups_do_not_depend_on_what_was_measured(tmp_path, monkeypatch) -> None:

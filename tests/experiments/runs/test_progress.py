@@ -1,8 +1,13 @@
 """Lines that a person follows."""
 
+import dataclasses
+
 import pytest
 
-from experiments.runs.progress import SECONDS_BETWEEN_LINES, Progress, duration
+from experiments.messages import duration
+from experiments.runs import planning, progress
+from experiments.runs.planning import Speed, Timed
+from experiments.runs.progress import PRIOR, SECONDS_BETWEEN_LINES, Progress
 from experiments.runs.store import Store
 from tests.experiments.runs.test_store import record
 from tests.tiny_runs import tiny_run
@@ -10,24 +15,43 @@ from tests.tiny_runs import tiny_run
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(0.4, "0 s"), (89, "89 s"), (240, "4 min"), (7860, "2 h 11 min"), (3e5, "3 days")],
+    [
+        (0.4, "0 s"),
+        (89, "89 s"),
+        (240, "4 min"),
+        (7860, "2 h 11 min"),
+        (1.05e5, "29 h"),
+        (3e5, "3 days"),
+    ],
 )
 def test_duration(seconds, text) -> None:
     assert duration(seconds) == text
 
 
-def test_lines_count_all_runs_and_come_now_and_then(tmp_path, capsys) -> None:
+@pytest.fixture
+def times(monkeypatch):
+    """A machine that was timed: 2 seconds a step, whatever the shape, after 60 of start-up."""
+    run = tiny_run()
+    one = Timed(run.family, run.describe(), planning.step_flops(run), 2.0, 0.0)
+    monkeypatch.setattr(progress, "known", lambda jobs: Speed({planning.shape(run): one}, 60.0))
+
+
+def test_lines_count_all_runs_and_come_now_and_then(tmp_path, capsys, times) -> None:
     store = Store(tmp_path)
-    runs = [(tiny_run(seed=s), 1.0) for s in range(4)]
+    runs = [tiny_run(seed=s) for s in range(4)]
     store.write(record(seed=0))
-    progress = Progress("fig1", runs, store, jobs=2)
+    own = Progress("fig1", runs, store, jobs=2)
     other = Progress("fig1", runs, store, jobs=2)
-    for seed, teller in ((1, progress), (2, other)):
+    for seed, teller in ((1, own), (2, other)):
         store.write(record(seed=seed))
         teller(record(seed=seed))
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1, "the second one comes too soon"
-    assert lines[0].startswith("fig1: 2 of 4 runs, about 0 s left; mup width 32 log2lr -7 seed 1")
+    # Two runs of 10 seconds in two processes. This one's first took 1.5 seconds instead of 6.
+    seconds = 10 * (PRIOR + 1.5) / (PRIOR + 6)
+    assert lines[0].startswith(
+        f"fig1: 2 of 4 runs, about {duration(seconds)} left; mup width 32 log2lr -7 seed 1"
+    )
     assert "loss 0.300" in lines[0]
     store.write(record((9.0, float("nan")), 1, seed=3))
     other(record((9.0, float("nan")), 1, seed=3))
@@ -37,3 +61,14 @@ def test_lines_count_all_runs_and_come_now_and_then(tmp_path, capsys) -> None:
         later(record(seed=seed))
     assert capsys.readouterr().err == "", "what was there before is not told run by run"
     assert SECONDS_BETWEEN_LINES >= 5
+
+
+def test_the_first_time_left_is_the_plans_without_start_up(tmp_path, capsys, times) -> None:
+    store, runs = Store(tmp_path), [tiny_run(seed=s) for s in range(9)]
+    own = Progress("fig1", runs, store, jobs=2)
+    made = record(seed=0)
+    provenance = dataclasses.replace(made.provenance, seconds=6.0)  # for three steps, as predicted
+    made = dataclasses.replace(made, provenance=provenance)
+    store.write(made)
+    own(made)
+    assert "1 of 9 runs, about 40 s left" in capsys.readouterr().err
