@@ -46,14 +46,14 @@ def draw(product: Product, results: Results) -> list[Verdict]:
     runs, scale = read_runs(product, results)
     foot = setting(product, runs, scale, results) if product.scaled else ""
     table = seen(product, runs, results)
-    make(product, runs, table, foot, figures_dir(results))
+    make(product, runs, table, scale, foot, figures_dir(results))
     found = judge(product, runs, table, scale)
     verdicts.save(claims_file(product, results), found)
     return found
 
 
 def make(
-    product: Product, runs: pd.DataFrame, table: pd.DataFrame, foot: str, folder: Path
+    product: Product, runs: pd.DataFrame, table: pd.DataFrame, scale: Scale, foot: str, folder: Path
 ) -> None:
     """The files of a product: pictures or texts of `table`, and `runs` as CSV."""
     if isinstance(product, Figure):

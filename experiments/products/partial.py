@@ -46,7 +46,7 @@ def draw_partial(product: Product, scale: Scale, data: str) -> tuple[Path, str]:
     folder, runs = figures_dir(scale) / "partial", tidy_runs(records)
     table = with_runs(tidy_curves(records), runs) if product.over_steps else runs
     try:
-        make(product, runs, table, f"{so_far} · {setting(product, runs, scale)}", folder)
+        make(product, runs, table, scale, f"{so_far} · {setting(product, runs, scale)}", folder)
     except UserError:
         raise
     except Exception as error:  # whatever a function does without the runs that it expects

@@ -37,7 +37,6 @@ from experiments.runs.store import Store
 from experiments.runs.training import missing
 from experiments.runs.versions import computing_code, drawing_code
 
-
 if sys.stderr is None:  # jobs write there
     shell.prefix("set -euo pipefail; exec 2>/dev/null; ")
 prepare_streams()
