@@ -92,7 +92,7 @@ SMALL: dict[str, Any] = {
     "base_width": 64,
     "base_n_head": 4,
     "base_d_ffn": 64,
-    "steps": 500,
+    "steps": 400,
     "batch_size": 16,
     "seq_len": 64,
     "vocab_size": 2_000,
@@ -118,7 +118,7 @@ VALUES: dict[Scale, dict[str, Any]] = {
 """Values of a target's run by scale, without its size."""
 FINETUNING: dict[Scale, dict[str, Any]] = {
     "paper": {"finetune_examples": 1_000_000},
-    "small": {"finetune_examples": 800, "finetune_epochs": 1, "finetune_log2lr": -11.0},
+    "small": {"finetune_examples": 400, "finetune_epochs": 1, "finetune_log2lr": -11.0},
     "smoke": {"finetune_examples": 64, "finetune_epochs": 1, "finetune_log2lr": -10.0},
 }
 """Of a target. At `paper` all examples there are; below it little was learned before, so that the
