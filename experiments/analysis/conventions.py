@@ -161,8 +161,8 @@ BLOW_UP = 1.5  # times what most curves reach
 
 def limits(scapes: Iterable[Landscape]) -> tuple[float, float]:
     """From below the lowest loss to the highest one, or what most reach; a blow-up leaves it."""
-    losses = [scape.losses[np.isfinite(scape.losses)] for scape in scapes]
-    finite = np.concatenate([*losses, np.empty(0)])
+    drawn = [scape.losses[:, np.isfinite(scape.losses).all(axis=0)].ravel() for scape in scapes]
+    finite = np.concatenate([*drawn, np.empty(0)])
     if not len(finite):
         return 0.0, 1.0
     low, most, high = finite.min(), np.quantile(finite, 0.97), finite.max()

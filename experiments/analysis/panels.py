@@ -64,6 +64,8 @@ def draw(runs: pd.DataFrame, layout: Layout, heads: Sequence[str] = ()) -> Figur
             _ticks(ax, key, scape.grid)
             ax.set_ylim(*limits[i, key])
             ax.tick_params(labelleft=limits[i, key] != left)
+            if left not in (None, limits[i, key]):
+                ax.set_title("own scale", loc="right", fontsize=7, color=style.GRAY, pad=3)
             left = limits[i, key]
         line[0].set_ylabel("\n".join(filter(None, (head, "training loss (nats)"))))
         handles, labels = style.legend_entries(line[0], line)

@@ -92,6 +92,8 @@ def test_a_blow_up_leaves_the_panel_and_nothing_else_does() -> None:
     curves[0, 2] = 2.4
     assert conventions.limits([scape(curves, sizes=range(40))])[1] > 2.4
     assert conventions.limits([scape(np.full((2, 3), np.inf))]) == (0.0, 1.0)
+    partial = scape([[[1, 2, 9], [1, 2, 3]], [[1, 2, np.inf], [1, 2, 3]]])  # 9 is not drawn
+    assert conventions.limits([partial])[1] < 4
 
 
 def test_a_flat_column_has_its_own_axis_in_every_row() -> None:
