@@ -108,6 +108,16 @@ def test_a_flat_column_has_its_own_axis_in_every_row() -> None:
     assert together[0, "beta2"][0] < 1 and together[0, "beta2"][1] > 1.6
 
 
+def test_a_column_with_a_blow_up_is_not_flat() -> None:
+    steep = scape([[1, 2, 3], [1, 2, 3.1]])
+    curves = np.ones((40, 3))
+    curves[0, 2] = 2.9  # one curve of forty
+    found = conventions.panel_limits(
+        [{"log2lr": steep, "beta2": scape(curves, sizes=range(40))}], together=True
+    )
+    assert found[0, "beta2"] == found[0, "log2lr"]
+
+
 def test_a_column_that_is_flat_in_one_row_alone_shares_the_axis() -> None:
     steep, flat = scape([[1, 2, 3], [1, 2, 3.1]]), scape([[1, 1.1, 1.2], [1.1, 1.0, 1.1]])
     rows = [{"log2lr": steep, "beta2": flat}, {"log2lr": steep, "beta2": steep}]
