@@ -159,14 +159,19 @@ def diverged_sizes(scapes: Iterable[Landscape]) -> list[int]:
 BLOW_UP = 1.5  # times what most curves reach
 
 
-def limits(scapes: Iterable[Landscape]) -> tuple[float, float]:
-    """From below the lowest loss to the highest one, or what most reach; a blow-up leaves it."""
-    losses = [scape.losses[np.isfinite(scape.losses)] for scape in scapes]
-    finite = np.concatenate([*losses, np.empty(0)])
+def limits(scapes: Iterable[Landscape], whole: bool = False) -> tuple[float, float]:
+    """From below the lowest loss to the highest one, or what most reach; a blow-up leaves it.
+
+    Args:
+        scapes: what is drawn.
+        whole: whether a blow-up stays inside.
+    """
+    drawn = [scape.losses[:, np.isfinite(scape.losses).all(axis=0)].ravel() for scape in scapes]
+    finite = np.concatenate([*drawn, np.empty(0)])
     if not len(finite):
         return 0.0, 1.0
     low, most, high = finite.min(), np.quantile(finite, 0.97), finite.max()
-    if high - low > BLOW_UP * (most - low):
+    if not whole and high - low > BLOW_UP * (most - low):
         high = most
     margin = 0.06 * (high - low) or 0.5
     return float(low - margin), float(high + margin)
@@ -196,7 +201,7 @@ def panel_limits(
     for key in rows[0]:
         own: dict[tuple[int, str], tuple[float, float]] = {}
         for group in groups:
-            column = _limits({(i, key): rows[i][key] for i in group})
+            column = limits((rows[i][key] for i in group), whole=True)
             own |= {(i, key): column for i in group}
         if all(np.ptp(own[panel]) < FLAT * np.ptp(found[panel]) for panel in own):
             found |= own

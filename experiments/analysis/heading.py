@@ -5,14 +5,14 @@ From the declaration and the tidy table; nothing is written by hand for a figure
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import pandas as pd
 
 from experiments.analysis.conventions import SHORT, number
 from experiments.declare.config import RunConfig
-from experiments.declare.product import Product
+from experiments.declare.product import Computation, Product
 from experiments.declare.scales import Scale
 from experiments.declare.schedules import TITLES
 
@@ -94,16 +94,22 @@ def parametrizations(runs: pd.DataFrame) -> str:
 def layer_norm(product: Product, runs: pd.DataFrame, scale: Scale) -> str:
     """The place of the layer normalization; "" for models without one."""
     if product.computation is not None:
-        return NORMS.get(product.computation.at(scale).get("base", {}).get("norm"), "")
+        return NORMS.get(_base(product.computation, scale).get("norm", ""), "")
     if "norm" in runs:
         return " and ".join(NORMS[norm] for norm in runs["norm"].unique())
     return NORMS.get(product.sweeps[0].config.layer_norm, "")
 
 
+def _base(computation: Computation, scale: Scale) -> Mapping[str, Any]:
+    """The run around which a computation's are, if it has one."""
+    found = computation.at(scale).get("base")
+    return found if isinstance(found, Mapping) else {}
+
+
 def fixed(product: Product, runs: pd.DataFrame, scale: Scale) -> list[str]:
     """What all runs, or all parts of a computation, have in common, of the keys in `HELD`."""
     if product.computation is not None:
-        values = product.computation.at(scale).get("base", {})
+        values = _base(product.computation, scale)
         return _told((key, [values[key]]) for key in HELD if key in values)
     sweeps = product.runs(scale, runs["data"].iloc[0])
     idle = set.intersection(*({*run.idle()} for run in sweeps))

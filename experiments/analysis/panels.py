@@ -58,12 +58,14 @@ def draw(runs: pd.DataFrame, layout: Layout, heads: Sequence[str] = ()) -> Figur
     ):
         title, names = conventions.size_names(_part(runs, layout, "", row), row[1])
         landscapes.curves([*zip(line, scapes.values(), strict=True)], row[1], names=names)
-        left = None
+        left, widest = None, max(np.ptp(limits[i, key]) for key in scapes)
         for ax, (key, scape) in zip(line, scapes.items(), strict=True):
             style.log2_axis(ax, "")
             _ticks(ax, key, scape.grid)
             ax.set_ylim(*limits[i, key])
             ax.tick_params(labelleft=limits[i, key] != left)
+            if np.ptp(limits[i, key]) < widest:
+                ax.set_title("own scale", loc="right", fontsize=7, color=style.GRAY, pad=3)
             left = limits[i, key]
         line[0].set_ylabel("\n".join(filter(None, (head, "training loss (nats)"))))
         handles, labels = style.legend_entries(line[0], line)

@@ -62,6 +62,7 @@ def by_width(panel: Axes, strip: Axes, steps: pd.DataFrame, tokens: int = 1) -> 
     )
     strip.set(yticks=[])
     strip.grid(False)
+    strip.spines[:].set(visible=True, color="#999999")  # so that an empty strip is seen
     strip.set_title(f"a wider one is worse in {100 * worse.mean():.0f} % of the steps", size=8)
     return curves
 

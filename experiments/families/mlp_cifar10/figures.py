@@ -164,7 +164,7 @@ def _color(t: float) -> str:
 
 
 INFINITE = "infinite: the widest\nmodel diverged there"
-NO_VALUE = "no value: a best rate is at\nthe edge of the grid"
+NO_VALUE = "no value: no best rate\ninside the grid"
 
 
 def draw_interpolation(runs: pd.DataFrame) -> Figure:

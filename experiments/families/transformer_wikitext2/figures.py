@@ -138,12 +138,16 @@ def draw_fig21(runs: pd.DataFrame) -> Figure:
     narrow = runs.loc[runs["parametrization"] == "mup", "width"].iloc[0]
     titles = {"sp": "Actual width (SP)", "mup": f"Simulated width (µP, width {narrow})"}
     landscapes.curves([*zip(axes, found.values(), strict=True)])
+    label = "unstable from\nhere on"  # once in the legend
     for ax, (name, scape) in zip(axes, found.items(), strict=True):
         mean = scape.losses.mean(axis=0)
         for size, row, rate in zip(scape.sizes, mean, transfer.onset(scape), strict=True):
             if np.isfinite(rate) and np.isfinite(row[scape.grid == rate]).all():
                 color = conventions.size_color(size)
-                ax.plot(rate, row[scape.grid == rate], "s", ms=7, mfc="white", mec=color)
+                ax.plot(
+                    rate, row[scape.grid == rate], "s", ms=7, mfc="white", mec=color, label=label
+                )
+                label = ""
         ax.set_title(titles[name], color=conventions.COLOR[name])
         style.log2_axis(ax, "log2 learning rate")
     axes[0].set_ylim(*conventions.limits(found.values()))

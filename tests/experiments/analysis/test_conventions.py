@@ -92,6 +92,8 @@ def test_a_blow_up_leaves_the_panel_and_nothing_else_does() -> None:
     curves[0, 2] = 2.4
     assert conventions.limits([scape(curves, sizes=range(40))])[1] > 2.4
     assert conventions.limits([scape(np.full((2, 3), np.inf))]) == (0.0, 1.0)
+    partial = scape([[[1, 2, 9], [1, 2, 3]], [[1, 2, np.inf], [1, 2, 3]]])  # 9 is not drawn
+    assert conventions.limits([partial])[1] < 4
 
 
 def test_a_flat_column_has_its_own_axis_in_every_row() -> None:
@@ -104,6 +106,16 @@ def test_a_flat_column_has_its_own_axis_in_every_row() -> None:
     together = conventions.panel_limits(rows, together=True)
     assert together[0, "beta2"] == together[1, "beta2"] != together[0, "log2lr"]
     assert together[0, "beta2"][0] < 1 and together[0, "beta2"][1] > 1.6
+
+
+def test_a_column_with_a_blow_up_is_not_flat() -> None:
+    steep = scape([[1, 2, 3], [1, 2, 3.1]])
+    curves = np.ones((40, 3))
+    curves[0, 2] = 2.9  # one curve of forty
+    found = conventions.panel_limits(
+        [{"log2lr": steep, "beta2": scape(curves, sizes=range(40))}], together=True
+    )
+    assert found[0, "beta2"] == found[0, "log2lr"]
 
 
 def test_a_column_that_is_flat_in_one_row_alone_shares_the_axis() -> None:

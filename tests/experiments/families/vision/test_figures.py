@@ -238,3 +238,33 @@ def test_everything_is_drawn_and_measured_from_a_tiny_table(name, tmp_path, monk
             assert gif.n_frames == 12  # seven there, and back
         page = (tmp_path / "post_animation.html").read_text()
         assert 'type="range"' in page and "fa-" not in page and "<link" not in page
+
+
+def test_rates_that_were_trained_at_another_t_alone_are_said_to_be_untrained() -> None:
+    runs = table("post_animation", bowl)
+    lowest = runs["log2lr"].min()
+    part = runs[(runs["log2lr"] > lowest) | runs["t"].eq(1)]
+    texts = [[text.get_text() for text in ax.texts] for ax in mlp.draw_frames(part).axes]
+    t_values = [*mlp.by_t(part)]
+    assert [said == ["not trained"] for said in texts] == [t not in (0, 1) for t in t_values]
+    assert len({ax.get_xlim() for ax in plt.gcf().axes}) == 1
+
+
+def test_the_animation_holds_at_sp_and_at_mup_and_shows_t() -> None:
+    frames = mlp.animate(table("post_animation", bowl))
+    assert [frames.names[i] for i in frames.held] == ["t = 0 (SP)", "t = 1 (µP)"]
+    line, panel = frames.figure.axes
+    for i, name in enumerate(frames.names):
+        frames.show(i)
+        assert panel.get_title() == name
+        assert f"t = {line.lines[-1].get_xdata()[0]:g}" in name
+
+
+def test_an_infinite_regret_is_said_in_words() -> None:
+    runs = table(
+        "post_interpolation",
+        lambda run: None if run.parametrization == "sp" and run.width == 16 else bowl(run),
+    )
+    fig = mlp.draw_interpolation(runs)
+    said = [t.get_text() for ax in fig.axes if ax.get_legend() for t in ax.get_legend().texts]
+    assert said and all(text in (mlp.INFINITE, mlp.NO_VALUE) for text in said)
