@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import time
@@ -238,6 +239,20 @@ def test_unknown_scale_and_missing_data_folder_are_one_clear_line(project, tmp_p
     moved = project.snakemake("fig1", *SMOKE, f"data_dir={elsewhere}")
     assert moved.returncode == 2
     assert f"{elsewhere} does not exist" in moved.stderr
+
+
+def test_both_reports_show_what_is_there(project) -> None:
+    made = project.snakemake("fig2", "table3", "report", *SMOKE)
+    assert made.returncode == 0, made.stderr
+    page = project.root / "figures" / "smoke" / "report.html"
+    assert "Not there: no runs" in page.read_text(encoding="utf-8")
+    entry = re.search(r"report.html: (\d+) of (\d+) figures and tables", made.stderr)
+    assert entry and int(entry[1]) == 2 and int(entry[2]) == len(registry.products())
+    own = project.snakemake("fig2", "table3", *SMOKE, "--report", "own.html")
+    assert own.returncode == 0, own.stderr
+    text = (project.root / "own.html").read_text(encoding="utf-8")
+    for shown in (registry.product("fig2").title, registry.product("table3").title):
+        assert json.dumps(shown)[1:-1] in text
 
 
 def test_data_folder_without_one_familys_files_stops_that_family_alone(project, tmp_path) -> None:

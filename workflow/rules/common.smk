@@ -100,6 +100,19 @@ def drawn(name):
     return [*(f"{FIGURES}/{name}.{s}" for s in suffixes), f"{RESULTS}/{name}/claims.json"]
 
 
+def reported(name):
+    """What draw makes of one product; Snakemake's own report shows its picture or its page."""
+    product = registry.product(name)
+    shown = f"{FIGURES}/{name}.{'png' if PRODUCTS[name] == 'figure' else 'html'}"
+    about = report(
+        shown,
+        caption="../report/caption.rst",
+        category=registry.exhibit(product.exhibit).title,
+        labels={"name": name, "number": product.label, "title": product.title},
+    )
+    return [about if path == shown else path for path in drawn(name)]
+
+
 def tables(name):
     """What collect makes of one product."""
     names = (*(f"{table}.parquet" for table in registry.product(name).tidy_tables), "scale.json")

@@ -31,7 +31,7 @@ for name in PRODUCTS:
             table=multiext(f"{RESULTS}/{name}/", "runs.parquet", "scale.json"),
             code=drawing(name),
         output:
-            drawn(name),
+            reported(name),
         log:
             f"{LOGS}/draw/{name}.log",
         conda:
@@ -40,6 +40,7 @@ for name in PRODUCTS:
             name=name,
             data=data_option(name),
             redrawings=redrawings(name),
+            caption=registry.product(name).caption,
         shell:
             f"{EXPERIMENTS} draw {{params.name}} --scale {SCALE} --mend {{params.data}}"
             " 2>&1 | tee {log} >&2"

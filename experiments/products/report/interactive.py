@@ -111,7 +111,7 @@ def interactive(picture: Figure, compared: Figure | None = None) -> go.Figure:
     layout: dict[str, Any] = {name: _legend(legend, picture) for name, legend in legends.items()}
     for panel in panels:
         layout |= _axes(panel, panels)
-        _fill(drawing, panel, panels)
+        _fill(drawing, panel)
     if compared is not None:
         _lay_over(drawing, panels, compared)
     if any(panel.views for panel in panels):
@@ -244,10 +244,9 @@ def _legend(legend: Legend, picture: Figure) -> dict[str, Any]:
 # What is in a panel
 
 
-def _fill(drawing: Drawing, panel: Panel, panels: Sequence[Panel]) -> None:
+def _fill(drawing: Drawing, panel: Panel) -> None:
     ax = panel.ax
-    bands = [other.axis for other in panels if other.above is ax]
-    drawing.titles += _titles(ax, (bands or [panel.axis])[-1])
+    drawing.titles += _titles(ax)
     for view, found in panel.views.items():
         for options in found.traces:
             drawing.add(panel, options, view)
@@ -303,21 +302,23 @@ def _children(ax: Axes) -> list[Artist]:
     ]
 
 
-def _titles(ax: Axes, axis: str) -> list[Options]:
-    """The titles in the middle and at the left, above the axes that plotly calls `axis`."""
+def _titles(ax: Axes) -> list[Options]:
+    """The titles in the middle and at the left, above the panel and what stands above it."""
+    places = [part.get_position() for part in (ax, *ax.child_axes)]
+    left, right = places[0].x0, places[0].x1
     return [
         {
             "text": f"<b>{markup(text)}</b>",
             "font": {"size": 13, "color": color(ax.title.get_color())},
             "showarrow": False,
-            "xref": f"x{axis} domain",
-            "yref": f"y{axis} domain",
-            "x": place,
-            "y": 1,
+            "xref": "paper",
+            "yref": "paper",
+            "x": round(float(left + share * (right - left)), 4),
+            "y": round(float(max(place.y1 for place in places)), 4),
             "xanchor": anchor,
             "yanchor": "bottom",
         }
-        for anchor, place in (("center", 0.5), ("left", 0.0))
+        for anchor, share in (("center", 0.5), ("left", 0.0))
         if (text := ax.get_title(anchor))  # type: ignore[arg-type]
     ]
 
