@@ -291,6 +291,8 @@ def test_a_measurement_is_made_again_when_its_code_or_settings_change(project) -
     assert len(pd.read_parquet(folder / "runs.parquet")) == 2 * 2 * 4
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(600)  # four workflows, twenty seconds on two idle cores
 def test_damaged_verdicts_are_made_again_once_by_the_same_command(project) -> None:
     def make(*more: str) -> str:
         done = project.snakemake("table14", *SMOKE, *more)

@@ -271,6 +271,9 @@ def test_tables_and_claims_older_than_their_runs(folder) -> None:
     os.utime(tables / "claims.json", (1, 1))
     found(folder, "claims.json: older than its table")
     fixed(folder)
+    (tables / "claims.json").write_text('[{"id"')
+    found(folder, "claims.json: Invalid JSON")
+    fixed(folder)
 
 
 def test_damaged_tables(folder) -> None:

@@ -81,7 +81,9 @@ def test_a_table_is_collected_rendered_and_judged(project) -> None:
 
 
 def test_what_is_done_so_far_is_drawn_apart_and_judged_by_nobody(project) -> None:
-    with pytest.raises(UserError, match="table0: 0 of 2 runs are done at the scale small; `snake"):
+    with pytest.raises(
+        UserError, match="table0: 0 of 2 runs are done at the scale small, too few to draw"
+    ):
         partial.draw_partial(TABLE, "small", "wikitext2")
     store = Store(places.results_dir("small"))
     training.train_runs(TABLE.runs("small", "wikitext2")[:1], store)
@@ -96,6 +98,17 @@ def test_what_is_done_so_far_is_drawn_apart_and_judged_by_nobody(project) -> Non
         partial.draw_partial(broken, "small", "wikitext2")
     with pytest.raises(UserError, match="fig2 has no runs"):
         partial.draw_partial(registry.product("fig2"), "small", "")
+
+
+def test_the_full_grid_of_what_is_done_is_drawn() -> None:
+    (sweep,) = registry.product("fig1").sweeps
+    runs = {run.id: run for run in sweep.runs("smoke", "wikitext2")}
+    wide = {id for id, run in runs.items() if run.width == 32}
+    one = next(id for id in runs if id not in wide)
+    assert {*partial._full_grid(sweep, "smoke", "wikitext2", wide | {one})} == wide
+    assert {*partial._full_grid(sweep, "smoke", "wikitext2", runs)} == {*runs}
+    sp = {id for id, run in runs.items() if run.parametrization == "sp"}
+    assert partial._full_grid(sweep, "smoke", "wikitext2", sp) == []
 
 
 def all_of_them(runs: pd.DataFrame) -> TextTable:
