@@ -16,6 +16,7 @@ from experiments.declare.sweep import Sweep
 FILE_NAME = re.compile(r"[a-z][a-z0-9_]*")  # what may become the name of a file or folder
 NUMBERED = re.compile(r"(?:fig|table)(\d+)(_\w+)?")  # what a work has by number, and variants of it
 PAPER: Final = "Tensor Programs V"
+POST: Final = "the announcement post"
 # Folders beside those of products.
 NO_PRODUCT = ("runs", "groups", "locks", "checkpoints", "reverse")
 

@@ -12,7 +12,7 @@ from typing import get_args
 from experiments.analysis import alt_text, text_table, verdicts
 from experiments.analysis.verdicts import Decision
 from experiments.declare import registry
-from experiments.declare.product import Figure, Product, Table
+from experiments.declare.product import POST, Figure, Product, Table
 from experiments.declare.references import load
 from experiments.files import write_atomically
 from experiments.products import draw, tidy_tables
@@ -137,7 +137,7 @@ def place(product: Product) -> tuple[int, int, str]:
     """Where it stands in a list: its section, its number in the paper, its name."""
     if product.number is not None:
         return int(isinstance(product, Table)), product.number, product.name
-    return 2 if product.work else 3, 0, product.name
+    return (2 if product.work == POST else 3), 0, product.name
 
 
 def _entry(product: Product) -> str:
