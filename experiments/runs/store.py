@@ -197,7 +197,7 @@ class Store:
         return record
 
     def look(self, run_id: str, data_now: Callable[[Record], str | None] | None = None) -> Stored:
-        """What is stored under an id, whatever is wrong with it: the only place that classifies runs.
+        """What is stored under an id, whatever is wrong with it: only here runs are classified.
 
         Args:
             run_id: of the run.
