@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
-from experiments.data.parquet import text_rows
+from experiments.data.parquet import Row, text_rows
 from experiments.data.places import data_fix, data_root, split_files
 from experiments.errors import UserError
 from experiments.messages import note
@@ -62,6 +64,26 @@ def glue_files(names: Iterable[str] = TASKS) -> dict[tuple[str, str], list[Path]
     return found
 
 
+def _rows(name: str, paths: Iterable[Path]) -> Iterator[Row]:
+    """Label and texts of each row of a task's files."""
+    columns = ("label", *TASKS[name].columns)
+    return chain.from_iterable(text_rows(path, columns, numbers=("label",)) for path in paths)
+
+
+def glue_fingerprint() -> str:
+    """16 hexadecimal digits of the rows of all tasks and splits, however files divide them.
+
+    Raises:
+        UserError: as `glue_files`; a damaged file.
+    """
+    digest = hashlib.sha256()
+    for (name, split), paths in glue_files().items():
+        digest.update(f"{name} {split}\n".encode())
+        for _, values in _rows(name, paths):
+            digest.update(json.dumps(values).encode())
+    return digest.hexdigest()[:16]
+
+
 def load_glue(name: str, split: str, most: int) -> list[Example]:
     """The first examples of a split, at most `most`.
 
@@ -72,12 +94,10 @@ def load_glue(name: str, split: str, most: int) -> list[Example]:
         UserError: a missing or damaged file.
     """
     task, left_out = TASKS[name], 0
+    paths = glue_files((name,))[name, split]
     known = [str(label) for label in range(task.labels)]
     found: list[Example] = []
-    paths = glue_files((name,))[name, split]
-    columns = ("label", *task.columns)
-    rows = chain.from_iterable(text_rows(path, columns, numbers=("label",)) for path in paths)
-    for place, (label, *texts) in rows:
+    for place, (label, *texts) in _rows(name, paths):
         if len(found) == most:
             break
         missing = not all(text and text.strip() for text in texts)

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
@@ -67,7 +68,7 @@ class EncodedImages:
 
     Attributes:
         labels: (N,).
-        fingerprint: 16 digits of the files' names and sizes and of the labels, not of the pixels.
+        fingerprint: 16 digits of the labels and of each encoded image's size, not of the pixels.
 
     Raises:
         UserError: damaged files, or no room in the cache.
@@ -88,13 +89,13 @@ class EncodedImages:
             )
             self.data: Any = data.cast_column(self.column, Encoded(decode=False))
             self.labels = torch.tensor(np.asarray(data.data[label]), dtype=torch.int64)
+            sizes = _sizes(self.data.data[self.column])
         except Exception as error:  # the library raises many kinds
             raise UserError(
                 f"{paths[0].parent}: cannot be prepared in {cache_dir()} ({_line(error)}); copy "
                 "the files again, or set MUPKIT_CACHE to a folder with room"
             ) from error
-        names = "".join(f"{path.name} {path.stat().st_size} " for path in paths)
-        digest = hashlib.sha256(names.encode() + self.labels.numpy().tobytes())
+        digest = hashlib.sha256(sizes.tobytes() + self.labels.numpy().tobytes())
         self.fingerprint = digest.hexdigest()[:16]
         self.pool = ThreadPoolExecutor(os.cpu_count())  # decoding lets go of the interpreter
 
@@ -146,6 +147,14 @@ def _count(path: Path) -> int:
     with opened(path) as file:
         rows: int = file.metadata.num_rows
     return rows
+
+
+def _sizes(column: Any) -> NDArray[np.int64]:
+    """Bytes of each encoded image (N,), -1 where there is none."""
+    from pyarrow import compute
+
+    sizes = compute.binary_length(compute.struct_field(column, "bytes"))
+    return np.asarray(compute.fill_null(sizes, -1), np.int64)
 
 
 def _line(error: Exception) -> str:

@@ -161,6 +161,10 @@ class RunConfig(BaseModel):
         found = dict.fromkeys(keys, f"optimizer={self.optimizer}")
         if self.parametrization == "sp":
             found["base_width"] = "parametrization=sp"
+        if self.warmup == 1:
+            found["warmup"] = "one step, which has the whole rate anyway"
+        if self.steps <= max(1, self.warmup):
+            found["schedule"] = "no step after the first and the warm-up"
         return found
 
     def refuse_idle(self, given: Iterable[str]) -> None:

@@ -197,13 +197,17 @@ class Store:
         return record
 
     def look(self, run_id: str, data_now: Callable[[Record], str | None] | None = None) -> Stored:
-        """What is stored under an id, without an exception: the only place that classifies runs.
+        """What is stored under an id, whatever is wrong with it: only here runs are classified.
 
         Args:
             run_id: of the run.
             data_now: the fingerprint that the data of a run have now, or None if it cannot be
                 known; without it data are not compared.
+
+        Raises:
+            UserError: if it is no id.
         """
+        _checked(run_id)
         try:
             record = self.read(run_id)
         except FileNotFoundError:

@@ -18,6 +18,7 @@ class BertConfig(TransformerDims):
     """A masked language model."""
 
     task: ClassVar[str] = f"{__package__}.task:MaskedLanguageModeling"
+    idle_in_sweeps: ClassVar[frozenset[str]] = frozenset({"warmup"})
     overhead: ClassVar[float] = 0.03
     tokens: ClassVar[str] = "word pieces"
 

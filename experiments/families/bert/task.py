@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from itertools import chain
 from typing import cast
 
 import torch
@@ -12,13 +11,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import DataCollatorForLanguageModeling, PreTrainedTokenizerFast
 
-from experiments.data.glue import glue_files
+from experiments.data.glue import glue_fingerprint
 from experiments.data.pretraining import load_text
 from experiments.data.pretraining_source import BUILT_IN
 from experiments.data.windows import count_windows, window_batches
 from experiments.families.bert.config import BertConfig
 from experiments.families.bert.finetuning import finetune
-from experiments.files import sha256
 from experiments.models.bert import Bert, BertOptions, build_bert
 from experiments.models.timing import step_seconds
 from experiments.models.transformer import TransformerShape
@@ -53,8 +51,8 @@ class MaskedLanguageModeling:
         # The built-in text comes without GLUE, so that nothing is finetuned with it.
         self.finetunes = config.finetune_examples > 0 and config.data != BUILT_IN
         if self.finetunes:
-            parts = [self.fingerprint, *map(sha256, chain(*glue_files().values()))]
-            self.fingerprint = hashlib.sha256(" ".join(parts).encode()).hexdigest()[:16]
+            parts = f"{self.fingerprint} {glue_fingerprint()}"
+            self.fingerprint = hashlib.sha256(parts.encode()).hexdigest()[:16]
 
     def build(self) -> nn.Module:
         return build(self.config)

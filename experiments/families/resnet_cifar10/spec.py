@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from experiments.data.image_source import CIFAR10_SOURCES, SHAPES, choose_cifar10
 from experiments.declare.claims import Claim
@@ -32,6 +33,7 @@ from experiments.declare.tuned import best_point
 
 FIGURES = f"{__package__}.figures"
 TUNED = Path(__file__).with_name("tuned.json")
+SIDE = 32  # of an image of CIFAR-10
 PAD = 4  # pixels of reflected padding before the random crop
 
 
@@ -45,16 +47,17 @@ class ResNetConfig(RunConfig):
     output_mult: float = Field(1.0, gt=0, description="multiplier of the output, beside 1/8")
     init_std: float = Field(1.0, gt=0, description="std of weights, times 1/sqrt(fan_in)")
     zero_readout: bool = Field(True, description="readout starts at zero")
-    cutout: int = Field(8, ge=0, description="side of the square that is cut out of an image")
+    cutout: int = Field(
+        8,
+        ge=0,
+        lt=SIDE,
+        description="side of the square that is cut out of an image of 32 x 32; of smaller images "
+        "in proportion",
+    )
 
-    @model_validator(mode="after")
-    def _the_hole_is_inside_the_image(self) -> Self:
-        side = 8 if self.data == "digits" else 32
-        if self.cutout > side:
-            raise ValueError(
-                f"cutout: {self.cutout} is more than an image's side; give 0 to {side}"
-            )
-        return self
+    def hole(self, side: int) -> int:
+        """Pixels of the side of the square that is cut out of an image with such a side."""
+        return math.ceil(self.cutout * side / SIDE)
 
     def flops(self) -> float:
         """Training FLOPs: 6 for each weight of a 3x3 convolution, pixel and image."""
@@ -99,7 +102,7 @@ SMOKE: dict[str, Any] = {
     "base_width": 2,
     "steps": 4,
     "batch_size": 8,
-    "warmup": 1,
+    "warmup": 2,
     "images": 32,
     "cutout": 2,
 }

@@ -39,8 +39,9 @@ class Classification:
     def batches(self, device: str) -> Iterator[Batch]:
         generator = torch.Generator().manual_seed(self.config.seed + 1)
         size = self.images.train.shape[-1]
+        hole = self.config.hole(size)
         for index_B in index_batches(self.count, self.config.batch_size, self.config.seed):
-            yield index_B, draw_crop_flip(generator, len(index_B), size, PAD, self.config.cutout)
+            yield index_B, draw_crop_flip(generator, len(index_B), size, PAD, hole)
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         index_B, changes = batch

@@ -65,7 +65,7 @@ SMOKE: dict[str, Any] = {
     "width": 2,
     "steps": 3,
     "batch_size": 8,
-    "warmup": 1,
+    "warmup": 2,
     "images": 32,
 }
 CENTRE = math.log2(2.048)

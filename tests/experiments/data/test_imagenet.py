@@ -166,6 +166,20 @@ def test_fingerprint_of_changed_files(files: dict[str, list[Path]]) -> None:
     assert changed.fingerprint != first["train"].fingerprint
 
 
+def test_fingerprint_is_of_the_rows_however_files_divide_them(
+    files: dict[str, list[Path]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = load_imagenet()["train"].fingerprint
+    for path in files["train"]:
+        path.unlink()
+    one = files["train"][0].with_name("train-00000-of-00001.parquet")
+    encoded = [encode(picture) for picture in pictures()]
+    write(one, encoded, [4, 0, 999, 7, 1])
+    assert load_imagenet()["train"].fingerprint == first
+    write(one, [*encoded[:4], encoded[3]], [4, 0, 999, 7, 1])
+    assert load_imagenet()["train"].fingerprint != first
+
+
 def test_missing_data_name_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with user_error("MUPKIT_DATA is not set.*imagenet-1k/data"):
         load_imagenet()

@@ -278,6 +278,7 @@ def test_a_run_that_may_not_be_read_is_no_damage(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(files, "open_regular", denied)
     with pytest.raises(UserError, match=r"cannot read .*\.parquet: Permission denied"):
         folder.read(record().id)
+    assert folder.look(record().id).state == "unreadable"
 
 
 def test_a_field_with_a_default_keeps_older_files(tmp_path, monkeypatch) -> None:

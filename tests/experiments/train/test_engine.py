@@ -13,11 +13,11 @@ from experiments.declare import registry
 from experiments.declare.config import RunConfig
 from experiments.declare.family import Family
 from experiments.declare.references import load
-from experiments.declare.schedules import OPEN_ENDED
+from experiments.declare.schedules import OPEN_ENDED, SCHEDULES
 from experiments.families.transformer_wikitext2.task import LanguageModeling
 from experiments.train import engine
 from experiments.train.process import Machine
-from experiments.train.schedules import lr_factor
+from experiments.train.schedules import lr_factor, lr_factors
 from tests.tiny_runs import tiny_run
 
 MACHINE = Machine("cpu", 1, "highest")
@@ -340,3 +340,13 @@ def test_schedule_keeps_the_ratios_of_mup(tiny, monkeypatch) -> None:
     for step, groups in enumerate(seen):
         for mult, lr in groups:
             assert lr == pytest.approx(2**-7 * mult * (1 - step / 5))
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_what_is_called_idle_of_a_warm_up_and_a_schedule_gives_the_same_rates(schedule) -> None:
+    for steps, warmup in ((5, 1), (1, 0), (4, 4), (4, 9)):
+        given = {"schedule": schedule, "steps": steps, "warmup": warmup}
+        run = tiny_run().model_copy(update=given)
+        for key in run.idle().keys() & given.keys():
+            default = type(run).model_fields[key].default
+            assert lr_factors(run.model_copy(update={key: default})) == lr_factors(run)

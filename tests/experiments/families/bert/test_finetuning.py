@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from experiments.data.glue import TASKS, glue_files, load_glue
+from experiments.data.glue import TASKS, glue_files, glue_fingerprint, load_glue
 from experiments.errors import UserError
 from experiments.families.bert import finetuning
 from experiments.families.bert.config import FINETUNING, TARGETS, VALUES, BertConfig
@@ -141,6 +141,18 @@ def test_a_bad_row_is_left_out_of_train_and_refused_elsewhere(glue, column, valu
     spoil(glue, "validation", column, 3, value)
     with pytest.raises(UserError, match=r"glue/sst2/validation-.*, row 3: "):
         load_glue("sst2", "validation", 1000)
+
+
+def test_the_fingerprint_is_of_the_rows_however_files_divide_them(glue) -> None:
+    first = glue_fingerprint()
+    one = glue / "glue" / "sst2" / "train-00000-of-00001.parquet"
+    table = pq.read_table(one)
+    one.unlink()
+    for i, part in enumerate((table.slice(0, 40), table.slice(40))):
+        pq.write_table(part, one.with_name(f"train-0000{i}-of-00002.parquet"))
+    assert glue_fingerprint() == first
+    pq.write_table(table.slice(41), one.with_name("train-00001-of-00002.parquet"))
+    assert glue_fingerprint() != first
 
 
 def test_the_number_of_examples_is_at_most_what_is_asked_for(glue) -> None:

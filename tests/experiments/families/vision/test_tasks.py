@@ -8,6 +8,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from experiments.data import image_source
+from experiments.data.augment import apply
 from experiments.declare import registry
 from experiments.declare.references import load
 from experiments.declare.scales import SCALES
@@ -26,6 +27,19 @@ SHARED = {"data": "digits", "log2lr": -4.0, "steps": 3, "batch_size": 16, "optim
 MLP = MlpConfig.make(**SHARED, width=16, base_width=8)
 RESNET = ResNetConfig.make(**SHARED, width=4, base_width=2, cutout=2, momentum=0.9)
 FAMILIES = {"mlp_cifar10": MLP, "resnet_cifar10": RESNET}
+
+
+@pytest.mark.parametrize(("cutout", "side", "hole"), [(8, 32, 8), (8, 8, 2), (2, 8, 1), (0, 8, 0)])
+def test_the_hole_is_in_proportion_to_the_image(cutout, side, hole) -> None:
+    assert RESNET.replace(cutout=cutout).hole(side) == hole
+
+
+def test_no_image_is_blank_with_the_default_hole() -> None:
+    run = RESNET.replace(cutout=ResNetConfig.model_fields["cutout"].default)
+    task = load(run.task, run.family)(run)
+    index_B, changes = next(task.batches("cpu"))
+    x_BCHW = apply(task.images.batch(index_B), changes, task.images.mean, task.images.std)
+    assert (x_BCHW != 0).flatten(1).any(1).all()
 
 
 @pytest.mark.parametrize("run", FAMILIES.values(), ids=FAMILIES)
