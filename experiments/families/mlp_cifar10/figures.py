@@ -129,26 +129,12 @@ def _t_line(ax: Axes, t_values: Sequence[float], t: float) -> None:
 
 
 def _frame(ax: Axes, t: float, scapes: dict[float, transfer.Landscape]) -> None:
-    """Title and limits, alike for each t; rates that one was not trained with are grey."""
+    """Title and limits, alike for each t."""
     ax.set_title(_name(t), color=_color(t))
     style.log2_axis(ax, "log2 learning rate")
     ends = np.array([[scape.grid.min(), scape.grid.max()] for scape in scapes.values()])
-    low, high = ends[:, 0].min() - 0.5, ends[:, 1].max() + 0.5
-    ax.set(xlim=(low, high), ylim=conventions.limits(scapes.values()))
-    grid = scapes[t].grid
-    for left, right in ((low, grid.min() - 0.5), (grid.max() + 0.5, high)):
-        if left < right:
-            ax.axvspan(left, right, color="#f0f0f0", lw=0, zorder=0)
-            ax.annotate(
-                "not trained",
-                ((left + right) / 2, 0.97),
-                xycoords=("data", "axes fraction"),
-                ha="center",
-                va="top",
-                rotation=90,
-                fontsize=7.5,
-                color="#777777",
-            )
+    ax.set_xlim(ends[:, 0].min() - 0.5, ends[:, 1].max() + 0.5)
+    ax.set_ylim(*conventions.limits(scapes.values()))
 
 
 def _anchor(t: float, words: str) -> str:

@@ -154,14 +154,13 @@ def rates(highest: int, octaves: int = 8) -> Rates:
 
 
 RELU_RATES, TANH_RATES, TANH_MSE_RATES = rates(-2), rates(-5, octaves=12), rates(2)
-WIDTH_LR = sweep("mlp_width_lr", RELU, rates(-2, octaves=12), epochs=2, parametrization=BOTH)
+WIDE_RATES = rates(-2, octaves=12)
+WIDTH_LR = sweep("mlp_width_lr", RELU, WIDE_RATES, epochs=2, parametrization=BOTH)
 TANH_XENT = sweep("mlp_tanh_xent", TANH, TANH_RATES, seeds=FIRST, parametrization=BOTH)
 TANH_SQUARED = sweep("mlp_tanh_mse", TANH_MSE, TANH_MSE_RATES, seeds=FIRST, parametrization=BOTH)
-WIDTH_LR_SHORT = sweep(
-    "mlp_width_lr_short", RELU, rates(-2, octaves=12), seeds=FIRST, parametrization=BOTH
-)
+WIDTH_LR_SHORT = sweep("mlp_width_lr_short", RELU, WIDE_RATES, seeds=FIRST, parametrization=BOTH)
 BETWEEN = (0.25, 0.5, 0.75, 1.25, 1.5)
-INTERPOLATION = sweep("mlp_interpolation", RELU, RELU_RATES, seeds=FIRST, t=BETWEEN)
+INTERPOLATION = sweep("mlp_interpolation", RELU, WIDE_RATES, seeds=FIRST, t=BETWEEN)
 
 FIG3 = Figure(
     name="fig3",
@@ -258,8 +257,8 @@ POST_ANIMATION = Animation(
     title="From the standard parametrization to µP",
     caption=(
         "Training loss against the learning rate over widths, while the exponents of width in "
-        "initialization and learning rates go from SP (t = 0) to µP (t = 1) and beyond. Grey: "
-        f"rates that were trained at another t alone. {MARKS}"
+        "initialization and learning rates go from SP (t = 0) to µP (t = 1) and "
+        f"beyond. {MARKS}"
     ),
     draw=f"{FIGURES}:draw_frames",
     animate=f"{FIGURES}:animate",
