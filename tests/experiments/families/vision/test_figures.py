@@ -11,6 +11,7 @@ from PIL import Image
 from experiments.analysis import searched, text_table
 from experiments.declare import registry
 from experiments.declare.references import load
+from experiments.declare.scales import SCALES, Scale
 from experiments.families.mlp_cifar10 import figures as mlp
 from experiments.families.resnet_cifar10 import figures as resnet
 from experiments.families.resnet_cifar10.spec import GRID, ResNetConfig
@@ -240,13 +241,18 @@ def test_everything_is_drawn_and_measured_from_a_tiny_table(name, tmp_path, monk
         assert 'type="range"' in page and "fa-" not in page and "<link" not in page
 
 
-def test_rates_that_were_trained_at_another_t_alone_are_said_to_be_untrained() -> None:
-    runs = table("post_animation", bowl)
-    lowest = runs["log2lr"].min()
-    part = runs[(runs["log2lr"] > lowest) | runs["t"].eq(1)]
-    texts = [[text.get_text() for text in ax.texts] for ax in mlp.draw_frames(part).axes]
-    t_values = [*mlp.by_t(part)]
-    assert [said == ["not trained"] for said in texts] == [t not in (0, 1) for t in t_values]
+@pytest.mark.parametrize("scale", SCALES)
+def test_the_animation_has_one_grid_of_rates_at_every_t(scale: Scale) -> None:
+    grids: dict[float, set[float]] = {}
+    for run in registry.product("post_animation").runs(scale, "cifar10"):
+        t = run.t if run.parametrization == "mup" else 0.0
+        grids.setdefault(t, set()).add(run.log2lr)
+    assert len(grids) == 7
+    assert len({frozenset(grid) for grid in grids.values()}) == 1
+
+
+def test_all_panels_of_the_animation_have_one_axis() -> None:
+    mlp.draw_frames(table("post_animation", bowl))
     assert len({ax.get_xlim() for ax in plt.gcf().axes}) == 1
 
 
