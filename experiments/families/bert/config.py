@@ -90,15 +90,15 @@ PAPER: dict[str, Any] = {
     "warmup": 10_000,
 }
 SMALL: dict[str, Any] = {
-    "base_width": 64,
-    "base_n_head": 4,
-    "base_d_ffn": 64,
-    "steps": 400,
+    "base_width": 32,
+    "base_n_head": 2,
+    "base_d_ffn": 32,
+    "steps": 1_800,
     "batch_size": 16,
     "seq_len": 64,
     "vocab_size": 2_000,
     "dropout": 0.0,
-    "warmup": 5,
+    "warmup": 18,
 }
 SMOKE: dict[str, Any] = {
     "base_width": 16,
@@ -127,19 +127,19 @@ rate is higher."""
 Size = dict[str, int]
 PROXY: dict[Scale, Size] = {
     "paper": {"width": 256, "d_ffn": 256, "n_head": 8, "n_layer": 10, "steps": 100_000},
-    "small": {"width": 64, "d_ffn": 64, "n_head": 4, "n_layer": 4, "steps": 150},
+    "small": {"width": 32, "d_ffn": 32, "n_head": 2, "n_layer": 2, "steps": 750},
     "smoke": {"width": 16, "d_ffn": 16, "n_head": 2, "n_layer": 2, "steps": 4},
 }
 """BERT-prototype, which is trained for a tenth of the targets' steps at `paper`."""
 TARGETS: dict[str, dict[Scale, Size]] = {
     "base": {
         "paper": {"width": 768, "d_ffn": 3072, "n_head": 12, "n_layer": 12},
-        "small": {"width": 128, "d_ffn": 512, "n_head": 4, "n_layer": 6},
+        "small": {"width": 64, "d_ffn": 256, "n_head": 4, "n_layer": 3},
         "smoke": {"width": 32, "d_ffn": 64, "n_head": 2, "n_layer": 2},
     },
     "large": {
         "paper": {"width": 1024, "d_ffn": 4096, "n_head": 16, "n_layer": 24},
-        "small": {"width": 192, "d_ffn": 768, "n_head": 6, "n_layer": 8},
+        "small": {"width": 96, "d_ffn": 384, "n_head": 6, "n_layer": 4},
         "smoke": {"width": 48, "d_ffn": 96, "n_head": 3, "n_layer": 3},
     },
 }

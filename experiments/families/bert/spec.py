@@ -22,7 +22,7 @@ from experiments.families.bert.config import (
 )
 
 FIGURES = f"{__package__}.figures"
-SAMPLES: dict[Scale, int] = {"paper": 256, "small": 48, "smoke": 3}
+SAMPLES: dict[Scale, int] = {"paper": 256, "small": 40, "smoke": 3}
 SEEDS: dict[Scale, int] = {"paper": 1, "small": 2, "smoke": 2}
 # The default of a short training is ours: Megatron's rate is for a million steps.
 RATE: dict[Scale, float] = {"paper": DEFAULT_RATE, "small": -10.0, "smoke": -10.0}
