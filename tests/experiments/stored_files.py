@@ -304,7 +304,7 @@ def _progress(results: Path, monkeypatch: Any) -> Stored:
     stamp.write_text("1 of 2 runs")
 
     def read() -> None:
-        Progress("fig1", [(run, 1.0) for run in runs], store, 1)(store.read(runs[0].id))
+        Progress("fig1", runs, store, 1)(store.read(runs[0].id))
 
     return Stored([stamp, Path(f"{stamp}.lock")], read)
 

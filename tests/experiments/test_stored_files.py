@@ -31,6 +31,7 @@ OPENERS = {
     *("ParquetFile", "from_file", "np.load", "locked", "take_lock"),
 }
 ELSEWHERE = {
+    "experiments.products.report.page": "its own template, style and script",
     "experiments.data.parquet": "the data folder: tests/experiments/data",
     "experiments.data.iwslt14": "the data folder: tests/experiments/data",
     "experiments.models.fairseq.runner": "a training's own folder, which goes with it",

@@ -12,6 +12,7 @@ from experiments.declare.product import Table
 from experiments.declare.references import Call
 from experiments.declare.scales import SCALES, Scale
 from experiments.declare.sweep import Override, Sweep, draw_points
+from experiments.errors import UserError
 from experiments.families.bert.config import (
     DEFAULT_RATE,
     FINETUNING,
@@ -78,12 +79,18 @@ def default(scale: Scale) -> Override:
 
 
 def target_of(width: int) -> tuple[str, Scale]:
-    """The target, and the scale at which it has this width."""
-    return next(
-        (name, scale)
-        for name, sizes in TARGETS.items()
-        for scale in SCALES
-        if sizes[scale]["width"] == width
+    """The target, and the scale at which it has this width.
+
+    Raises:
+        UserError: no target has this width; it had one when older tables were made.
+    """
+    for name, sizes in TARGETS.items():
+        for scale in SCALES:
+            if sizes[scale]["width"] == width:
+                return name, scale
+    raise UserError(
+        f"table6: no target has the width {width} now, so its runs were declared otherwise; "
+        "`snakemake table6` makes it anew"
     )
 
 

@@ -10,6 +10,7 @@ import torch
 
 from experiments.analysis.text_table import markdown
 from experiments.declare import registry
+from experiments.errors import UserError
 from experiments.families.bert import figures, spec
 from experiments.families.bert.config import PROXY, TARGETS, VALUES, BertConfig
 from experiments.families.bert.task import IGNORED, MaskedLanguageModeling
@@ -110,10 +111,13 @@ def test_the_test_loss_is_the_same_for_the_same_model(task) -> None:
     assert found[0] == pytest.approx(math.log(400), rel=0.05)
 
 
+NARROW, WIDTHS = PROXY["small"]["width"], [sizes["small"]["width"] for sizes in TARGETS.values()]
+
+
 def table(losses, diverged=()):
     """Table 6's tidy table: samples, and targets with a test loss by method."""
     rows = []
-    for i, run in enumerate(r for r in runs() if r.width == 64):
+    for i, run in enumerate(r for r in runs() if r.width == NARROW):
         loss = 5 + abs(i - 7) / 100
         metrics = {"diverged": i == 7, "test_loss": loss, "step_seconds": 0.1}
         rows.append({**run.model_dump(), **metrics})
@@ -138,14 +142,14 @@ GOOD = {"default": 5.0, "naive": 5.2, "mup": 4.9}
 def test_the_best_sample_that_did_not_diverge_is_carried() -> None:
     samples = table({})
     carried = figures.carry(runs(), samples, "small")
-    searched = [r for r in runs() if r.width == 64]
+    searched = [r for r in runs() if r.width == NARROW]
     assert len(carried) == 8
     assert {(r.width, r.parametrization, r.seed) for r in carried} == {
-        *itertools.product((128, 192), ("sp", "mup"), (0, 1))
+        *itertools.product(WIDTHS, ("sp", "mup"), (0, 1))
     }
     for key in spec.KEYS:
         assert {getattr(r, key) for r in carried} == {getattr(searched[6], key)}
-    assert {r.steps for r in carried} == {500}
+    assert {r.steps for r in carried} == {VALUES["small"]["steps"]}
 
 
 def test_differences_are_the_worse_targets() -> None:
@@ -153,7 +157,7 @@ def test_differences_are_the_worse_targets() -> None:
     assert figures.largest_difference(found, "mup", "default").value == pytest.approx(-0.1)
     assert figures.largest_difference(found, "mup", "naive").value == pytest.approx(-0.3)
     assert figures.largest_difference(found, "default", "naive").value == pytest.approx(-0.2)
-    wide = found["width"].eq(192) & found["parametrization"].eq("mup")
+    wide = found["width"].eq(WIDTHS[1]) & found["parametrization"].eq("mup")
     found.loc[wide, "test_loss"] = 5.5
     assert figures.largest_difference(found, "mup", "default").value == pytest.approx(0.495)
 
@@ -173,12 +177,15 @@ def test_the_table_has_the_papers_rows_beside_ours() -> None:
     assert "| **large, here** | naive transfer |" in text
     assert "diverged" in text and "not run" in text
     assert "Nothing was finetuned" in text
-    assert "| **base, here** | µTransfer | 5.89x (3.5x) | 19.6x (11.7x) |" in text
+    per_step, whole = spec.speedups("base", "small")
+    steps = VALUES["small"]["steps"] / PROXY["small"]["steps"]
+    told = f"{per_step:.3g}x (3.5x) | {whole:.3g}x ({3.5 * steps:.3g}x)"
+    assert f"| **base, here** | µTransfer | {told} |" in text
 
 
 def test_accuracies_after_finetuning_are_means_over_seeds() -> None:
     runs = table(GOOD, diverged=("naive",))
-    wide = runs["width"] > 64
+    wide = runs["width"] > NARROW
     for column, value in {"mnli_matched": 0.4, "mnli_mismatched": 0.41, "qqp": 0.7}.items():
         runs.loc[wide & ~runs["diverged"], column] = value + 0.02 * runs["seed"]
     text = markdown(figures.render_table6(runs))
@@ -192,3 +199,9 @@ def test_speedups_at_the_papers_scale() -> None:
     base, large = (spec.speedups(name, "paper") for name in ("base", "large"))
     assert base[0] == pytest.approx(8.2, abs=0.1) and large[0] == pytest.approx(24.9, abs=0.1)
     assert base[1] == pytest.approx(10 * base[0]) and large[1] == pytest.approx(10 * large[0])
+
+
+def test_tables_of_targets_that_are_declared_no_more_are_named() -> None:
+    assert spec.target_of(spec.TARGETS["large"]["small"]["width"]) == ("large", "small")
+    with pytest.raises(UserError, match=r"no target has the width 17 now.*snakemake table6"):
+        spec.target_of(17)
