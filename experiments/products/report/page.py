@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).parent
 NUMBERED = {"Fig": 21, "Table": 14}  # figures and tables of the paper
+OF_OTHER_FORM = (KeyError, ValueError, IndexError, TypeError, AttributeError)
 VERDICTS: tuple[Decision, ...] = get_args(Decision)
 
 
@@ -64,6 +65,7 @@ class Entry:
         caption: with the source.
         family: that declares it.
         found: its verdicts.
+        others: verdicts by id of the results that are compared.
         setting: data, size and scale of its runs; "" if they are not there.
         held: parametrizations, norm and what is held fixed.
         plots: interactive pictures.
@@ -81,6 +83,7 @@ class Entry:
     caption: str = ""
     family: str = ""
     found: list[Verdict] = field(default_factory=list)
+    others: dict[str, Verdict] = field(default_factory=dict)
     setting: str = ""
     held: str = ""
     plots: list[Plot] = field(default_factory=list)
@@ -142,39 +145,61 @@ def _entry(product: Product, results: Results, compared: Results | None) -> Entr
         registry.exhibit(product.exhibit).title,
     )
     try:
-        runs, scale = tidy_tables.read_runs(product, results)
-        if not product.schematic:
-            entry.found = verdicts.read(tidy_tables.claims_file(product, results))
+        _fill(entry, product, results, compared)
     except UserError as error:
         entry.missing = str(error)
-        return entry
+    except OF_OTHER_FORM as error:  # of drawing functions, which expect the tables of today
+        what = f"{type(error).__name__}: {error}"
+        entry.missing = f"its tables at {tidy_tables.folder_of(product, results)} cannot be drawn "
+        entry.missing += f"by this code ({what}); `snakemake {product.name}` makes them again"
+    return entry
+
+
+def _fill(entry: Entry, product: Product, results: Results, compared: Results | None) -> None:
+    runs, scale = tidy_tables.read_runs(product, results)
+    if not product.schematic:
+        entry.found = verdicts.read(tidy_tables.claims_file(product, results))
     table = draw.seen(product, runs, results)
+    other = None if compared is None else _other(entry, product, compared)
     if isinstance(product, Table):
-        entry.body = text_table.html_part(load(product.render, product.name)(table))
+        entry.body = _rendered(product, table)
+        if other is not None:
+            entry.body += f"<h4>{html.escape(str(compared))}</h4>{_rendered(product, other)}"
     elif isinstance(product, Figure):
-        _show(entry, product, table, compared)
+        _show(entry, product, table, other)
     if product.scaled:
         entry.setting = draw.setting(product, runs, scale, results)
         entry.held = "; ".join(filter(None, heading(product, runs, scale)))
         entry.differs = differences(product, scale, runs["data"].unique() if "data" in runs else ())
     if not product.schematic:
         _originate(entry, product, results)
-    return entry
 
 
-def _show(entry: Entry, figure: Figure, table: pd.DataFrame, compared: Results | None) -> None:
+def _other(entry: Entry, product: Product, compared: Results) -> pd.DataFrame | None:
+    """The table of the results that are compared, and what came of their claims."""
+    try:
+        runs, _ = tidy_tables.read_runs(product, compared)
+        if not product.schematic:
+            found = verdicts.read(tidy_tables.claims_file(product, compared))
+            entry.others = {verdict.id: verdict for verdict in found}
+        return draw.seen(product, runs, compared)
+    except UserError:
+        entry.caption += f" It is not in {compared}."
+        return None
+
+
+def _rendered(table: Table, runs: pd.DataFrame) -> str:
+    made: text_table.TextTable = load(table.render, table.name)(runs)
+    return text_table.html_part(made)
+
+
+def _show(entry: Entry, figure: Figure, table: pd.DataFrame, other: pd.DataFrame | None) -> None:
     """The interactive pictures; the picture as it is where it cannot be one."""
     picture = load(figure.draw, figure.name)(table)
-    other = None
-    if compared is not None:
-        try:
-            runs, _ = tidy_tables.read_runs(figure, compared)
-            other = load(figure.draw, figure.name)(draw.seen(figure, runs, compared))
-        except UserError:
-            entry.caption += f" It is not in {compared}."
+    over = None if other is None else load(figure.draw, figure.name)(other)
     try:
         seen = alt_text.describe(picture)
-        shown = [interactive(picture, other)]
+        shown = [interactive(picture, over)]
         if isinstance(figure, Animation):
             label = picture.axes[0].get_ylabel()
             shown = [moving(load(figure.frames, figure.name)(table), label), *shown]

@@ -240,6 +240,28 @@ def test_the_page_of_nothing_says_what_is_missing(tmp_path: Path) -> None:
     assert "snakemake fig1" in text and "not yet" in text
 
 
+def test_tables_that_cannot_be_drawn_are_named_and_the_others_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ("fig20", "table14")
+    for name in names:
+        shutil.copytree(ROOT / "results" / "reference" / name, tmp_path / name)
+    kept = {name: registry.product(name) for name in names}
+    monkeypatch.setattr(registry, "products", lambda: kept)
+    monkeypatch.setattr(page, "NUMBERED", {})
+    whole = page.make_report(str(tmp_path), tmp_path / "page.html", "reference")
+    assert [entry.missing for entry in whole] == ["", ""]
+    assert whole[0].others.keys() == {verdict.id for verdict in whole[0].found}
+    assert "<h4>reference</h4>" in (tmp_path / "page.html").read_text(encoding="utf-8")
+
+    def broken(runs: object) -> None:
+        raise KeyError("width")
+
+    monkeypatch.setattr(page, "load", lambda reference, name: broken)
+    for entry in page.make_report(str(tmp_path), tmp_path / "page.html"):
+        assert f"{tmp_path / entry.name} cannot be drawn" in entry.missing
+
+
 def test_the_page_asks_the_net_for_nothing() -> None:
     text = PAGE.read_text(encoding="utf-8")
     head = text[: text.index("<script>")]
