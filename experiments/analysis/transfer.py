@@ -33,11 +33,13 @@ class Landscape:
         losses: (S, W, R), nats, infinity where a run diverged.
         sizes: (W,), ascending: widths, or another dimension that is scaled.
         grid: (R,), ascending: log2 of the learning rate, or another hyperparameter's place.
+        lost_at: (S, W, R), the step at which a run diverged, NaN where none did; None if unknown.
     """
 
     losses: np.ndarray
     sizes: np.ndarray
     grid: np.ndarray
+    lost_at: np.ndarray | None = None
 
 
 def landscape(
@@ -68,10 +70,15 @@ def landscape(
     levels = [np.unique(column) for column in (part["seed"], part[along], places)]
     if part.empty or len(table) != np.prod([len(v) for v in levels]) or (table["size"] != 1).any():
         raise ValueError(f"{parametrization}: not one run for each seed, {along} and {key}")
-    losses = table["mean"].to_numpy().reshape([len(v) for v in levels])
+    shape = [len(v) for v in levels]
+    losses = table["mean"].to_numpy().reshape(shape)
     if np.isnan(losses).any():
         raise ValueError(f"{parametrization}: a run has no loss and did not diverge")
-    return Landscape(losses, levels[1], levels[2].astype(float))
+    steps = None
+    if "diverged_step" in part:
+        by = [part["seed"], part[along], places]
+        steps = part["diverged_step"].astype(float).groupby(by).mean().to_numpy().reshape(shape)
+    return Landscape(losses, levels[1], levels[2].astype(float), steps)
 
 
 def grid_optimum(mean_loss: np.ndarray) -> np.ndarray:

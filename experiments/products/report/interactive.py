@@ -30,7 +30,16 @@ from experiments.products.report.traces import (
     note,
     short,
 )
-from experiments.products.report.views import COST, EXCESS, LOSS, TITLES, VIEWS, View, views
+from experiments.products.report.views import (
+    COST,
+    EXCESS,
+    LOSS,
+    TITLES,
+    VIEWS,
+    View,
+    divergence,
+    views,
+)
 
 PIXELS = 96  # an inch
 PANEL = 135  # pixels of a panel's width at least; a narrow screen scrolls the picture
@@ -278,17 +287,18 @@ def _labels(ax: Axes) -> dict[str, str]:
 
 def _fill_band(drawing: Drawing, panel: Panel, above: Axes) -> None:
     """Marks of divergence above a panel (`style.strip`)."""
-    labels = _labels(above)
+    labels, shown = _labels(above), style.landscape_of(above)
     for line in panel.ax.lines:
-        shade = color(line.get_color())
+        shade, some = color(line.get_color()), line.get_label() == "some"
         x, y = (np.asarray(values, float) for values in line.get_data(orig=False))
-        some = line.get_label() == "some"
         options = marks(x, y, shade, labels.get(shade, ""), "x", 5.5, hollow=some)
-        options["hovertemplate"] = (
-            f"diverged with {line.get_label()} seed{'s' if some else ''}<br>at %{{x}}"
-            "<extra>%{fullData.name}</extra>"
-        )
-        for view in (LOSS, EXCESS) if style.landscape_of(above) else (None,):
+        if shown is None:
+            options["hovertemplate"] = "%{x}<extra>%{fullData.name}</extra>"
+            drawing.add(panel, options)
+            continue
+        options["customdata"] = [divergence(shown, shade, place) for place in x]
+        options["hovertemplate"] = "%{customdata}<br>at %{x}<extra>%{fullData.name}</extra>"
+        for view in (LOSS, EXCESS):
             drawing.add(panel, options, view)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -87,7 +87,7 @@ def _curves(
         losses = scape.losses[:, i]
         there = np.isfinite(losses)
         texts = [
-            _told(show, losses[:, j], ticks.get(float(place), f"{place:.4g}"))
+            _told(show, losses[:, j], ticks.get(float(place), f"{place:.4g}"), _steps(scape, i, j))
             for j, place in enumerate(scape.grid)
         ]
         whole = there.all(axis=0)
@@ -118,7 +118,29 @@ def _curves(
             yield best | told
 
 
-def _told(show: Callable[[Any], Any], losses: np.ndarray, place: str) -> str:
+def divergence(shown: style.Shown, shade: str, place: float) -> str:
+    """Where the curve of a colour diverged at a place of the grid: seeds and steps."""
+    scape = shown.scape
+    i = next(i for i, size in enumerate(scape.sizes.tolist()) if shown.colors[size] == shade)
+    j = int(np.flatnonzero(scape.grid == place)[0])
+    there = np.isfinite(scape.losses[:, i, j])
+    return _lost(there, _steps(scape, i, j))
+
+
+def _steps(scape: transfer.Landscape, i: int, j: int) -> list[int]:
+    """The steps at which the runs of a size and a value diverged, as far as they are known."""
+    if scape.lost_at is None:
+        return []
+    found = scape.lost_at[:, i, j]
+    return sorted(int(step) for step in found[np.isfinite(found)])
+
+
+def _lost(there: np.ndarray, steps: Sequence[int]) -> str:
+    at = f", at step {' and '.join(map(str, steps))}" if steps else ""
+    return f"<b>diverged</b> with {(~there).sum()} of {len(there)} seeds{at}"
+
+
+def _told(show: Callable[[Any], Any], losses: np.ndarray, place: str, steps: Sequence[int]) -> str:
     """What stands beside the pointer: mean, each seed, and where it diverged."""
     there = np.isfinite(losses)
     parts = []
@@ -129,7 +151,7 @@ def _told(show: Callable[[Any], Any], losses: np.ndarray, place: str) -> str:
     else:
         parts.append(f"at {place}")
     if not there.all():
-        parts.append(f"<b>diverged</b> with {(~there).sum()} of {len(losses)} seeds")
+        parts.append(_lost(there, steps))
     return "<br>".join(parts)
 
 

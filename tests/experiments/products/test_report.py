@@ -35,7 +35,9 @@ SCAPE = Landscape(
     np.array([[[3.0, 2.0, 4.0], [2.5, 1.0, INF]], [[3.2, 2.2, 4.2], [2.7, 1.2, 5.0]]]),
     np.array([32, 64]),
     np.array([-9.0, -8.0, -7.0]),
+    np.full((2, 2, 3), np.nan),
 )
+SCAPE.lost_at[0, 1, 2] = 17
 HOLDS = Verdict("a", "It stays", "Fig. 1", "holds", 0.5, 0.2, 0.7, "<=", 1.0, "steps", "")
 
 
@@ -107,7 +109,7 @@ def test_a_view_shows_what_the_smallest_ones_best_value_costs() -> None:
 def test_the_pointer_tells_every_seed_and_divergences() -> None:
     curves = [t for t in shown(interactive(picture()), LOSS) if t.mode == "lines+markers"]
     assert curves[0].customdata[1] == "<b>2.1</b> at −8<br>by seed 2, 2.2"
-    assert "diverged</b> with 1 of 2 seeds" in curves[1].customdata[2]
+    assert "diverged</b> with 1 of 2 seeds, at step 17" in curves[1].customdata[2]
 
 
 def test_divergences_stand_above_the_panel_and_are_left_out_where_values_are_no_axis() -> None:
@@ -115,6 +117,7 @@ def test_divergences_stand_above_the_panel_and_are_left_out_where_values_are_no_
     crosses = [t for t in fig.data if t.mode == "markers" and t.marker.symbol == "x"]
     assert all(t.marker.color == "white" for t in crosses)  # some seeds alone
     assert {t.x for t in crosses} == {(-7.0,)}
+    assert crosses[0].customdata == ("<b>diverged</b> with 1 of 2 seeds, at step 17",)
     assert not [t for t in shown(fig, COST) if t in crosses]
 
 
