@@ -217,7 +217,7 @@ def test_order_company_and_processes_do_not_change_a_run(tiny, tmp_path) -> None
 
 @pytest.mark.parametrize("changes", [{}, {"schedule": "inv_sqrt", "warmup": 2}])
 def test_a_shorter_run_is_read_from_a_longer_one(tiny, tmp_path, monkeypatch, changes) -> None:
-    short, middle, long = (tiny_run(steps=steps, **changes) for steps in (1, 11, 30))
+    short, middle, long = (tiny_run(steps=steps, **changes) for steps in (4, 11, 30))
     direct = [training.train_runs([r], Store(tmp_path / r.id))[0] for r in (short, middle, long)]
     trained = spy(monkeypatch)
     reported = []
@@ -258,7 +258,7 @@ def test_a_longer_run_of_another_group_serves_if_it_is_known(tiny, tmp_path, mon
 @pytest.mark.parametrize(
     "changes",
     [{"schedule": s} for s in SCHEDULES if s not in OPEN_ENDED]
-    + [{"schedule": "inv_sqrt", "warmup": 1}, {"warmup": 2}, {"seed": 1}, {"log2lr": -6}],
+    + [{"schedule": "inv_sqrt", "warmup": 2}, {"warmup": 2}, {"seed": 1}, {"log2lr": -6}],
 )
 def test_what_is_no_beginning_is_trained(tiny, tmp_path, monkeypatch, changes) -> None:
     same = {"schedule": changes["schedule"]} if "schedule" in changes else {}
