@@ -42,7 +42,7 @@ from experiments.products.report.views import (
 )
 
 PIXELS = 96  # an inch
-PANEL = 135  # pixels of a panel's width at least; a narrow screen scrolls the picture
+NARROWEST = 0.8  # of the picture's own width; a narrower screen scrolls it
 TOP, BOTTOM = 46, 8  # pixels above and below the panels
 NEAR = 0.02  # of the picture: axes that are as high as that are in line
 COMPARED = {"color": "#888888", "width": 1.5, "dash": "dot"}
@@ -125,16 +125,16 @@ def interactive(picture: Figure, compared: Figure | None = None) -> go.Figure:
         _lay_over(drawing, panels, compared)
     if any(panel.views for panel in panels):
         layout["updatemenus"] = [_buttons(drawing, panels, layout)]
-    columns = len({round(panel.ax.get_position().x0, 2) for panel in panels})
+    width, height = (float(inches) * PIXELS for inches in picture.get_size_inches())
     fig = go.Figure(drawing.traces)
     fig.update_layout(
-        height=round(float(picture.get_size_inches()[1]) * PIXELS) + TOP + BOTTOM,
+        height=round(height) + TOP + BOTTOM,
         margin={"l": 0, "r": 0, "t": TOP, "b": BOTTOM},
         template="plotly_white",
         hovermode="closest",
         font={"family": "system-ui, sans-serif", "size": 12},
         annotations=[*drawing.titles, *drawing.notes],
-        meta={"least": 120 + PANEL * columns},
+        meta={"least": round(NARROWEST * width)},
         **layout,
     )
     return fig
