@@ -19,6 +19,8 @@ from experiments.declare.schedules import SCHEDULES, TITLES
 COLOR = {"sp": "#c44e52", "mup": "#2a7f62"}
 NAME = {"sp": "Standard parametrization (SP)", "mup": "Maximal update parametrization (µP)"}
 SHORT = {"sp": "SP", "mup": "µP"}
+ANCHORS = {0.0: "sp", 1.0: "mup"}
+"""The parametrization at an interpolation t."""
 
 
 def number(value: float) -> str:

@@ -95,6 +95,8 @@ def compare(
         for results, verdict in ((before, change.before), (after, change.after)):
             told = f"{verdict.verdict}, {measured_text(verdict)}" if verdict else "not claimed"
             console.print(f"  {results}: {told}", soft_wrap=True)
+        if change.difference is not None and change.after is not None:
+            console.print(f"  differs by {change.difference:+.3g} {change.after.unit}")
     table = RichTable("figure or table", "claims", "other verdict", box=None, pad_edge=False)
     counts = Counter(change.product for change in found)
     others = Counter(change.product for change in changed)

@@ -12,10 +12,10 @@ from matplotlib.ticker import MultipleLocator
 
 from experiments.analysis import conventions, landscapes, style, transfer
 from experiments.analysis.animation import Frames
+from experiments.analysis.conventions import ANCHORS
 from experiments.declare.claims import Measured
 
 LOSS = {"xent": "training loss (nats)", "mse": "training loss (squared error)"}
-ANCHORS = {0.0: "sp", 1.0: "mup"}
 
 
 def draw_fig9(runs: pd.DataFrame) -> Figure:

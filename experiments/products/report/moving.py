@@ -10,9 +10,9 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from experiments.analysis import conventions, transfer
+from experiments.analysis.conventions import ANCHORS, SHORT
 from experiments.products.report.traces import short
 
-ANCHORS = {0.0: "SP", 1.0: "µP"}
 STATISTICS: dict[str, Callable[[transfer.Landscape], float]] = {
     "drift of the best rate<br>(octaves per doubling)": transfer.drift_per_doubling,
     "cost of the narrowest's<br>best rate": transfer.regret,
@@ -41,10 +41,10 @@ def moving(frames: Mapping[float, transfer.Landscape], ylabel: str) -> go.Figure
         fig.update_xaxes(title="t", range=[min(scapes) - 0.1, max(scapes) + 0.1], col=column)
         fig.update_yaxes(title=name, col=column)
         for t, anchor in ANCHORS.items():
-            color = conventions.COLOR["sp" if anchor == "SP" else "mup"]
+            color = conventions.COLOR[anchor]
             fig.add_vline(t, line={"dash": "dot", "color": color}, row=1, col=column)
             fig.add_annotation(
-                text=anchor, x=t, y=1, yref="y domain", yanchor="bottom", showarrow=False,
+                text=SHORT[anchor], x=t, y=1, yref="y domain", yanchor="bottom", showarrow=False,
                 font={"color": color}, row=1, col=column,
             )  # fmt: skip
     for column, values in enumerate(known.values(), start=2):
@@ -137,7 +137,7 @@ def _mark(values: Mapping[float, float], t: float) -> go.Scatter:
 
 def _slider(values: list[float]) -> dict[str, Any]:
     def label(t: float) -> str:
-        return f"{t:g}" + (f" {ANCHORS[t]}" if t in ANCHORS else "")
+        return f"{t:g}" + (f" {SHORT[ANCHORS[t]]}" if t in ANCHORS else "")
 
     move = {"mode": "immediate", "frame": {"duration": 0, "redraw": True}}
     steps = [{"label": label(t), "method": "animate", "args": [[f"{t:g}"], move]} for t in values]

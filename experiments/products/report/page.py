@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING
 
 import jinja2
 from matplotlib import pyplot as plt
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 HERE = Path(__file__).parent
 NUMBERED = {"Fig": 21, "Table": 14}  # figures and tables of the paper
 OF_OTHER_FORM = (KeyError, ValueError, IndexError, TypeError, AttributeError)
-VERDICTS: tuple[Decision, ...] = get_args(Decision)
 
 
 @dataclass(frozen=True)
@@ -97,7 +96,7 @@ class Entry:
     def counts(self) -> dict[Decision, int]:
         """How many claims have each verdict that occurs."""
         counted = Counter(verdict.verdict for verdict in self.found)
-        return {decision: counted[decision] for decision in VERDICTS if counted[decision]}
+        return {decision: counted[decision] for decision in readme.VERDICTS if counted[decision]}
 
     @property
     def states(self) -> list[str]:
@@ -257,8 +256,8 @@ def _render(entries: Sequence[Entry], results: Results, compared: Results | None
         sections={s: [e for e in entries if e.section == s] for s in readme.SECTIONS},
         entries=entries,
         there=[entry for entry in entries if not entry.missing],
-        counts={decision: counts[decision] for decision in VERDICTS},
-        states=[*VERDICTS, "no claim", "not yet"],
+        counts={decision: counts[decision] for decision in readme.VERDICTS},
+        states=[*readme.VERDICTS, "no claim", "not yet"],
         families=sorted({entry.family for entry in entries if entry.family}),
         results=results,
         compared=compared,
