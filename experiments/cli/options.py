@@ -14,7 +14,26 @@ from typer.core import TyperCommand
 from experiments.declare import registry
 from experiments.declare.family import Family
 from experiments.declare.scales import Scale, check_scale
+from experiments.errors import UserError
 from experiments.messages import printable
+
+LARGEST_STACK = 4096
+
+
+def check_stack(word: str) -> str:
+    """A number of runs that are trained together, or "auto".
+
+    Raises:
+        UserError: any other word.
+    """
+    if word == "auto" or (word.isdecimal() and 1 <= int(word) <= LARGEST_STACK):
+        return word
+    raise UserError(f"stack: {word!r} is neither auto nor a number of runs, 1 to {LARGEST_STACK}")
+
+
+def stack_size(word: str) -> int | None:
+    """What `train_runs` takes for it."""
+    return None if word == "auto" else int(word)
 
 
 class _Console(Console):
@@ -36,6 +55,15 @@ ScaleOption = Annotated[Scale, scale_option("smoke, small or paper.")]
 DataOption = Annotated[
     str | None,
     typer.Option(help="Data source; by default MUPKIT_DATA, the Hub, or a small built-in one."),
+]
+StackOption = Annotated[
+    str,
+    typer.Option(
+        help="Runs of one shape that are trained together, or auto: as many as the GPU holds, one "
+        "on a CPU.",
+        metavar="N|auto",
+        parser=check_stack,
+    ),
 ]
 JobsOption = Annotated[int, typer.Option(help="Processes at once, one thread each.", min=1)]
 

@@ -15,8 +15,10 @@ from experiments.cli.options import (
     DataOption,
     JobsOption,
     ScaleOption,
+    StackOption,
     console,
     scale_option,
+    stack_size,
 )
 from experiments.declare import registry
 from experiments.declare.config import RunConfig
@@ -205,6 +207,7 @@ def train(
     scale: ScaleOption = "small",
     data: DataOption = None,
     jobs: JobsOption = 1,
+    stack: StackOption = "1",
     done: Annotated[Path | None, typer.Option(help="File to write at the end.")] = None,
 ) -> None:
     """Train one group of runs; a job of the workflow."""
@@ -218,12 +221,13 @@ def train(
     runs = [run for i in ids for run in by_id[i].runs]
     progress = Progress(" ".join(names), runs, store, jobs)
     everything = [run for one in by_id.values() for run in one.runs]
-    train_runs(by_id[group].runs, store, progress, known=everything)
+    size = stack_size(stack)
+    train_runs(by_id[group].runs, store, progress, known=everything, stack=size, fill=runs)
     if done is not None:
         from experiments.files import write_atomically
 
         write_atomically(done, "".join(f"{r.id}\n" for r in by_id[group].runs).encode())
-    help_with(runs, store, progress, known=everything)
+    help_with(runs, store, progress, known=everything, stack=size)
 
 
 @app.command(hidden=True)

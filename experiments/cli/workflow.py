@@ -21,6 +21,7 @@ from typing import Any
 from filelock import FileLock
 
 from experiments.analysis.verdicts import damage, read
+from experiments.cli.options import check_stack
 from experiments.declare import registry
 from experiments.declare.scales import Scale, check_scale
 from experiments.errors import UserError, unknown
@@ -34,7 +35,7 @@ from experiments.runs.planning import left
 from experiments.runs.store import Store
 from experiments.runs.training import missing
 
-OPTIONS = ("scale", "data", "data_dir")
+OPTIONS = ("scale", "data", "data_dir", "stack")
 CLOCK_SKEW = 60.0  # seconds that the clock of a file server may be ahead
 NUMBERED = re.compile(r"(fig|table)[0-9]+")
 
@@ -47,11 +48,13 @@ class Options:
         scale: of the runs.
         data: requested data source, or None.
         data_dir: what stands for `MUPKIT_DATA`, or None.
+        stack: how many runs of one shape are trained together at most, or "auto".
     """
 
     scale: Scale
     data: str | None
     data_dir: Path | None
+    stack: str
 
 
 def options(config: Mapping[str, Any]) -> Options:
@@ -68,6 +71,7 @@ def options(config: Mapping[str, Any]) -> Options:
         scale=check_scale(_text(config, "scale") or "small"),
         data=_text(config, "data"),
         data_dir=None if data_dir is None else _folder(data_dir),
+        stack=check_stack(str(config.get("stack", "1"))),
     )
 
 

@@ -24,6 +24,13 @@ LARGEST_INT, LARGEST_FLOAT = 2**31 - 1, 1e30  # torch's seeds have 32 bits, its 
 LARGEST_DIM = 2**20  # the product of three is a size that torch can count
 LARGEST_LOG2 = 100.0
 SHOWN = 40  # characters of a refused value
+OF_MODEL = frozenset(
+    {
+        *("parametrization", "log2lr", "seed", "optimizer", "momentum"),
+        *("beta1", "beta2", "eps", "weight_decay", "grad_clip"),
+    }
+)
+"""Keys on which neither a model's shapes nor its batches depend, but for the seed of these."""
 
 
 class IdleKeyError(UserError):
@@ -51,6 +58,11 @@ class RunConfig(BaseModel):
     """Seconds of a step on one core beside its FLOPs, roughly. Jobs are balanced by it."""
     tokens: ClassVar[str] = "words"
     """What its vocabulary consists of, if it has one, for the foot of a picture."""
+
+    of_model: ClassVar[frozenset[str] | None] = None
+    """Keys that change a model's numbers and neither its shapes nor its batches, beside those that
+    all runs have (`OF_MODEL`): runs that differ in these alone may be trained together. None: the
+    family's runs never are."""
 
     layer_norm: ClassVar[Literal["pre", "post", ""]] = ""
     """Where its models normalize, for the head of a picture, unless its runs have a key `norm`."""
@@ -216,6 +228,21 @@ class RunConfig(BaseModel):
         if self.parametrization == "sp":
             values.pop("base_width", None)
         return {"family": self.family, **values}
+
+    @cached_property
+    def stack_key(self) -> str | None:
+        """Equal for runs that may be trained together; None for a run that may not be.
+
+        Whether they really have one structure is seen when their models are built.
+        """
+        if self.of_model is None:
+            return None
+        values = {
+            key: value
+            for key, value in self.model_dump().items()
+            if key not in OF_MODEL | self.of_model and not key.startswith("base_")
+        }
+        return json.dumps({"family": self.family, **values}, sort_keys=True)
 
     @cached_property
     def id(self) -> str:

@@ -38,7 +38,10 @@ from experiments.runs.versions import code_version
 METADATA = b"mupkit.run"
 DAMAGED = "damaged"  # folder of files that stood for runs and could not be read
 MAGIC = b"PAR1"  # first and last bytes of every Parquet file
-SCHEMA = 1  # of the metadata that is written and read; a file without a number has 1
+SCHEMAS = (1, 2)  # of the metadata that are read; a file without a number has 1
+# The schema that a key of the provenance needs, unless it is at its default and left out. A file
+# without such keys can be read by older checkouts.
+LATER = {"stacked": 2}
 RUN_ID = re.compile(r"[0-9a-f]{16}")
 
 
@@ -75,6 +78,8 @@ class Provenance:
     Attributes:
         seconds, flops: spent on it: none on a run that is the beginning of a longer one.
         derived_from: id of that longer one, or "".
+        stacked: how many runs were trained as one batch with this one among them; 0 if it was
+            trained alone.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid")
@@ -91,6 +96,7 @@ class Provenance:
     flops: float
     finished_at: str
     derived_from: str = ""
+    stacked: Annotated[int, Field(ge=0)] = 0
 
 
 @dataclass(frozen=True)
@@ -235,8 +241,11 @@ class Store:
 
         meta = asdict(record)
         losses, valid_losses = meta.pop("losses"), meta.pop("valid_losses")
+        provenance = meta["provenance"]
+        later = {key: schema for key, schema in LATER.items() if provenance[key]}
+        meta["provenance"] = {k: v for k, v in provenance.items() if k in later or k not in LATER}
         meta["digest"] = _digest(meta, losses, valid_losses)
-        meta["schema"] = SCHEMA
+        meta["schema"] = max(later.values(), default=1)
         columns = {
             "step": pa.array(range(len(losses)), pa.int32()),
             "loss": pa.array(losses, pa.float64()),
@@ -337,7 +346,7 @@ def read_file(path: Path) -> Record:
             # The metadata of the table would come from a second copy in the file.
             meta = parse_json(file.metadata.metadata[METADATA], dict[str, Any], "its metadata")
             schema = meta.pop("schema", 1)
-            if isinstance(schema, int) and schema != SCHEMA:
+            if isinstance(schema, int) and schema not in SCHEMAS:
                 raise _other_schema(path, schema)
             table = file.read()
         if content[:4] != MAGIC:
@@ -358,8 +367,8 @@ def read_file(path: Path) -> Record:
 
 
 def _other_schema(path: Path, schema: int) -> OtherSchemaError:
-    text = f"{path}: written with schema {schema}, this checkout reads {SCHEMA}"
-    older = schema < SCHEMA
+    text = f"{path}: written with schema {schema}, this checkout reads {max(SCHEMAS)}"
+    older = schema < min(SCHEMAS)
     fix = "`forget` drops it" if older else "use a newer checkout, or move the file away"
     return OtherSchemaError(f"{text}; {fix}", older)
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from multiprocessing import get_context
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,9 @@ from experiments.runs.versions import code_version, git_state
 if TYPE_CHECKING:
     from experiments.train.engine import RunResult
     from experiments.train.process import Machine
+    from experiments.train.stacked import Member
+
+SECONDS_BETWEEN_LINES = 30.0  # of news about a stack that is being trained
 
 
 def train_runs(
@@ -30,6 +34,8 @@ def train_runs(
     report: Callable[[Record], None] | None = None,
     on_step: Callable[[int, float], None] | None = None,
     known: Iterable[RunConfig] = (),
+    stack: int | None = 1,
+    fill: Iterable[RunConfig] = (),
 ) -> list[Record]:
     """Train what is not in the store, one after another; every run is stored before the next.
 
@@ -44,6 +50,9 @@ def train_runs(
         report: called with each record, as soon as it is there.
         on_step: called with the number of each step and its loss while a run is training.
         known: further runs that may be in the store.
+        stack: how many runs of one shape are trained together at most (`train.stacked`); None for
+            as many as the GPU holds, and for one on a CPU.
+        fill: further runs that may be trained together with one of `runs`.
 
     Returns:
         The records, in the order of `runs`.
@@ -54,6 +63,7 @@ def train_runs(
     runs = list(runs)
     longer = _longer([*runs, *known])
     records: dict[str, Record] = {}
+    _train_stacks(runs, store, longer, report, stack, fill)
     for wait in (False, True):
         left = {run.id: run for run in runs if run.id not in records}
         for run in sorted(left.values(), key=lambda r: -r.steps):
@@ -73,6 +83,7 @@ def help_with(
     store: Store,
     report: Callable[[Record], None],
     known: Iterable[RunConfig],
+    stack: int | None = 1,
 ) -> None:
     """Train runs of other jobs that no process has begun, the costliest first, until none is left.
 
@@ -83,6 +94,7 @@ def help_with(
     runs = list(runs)
     own = {run.id for run in runs}
     longer = _longer([*runs, *known])
+    _train_stacks(runs, store, longer, report, stack)
     for run in sorted(runs, key=lambda r: (-cost(r), r.id)):
         if not store.looks_finished(run.id):
             others = [o for o in longer(run) if o.id in own or store.looks_finished(o.id)]
@@ -219,8 +231,109 @@ def _beginning(
             continue  # metrics are of the end, not of the beginning
         result = engine.beginning(whole.losses, whole.diverged_step, run.steps)
         if result is not None:
-            return _record(run, result, origin, 0.0, derived_from=other.id)
+            stacked = whole.provenance.stacked
+            return _record(run, result, origin, 0.0, derived_from=other.id, stacked=stacked)
     return None
+
+
+def _train_stacks(
+    runs: Collection[RunConfig],
+    store: Store,
+    longer: Callable[[RunConfig], list[RunConfig]],
+    report: Callable[[Record], None] | None,
+    stack: int | None,
+    fill: Iterable[RunConfig] = (),
+) -> None:
+    """Train together what can be and what no process has begun; the rest is left to others."""
+    if stack == 1:
+        return
+    own = {run.stack_key for run in runs if not store.looks_finished(run.id)}
+    alike: dict[str, dict[str, RunConfig]] = {}
+    for run in [*runs, *fill]:
+        # A run that is the beginning of a longer one is read from that.
+        if run.stack_key in own - {None} and not store.looks_finished(run.id) and not longer(run):
+            alike.setdefault(str(run.stack_key), {})[run.id] = run
+    for members in alike.values():
+        left = list(members.values())
+        size = _stack_size(left[0]) if stack is None else stack
+        while len(left) > 1 and size > 1:
+            _train_stack(left[:size], store, report)
+            left = left[size:]
+            if stopped():
+                raise Interrupted
+
+
+def _stack_size(run: RunConfig) -> int:
+    """How many runs such as this the GPU holds at once; 1 on a CPU."""
+    from experiments.declare.references import load
+    from experiments.train import process, stacked
+
+    machine = process.set_up()
+    if machine.device == "cpu":
+        return 1
+    task = load(run.task, run.family)(run)
+    return stacked.largest(stacked.make_member(run, task, machine), machine)
+
+
+def _train_stack(
+    runs: Sequence[RunConfig], store: Store, report: Callable[[Record], None] | None
+) -> None:
+    """Train runs together, as far as they can be claimed and have one structure; store each."""
+    from experiments.declare.references import load
+    from experiments.train import engine, process, stacked
+    from experiments.train.checkpoint import Checkpoint
+
+    machine = process.set_up()
+    with ExitStack() as claims:
+        groups: dict[Any, list[Member]] = {}
+        tasks: dict[int, engine.Task] = {}  # one a seed, whose batches are those of all members
+        for run in runs:
+            if not claims.enter_context(store.claim(run.id, wait=False)):
+                continue
+            if _stored(store, run, claimed=True) is not None:
+                continue
+            refuse_too_large(run)
+            task: engine.Task = load(run.task, run.family)(run)
+            origin = _origin(run, machine, task.fingerprint)
+            path = store.checkpoint(run.id)
+            checkpoint = Checkpoint(path, {"id": run.id, **origin, "stacked": True})
+            member = stacked.make_member(run, task, machine, checkpoint)
+            member.task = tasks.setdefault(run.seed, task)
+            groups.setdefault(stacked.structure(member), []).append(member)
+
+        for members in groups.values():
+            if len(members) > 1:
+                _train_members(members, machine, store, report)
+
+
+def _train_members(
+    members: Sequence[Member],
+    machine: Machine,
+    store: Store,
+    report: Callable[[Record], None] | None,
+) -> None:
+    from experiments.train import stacked
+
+    count, told = len(members), time.monotonic()
+
+    def done(member: Member, result: RunResult) -> None:
+        run = member.config
+        origin = _origin(run, machine, member.task.fingerprint)
+        record = _record(run, result, origin, run.flops(), stacked=count)
+        store.write(record)
+        if member.checkpoint is not None:
+            member.checkpoint.remove()
+        if report is not None:
+            report(record)
+
+    def on_steps(step: int, left: int) -> None:
+        nonlocal told
+        if time.monotonic() - told > SECONDS_BETWEEN_LINES:
+            told = time.monotonic()
+            steps = members[0].config.steps
+            note(f"{left} runs of width {members[0].config.width} together: step {step} of {steps}")
+
+    stacked.train_stacked(members, machine, done, on_steps, stopped)
 
 
 def _differs(record: Record, origin: dict[str, Any]) -> bool:
@@ -247,6 +360,7 @@ def _record(
     origin: dict[str, Any],
     flops: float,
     derived_from: str = "",
+    stacked: int = 0,
 ) -> Record:
     commit, dirty = git_state()
     return Record(
@@ -267,6 +381,7 @@ def _record(
             flops=flops,
             finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
             derived_from=derived_from,
+            stacked=stacked,
         ),
     )
 

@@ -63,6 +63,21 @@ class Validated(Protocol):
 
 
 @runtime_checkable
+class Stackable(Protocol):
+    """What a task has whose runs can be trained together (`experiments.train.stacked`).
+
+    Its loss has two parts: `inputs`, which depends on the batch alone, and so is equal for all runs
+    of a seed; and `objective`, of tensors alone, which `torch.func.vmap` takes.
+    """
+
+    def inputs(self, batch: Any, device: torch.device) -> tuple[Tensor, ...]:
+        """The tensors of a batch, on the device, first what the model reads."""
+
+    def objective(self, model: Callable[[Tensor], Tensor], *inputs: Tensor) -> Tensor:
+        """The mean loss of `inputs`, in nats."""
+
+
+@runtime_checkable
 class TrainsItself(Protocol):
     """A task whose training is another program's."""
 
@@ -122,7 +137,7 @@ def train(
         factor = lr_factor(config.schedule, step, config.steps, config.warmup)
         for group, rate in zip(optimizer.param_groups, rates, strict=True):
             group["lr"] = rate * factor
-        with _precision(config, machine):
+        with precision(config, machine):
             loss = task.loss(model, next(batches))
         losses.append(loss.item())
         if on_step is not None:
@@ -130,9 +145,11 @@ def train(
         if diverged(losses):
             diverged_step = step
             break
-        _update(model, optimizer, loss, config.grad_clip)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        apply_gradients(model, optimizer, config.grad_clip)
         if isinstance(task, Validated) and (step + 1) % task.epoch == 0:
-            with _evaluating(model, config, machine):
+            with evaluating(model, config, machine):
                 valid_loss = task.validate(model)
             if math.isfinite(valid_loss):
                 valid_losses[step] = valid_loss
@@ -145,13 +162,13 @@ def train(
     metrics: Mapping[str, Metric] = {}
     if diverged_step is None:
         final = final_loss(losses)
-        with _evaluating(model, config, machine):
+        with evaluating(model, config, machine):
             metrics = task.evaluate(model)
     seconds = time.perf_counter() - start
     return RunResult(tuple(losses), diverged_step, final, seconds, metrics, valid_losses)
 
 
-def _precision(config: RunConfig, machine: Machine) -> AbstractContextManager[Any]:
+def precision(config: RunConfig, machine: Machine) -> AbstractContextManager[Any]:
     """Autocast where the configuration asks for it; parameters and updates stay float32."""
     if config.precision == "float32":
         return nullcontext()
@@ -159,19 +176,18 @@ def _precision(config: RunConfig, machine: Machine) -> AbstractContextManager[An
 
 
 @contextmanager
-def _evaluating(model: nn.Module, config: RunConfig, machine: Machine) -> Iterator[None]:
+def evaluating(model: nn.Module, config: RunConfig, machine: Machine) -> Iterator[None]:
     """The model in evaluation mode, without gradients; it is in training mode afterwards."""
     model.eval()
-    with torch.no_grad(), _precision(config, machine):
+    with torch.no_grad(), precision(config, machine):
         yield
     model.train()
 
 
-def _update(
-    model: nn.Module, optimizer: torch.optim.Optimizer, loss: Tensor, grad_clip: float | None
+def apply_gradients(
+    model: nn.Module, optimizer: torch.optim.Optimizer, grad_clip: float | None
 ) -> None:
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
+    """Update a model by the gradients that it has, clipped if the configuration asks for it."""
     if grad_clip is not None:
         nn.utils.clip_grad_norm_(model.parameters(), grad_clip)
     optimizer.step()

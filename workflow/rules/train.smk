@@ -13,5 +13,5 @@ rule train:
         retrainings=lambda wildcards: retrainings(wildcards.group),
     shell:
         f"{EXPERIMENTS} train {{wildcards.group}} {NAMED} --scale {SCALE}"
-        f" {{params.data}} --jobs {JOBS} --done {{output}} 2> >(tee {{log}} >&2)"
+        f" {{params.data}} --jobs {JOBS} --stack {OPTIONS.stack} --done {{output}} 2> >(tee {{log}} >&2)"
         " && echo {params.retrainings} >> {output}"

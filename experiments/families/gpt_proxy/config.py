@@ -15,6 +15,9 @@ class GptConfig(TransformerDims):
 
     task: ClassVar[str] = f"{__package__}.task:Pretraining"
     overhead: ClassVar[float] = 0.02
+    of_model: ClassVar[frozenset[str] | None] = frozenset(
+        {"init_scale", "attn_temperature", "output_temperature", "embed_mult", "relative_mult"}
+    )
     tokens: ClassVar[str] = "byte pairs"
     layer_norm: ClassVar[Literal["pre", "post", ""]] = "pre"
 

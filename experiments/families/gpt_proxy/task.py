@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 import torch.nn.functional as F
@@ -59,8 +59,16 @@ class Pretraining:
         return window_batches(tokens, config.seq_len, config.batch_size, config.seed, more=1)
 
     def loss(self, model: nn.Module, batch: Tensor) -> Tensor:
-        logits_BLV = model(batch[:, :-1])
-        return F.cross_entropy(logits_BLV.flatten(0, 1), batch[:, 1:].flatten())
+        return self.objective(model, *self.inputs(batch, batch.device))
+
+    def inputs(self, batch: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
+        """What is read and what is predicted, (B, L)."""
+        return batch[:, :-1], batch[:, 1:]
+
+    def objective(self, model: Callable[[Tensor], Tensor], *inputs: Tensor) -> Tensor:
+        read_BL, wanted_BL = inputs
+        logits_BLV = model(read_BL)
+        return F.cross_entropy(logits_BLV.flatten(0, 1), wanted_BL.flatten())
 
     def evaluate(self, model: nn.Module) -> dict[str, Metric]:
         """Mean loss on the first windows of the validation split, in nats a token, the time of a

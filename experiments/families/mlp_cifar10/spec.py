@@ -38,6 +38,9 @@ class MlpConfig(RunConfig):
 
     task: ClassVar[str] = f"{__package__}.task:ImageRegression"
     overhead: ClassVar[float] = 0.0005
+    of_model: ClassVar[frozenset[str] | None] = frozenset(
+        {"input_mult", "output_mult", "init_std", "zero_readout", "t"}
+    )
 
     images: int | None = Field(None, gt=0, description="training images (all)")
     loss: Literal["xent", "mse"] = Field("xent", description="cross-entropy or squared error")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -38,23 +39,25 @@ class ImageRegression:
         return index_batches(self.count, self.config.batch_size, self.config.seed)
 
     def loss(self, model: nn.Module, batch: Tensor) -> Tensor:
-        labels_B = self.images.train_labels[batch]
-        return self._loss(model(self._inputs(model, self.images.batch(batch))), labels_B)
+        device = next(model.parameters()).device
+        return self.objective(model, *self.inputs(batch, device))
+
+    def inputs(self, batch: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Images (B, C, H, W) and labels (B,), or what squared error is taken against (B, K)."""
+        images_BCHW = self.images.batch(batch).to(device).float().mul_(2 / 255).sub_(1)
+        labels_B = self.images.train_labels[batch].to(device)
+        if self.config.loss == "xent":
+            return images_BCHW, labels_B
+        classes = self.images.classes
+        return images_BCHW, F.one_hot(labels_B, classes).float() - 1 / classes
 
     def evaluate(self, model: nn.Module) -> dict[str, float]:
         return {}
 
-    def _inputs(self, model: nn.Module, images_BCHW: Tensor) -> Tensor:
-        device = next(model.parameters()).device
-        return images_BCHW.to(device).float().mul_(2 / 255).sub_(1)
-
-    def _loss(self, outputs_BK: Tensor, labels_B: Tensor) -> Tensor:
-        labels_B = labels_B.to(outputs_BK.device)
-        if self.config.loss == "xent":
-            return F.cross_entropy(outputs_BK, labels_B)
-        classes = outputs_BK.shape[1]
-        targets_BK = F.one_hot(labels_B, classes).float() - 1 / classes
-        return F.mse_loss(outputs_BK, targets_BK)
+    def objective(self, model: Callable[[Tensor], Tensor], *inputs: Tensor) -> Tensor:
+        images_BCHW, wanted = inputs
+        error = F.cross_entropy if self.config.loss == "xent" else F.mse_loss
+        return error(model(images_BCHW), wanted)
 
 
 def build(config: MlpConfig, d_in: int, classes: int) -> Mlp:

@@ -42,6 +42,9 @@ class ResNetConfig(RunConfig):
 
     task: ClassVar[str] = f"{__package__}.task:Classification"
     overhead: ClassVar[float] = 0.02
+    of_model: ClassVar[frozenset[str] | None] = frozenset(
+        {"output_mult", "init_std", "zero_readout"}
+    )
 
     images: int | None = Field(None, gt=0, description="training images (all)")
     output_mult: float = Field(1.0, gt=0, description="multiplier of the output, beside 1/8")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 import torch.nn.functional as F
@@ -44,11 +44,18 @@ class Classification:
             yield index_B, draw_crop_flip(generator, len(index_B), size, PAD, hole)
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
+        return self.objective(model, *self.inputs(batch, next(model.parameters()).device))
+
+    def inputs(self, batch: Batch, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Changed images (B, C, H, W) and labels (B,)."""
         index_B, changes = batch
-        device = next(model.parameters()).device
         images = self.images
         x_BCHW = apply(images.batch(index_B).to(device), changes, images.mean, images.std)
-        return self._loss(model(x_BCHW), images.train_labels[index_B])
+        return x_BCHW, images.train_labels[index_B].to(device)
+
+    def objective(self, model: Callable[[Tensor], Tensor], *inputs: Tensor) -> Tensor:
+        x_BCHW, labels_B = inputs
+        return self._loss(model(x_BCHW), labels_B)
 
     def evaluate(self, model: nn.Module) -> dict[str, float]:
         images, device = self.images, next(model.parameters()).device

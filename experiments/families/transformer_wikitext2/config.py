@@ -19,6 +19,9 @@ class TransformerConfig(TransformerDims):
 
     task: ClassVar[str] = f"{__package__}.task:LanguageModeling"
     overhead: ClassVar[float] = 0.009
+    of_model: ClassVar[frozenset[str] | None] = frozenset(
+        {"output_mult", "attn_mult", "embed_mult", "init_std", "zero_readout", "zero_query"}
+    )
 
     seq_len: int = Field(gt=0, description="tokens a sequence")
     vocab_size: int = Field(gt=1, description="words, the most frequent ones")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 import torch.nn.functional as F
@@ -43,8 +43,16 @@ class LanguageModeling:
         return window_batches(tokens, config.seq_len, config.batch_size, config.seed, more=1)
 
     def loss(self, model: nn.Module, batch: Tensor) -> Tensor:
-        logits_BLV = model(batch[:, :-1])
-        return F.cross_entropy(logits_BLV.flatten(0, 1), batch[:, 1:].flatten())
+        return self.objective(model, *self.inputs(batch, batch.device))
+
+    def inputs(self, batch: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
+        """What is read and what is predicted, (B, L)."""
+        return batch[:, :-1], batch[:, 1:]
+
+    def objective(self, model: Callable[[Tensor], Tensor], *inputs: Tensor) -> Tensor:
+        read_BL, wanted_BL = inputs
+        logits_BLV = model(read_BL)
+        return F.cross_entropy(logits_BLV.flatten(0, 1), wanted_BL.flatten())
 
     def evaluate(self, model: nn.Module) -> dict[str, float]:
         return {}

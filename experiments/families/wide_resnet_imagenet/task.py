@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 import torch
@@ -109,10 +109,16 @@ class Classification:
             yield index_B, self.images.draw(generator, len(index_B))
 
     def loss(self, model: nn.Module, batch: tuple[Tensor, Any]) -> Tensor:
-        device = next(model.parameters()).device
-        logits_BK = model(self.images.train(*batch, device))
-        labels_B = self.images.train_labels[batch[0]].to(device)
-        return F.cross_entropy(logits_BK, labels_B, label_smoothing=self.config.label_smoothing)
+        return self.objective(model, *self.inputs(batch, next(model.parameters()).device))
+
+    def inputs(self, batch: tuple[Tensor, Any], device: torch.device) -> tuple[Tensor, Tensor]:
+        """Changed images (B, C, H, W) and labels (B,)."""
+        return self.images.train(*batch, device), self.images.train_labels[batch[0]].to(device)
+
+    def objective(self, model: Callable[[Tensor], Tensor], *inputs: Tensor) -> Tensor:
+        x_BCHW, labels_B = inputs
+        smoothing = self.config.label_smoothing
+        return F.cross_entropy(model(x_BCHW), labels_B, label_smoothing=smoothing)
 
     def evaluate(self, model: nn.Module) -> dict[str, float]:
         device = next(model.parameters()).device

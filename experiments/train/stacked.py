@@ -1,0 +1,467 @@
+"""Runs of one shape trained together: parameters stacked, one batched step for all of them.
+
+A small model leaves a GPU idle. The members of a stack have the same shapes and the same number of
+steps, and differ in rates, seeds, multipliers and parametrization. Each is a model and an optimizer
+of its own, as if it were trained alone; its parameters and buffers are slices of stacked ones, with
+which `torch.func.vmap` computes the losses of all members at once.
+
+What a member's numbers depend on is the same as in `engine.train`. Products are batched ones, so
+that their rounding may differ; docs/performance.md says by how much.
+
+Axes: N members.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, vmap
+
+from experiments.declare.config import RunConfig
+from experiments.errors import Interrupted
+from experiments.train import engine
+from experiments.train.checkpoint import Checkpoint
+from experiments.train.engine import RunResult, Task
+from experiments.train.process import Machine
+from experiments.train.schedules import lr_factor
+from mupkit.base_shapes import REGISTRY, RESCALED
+from mupkit.parametrization import INITS, LAYOUT
+
+FETCHED = 50
+"""Steps after which the losses are read; a member that diverged is trained on until then."""
+LARGEST = 256  # members of a stack whose size is chosen
+SHARE = 0.5  # of the GPU's free memory that a stack may take
+COPIES = 6  # of its weights that a member has beside a forward and backward pass
+WARM_UP = 3  # steps before a CUDA graph is captured, as torch asks for
+NOTES = {REGISTRY, RESCALED, INITS, LAYOUT}
+"""What the core notes on modules, and no forward pass reads."""
+_MODULE = set(vars(nn.Module()))
+Place = tuple[str, str, str | None]
+"""Of a number: the module's name, the attribute, and the field if that is a dataclass."""
+
+
+@dataclass(eq=False)
+class Member:
+    """One run of a stack.
+
+    Attributes:
+        config, task: of the run.
+        checkpoint: of the run; None for none.
+        model, optimizer: its own, made from its seed.
+        rates: of the optimizer's groups, before the schedule.
+        losses: of the steps that were fetched.
+        spent: seconds before an interruption.
+    """
+
+    config: RunConfig
+    task: Task
+    checkpoint: Checkpoint | None
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    rates: list[float]
+    losses: list[float] = field(default_factory=list)
+    spent: float = 0.0
+
+
+def make_member(
+    config: RunConfig, task: Task, machine: Machine, checkpoint: Checkpoint | None = None
+) -> Member:
+    """A member as `engine.train` begins it: from its seed, or from its checkpoint."""
+    torch.manual_seed(config.seed)
+    model = task.build().to(machine.device)
+    optimizer = engine.make_optimizer(model, config)
+    rates = [group["lr"] for group in optimizer.param_groups]
+    member = Member(config, task, checkpoint, model, optimizer, rates)
+    resumed = checkpoint.restore(model, optimizer, config.steps) if checkpoint else None
+    if resumed is not None:
+        member.losses, member.spent = resumed.losses, resumed.seconds
+    return member
+
+
+def structure(member: Member) -> tuple[Any, ...]:
+    """What has to be equal for members to be stacked: all of a model but numbers and its state."""
+    return (
+        len(member.losses),
+        *(
+            (
+                name,
+                type(module),
+                tuple((n, p.shape, p.dtype) for n, p in module.named_parameters(recurse=False)),
+                tuple((n, b.shape, b.dtype) for n, b in module.named_buffers(recurse=False)),
+                len(module._forward_pre_hooks),
+                tuple(repr(value) for _, value in _attributes(module, numbers=False)),
+            )
+            for name, module in member.model.named_modules()
+        ),
+    )
+
+
+def largest(member: Member, machine: Machine) -> int:
+    """How many such members a GPU holds at once, measured by one step of a copy of its model."""
+    model = copy.deepcopy(member.model)
+    batch = next(member.task.batches(machine.device))
+    torch.cuda.empty_cache()
+    before = torch.cuda.memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    with engine.precision(member.config, machine):
+        loss = member.task.loss(model, batch)
+    loss.backward()  # type: ignore[no-untyped-call]
+    peak = torch.cuda.max_memory_allocated() - before
+    weights = sum(p.numel() * p.element_size() for p in model.parameters())
+    free, _ = torch.cuda.mem_get_info()
+    return max(1, min(LARGEST, int(SHARE * free / (peak + COPIES * weights))))
+
+
+def train_stacked(
+    members: Sequence[Member],
+    machine: Machine,
+    done: Callable[[Member, RunResult], None],
+    on_steps: Callable[[int, int], None] | None = None,
+    stopped: Callable[[], bool] = lambda: False,
+) -> None:
+    """Train members of one `structure`, each as if it were alone.
+
+    A member that diverges ends there. `engine.Stackable` says what their tasks have.
+
+    Args:
+        members: at least two.
+        machine: where they are.
+        done: called with each member and its result, as soon as it is known. The seconds of a
+            member are its share of the stack's.
+        on_steps: called with the number of steps done and of members left, every `FETCHED` steps.
+        stopped: whether to stop, asked every `FETCHED` steps.
+
+    Raises:
+        Interrupted: it was told to stop; the members that are left have checkpoints.
+        torch.OutOfMemoryError: the stack is too large for the GPU.
+    """
+    config, first = members[0].config, len(members[0].losses)
+    batches = {m.config.seed: m.task.batches(machine.device) for m in members}
+    for iterator in batches.values():
+        for _ in islice(iterator, first):
+            pass
+    left, step = list(members), first
+    while left and step < config.steps:
+        stack = _Stack(left, machine)
+        diverged: list[Member] = []
+        while not diverged and step < config.steps:
+            start = time.perf_counter()
+            until = min(step + FETCHED, config.steps)
+            fetched = stack.advance(batches, step, until)
+            for member, losses in zip(left, fetched, strict=True):
+                for loss in losses:
+                    member.losses.append(loss)
+                    if engine.diverged(member.losses):
+                        diverged.append(member)
+                        break
+            step = until
+            share = (time.perf_counter() - start) / len(left)
+            for member in left:
+                member.spent += share
+            if step < config.steps:
+                stop = stopped()
+                stack.keep([m for m in left if m not in diverged], stop)
+                if stop:
+                    raise Interrupted
+            if on_steps is not None:
+                on_steps(step, len(left) - len(diverged))
+        stack.release()
+        for member in diverged:
+            done(member, _result(member, machine, len(member.losses) - 1))
+        left = [m for m in left if m not in diverged]
+    for member in left:
+        spoiled = engine.spoiled(member.model)
+        done(member, _result(member, machine, config.steps - 1 if spoiled else None))
+
+
+def _result(member: Member, machine: Machine, diverged_step: int | None) -> RunResult:
+    metrics, final, start = {}, math.nan, time.perf_counter()
+    if diverged_step is None:
+        final = engine.final_loss(member.losses)
+        with engine.evaluating(member.model, member.config, machine):
+            metrics = dict(member.task.evaluate(member.model))
+    seconds = member.spent + time.perf_counter() - start
+    return RunResult(tuple(member.losses), diverged_step, final, seconds, metrics)
+
+
+class _Stack:
+    """Members whose parameters and buffers are slices of stacked tensors (N, ...)."""
+
+    def __init__(self, members: Sequence[Member], machine: Machine):
+        self.members, self.machine = members, machine
+        self.config, self.task = members[0].config, members[0].task
+        self.skeleton = members[0].model
+        models = [m.model for m in members]
+        self.params = {
+            name: _stacked([_parameters(m)[name] for m in models]).requires_grad_()
+            for name in _parameters(models[0])
+        }
+        self.buffers = {
+            name: _stacked([dict(m.named_buffers())[name] for m in models])
+            for name, _ in models[0].named_buffers()
+        }
+        self.numbers = _differing(models, machine.device)
+        seeds = sorted({m.config.seed for m in members})
+        self.seeds = seeds
+        places = torch.tensor([seeds.index(m.config.seed) for m in members])
+        self.seed_of = places.to(machine.device)
+        self.graph: _Graph | None = None
+
+    def advance(
+        self, batches: dict[int, Iterator[Any]], step: int, until: int
+    ) -> list[list[float]]:
+        """Do the steps from `step` to before `until`; the losses of each member."""
+        history = []
+        for now in range(step, until):
+            inputs = self._inputs(batches)
+            config = self.config
+            factor = lr_factor(config.schedule, now, config.steps, config.warmup)
+            if self.machine.device != "cuda":
+                self._set_rates(factor)
+                history.append(self._step(inputs))
+                continue
+            if self.graph is None:
+                self.graph = _Graph(self, inputs)
+            history.append(self.graph.replay(inputs, factor))
+        columns: list[list[float]] = torch.stack(history).T.double().tolist()
+        return columns
+
+    def keep(self, members: Sequence[Member], now: bool) -> None:
+        """Write the members' checkpoints, now or where they are due."""
+        for member in members:
+            if member.checkpoint is not None:
+                if now:
+                    member.checkpoint.hurry()
+                with self._plain_groups(member):
+                    member.checkpoint.keep(
+                        member.model, member.optimizer, member.losses, member.spent, {}
+                    )
+
+    def release(self) -> None:
+        """Let the members go on without the stack; frees the graph."""
+        if self.graph is not None:
+            self.graph.release(self)
+            self.graph = None
+
+    @contextmanager
+    def _plain_groups(self, member: Member) -> Iterator[None]:
+        """The optimizer's groups as they are in a run alone, with numbers as rates."""
+        if self.graph is None:
+            yield
+            return
+        groups = member.optimizer.param_groups
+        kept = [(group["lr"], group.get("capturable")) for group in groups]
+        factor = float(self.graph.factor)
+        for group, rate in zip(groups, member.rates, strict=True):
+            group["lr"] = rate * factor
+            if "capturable" in group:
+                group["capturable"] = False
+        yield
+        for group, (lr, capturable) in zip(groups, kept, strict=True):
+            group["lr"] = lr
+            if "capturable" in group:
+                group["capturable"] = capturable
+
+    def _inputs(self, batches: dict[int, Iterator[Any]]) -> tuple[Tensor, ...]:
+        """The inputs of each seed (seeds, ...), of one seed without that axis."""
+        device = torch.device(self.machine.device)
+        assert isinstance(self.task, engine.Stackable)
+        found = [self.task.inputs(next(batches[seed]), device) for seed in self.seeds]
+        if len(found) == 1:
+            return found[0]
+        return tuple(torch.stack(parts) for parts in zip(*found, strict=True))
+
+    def _set_rates(self, factor: float) -> None:
+        for member in self.members:
+            for group, rate in zip(member.optimizer.param_groups, member.rates, strict=True):
+                group["lr"] = rate * factor
+
+    def _step(self, inputs: tuple[Tensor, ...]) -> Tensor:
+        """The losses (N,) of a batch, and the update of every member."""
+        one_seed = len(self.seeds) == 1
+        if not one_seed:
+            inputs = tuple(part.index_select(0, self.seed_of) for part in inputs)
+        for p in self.params.values():
+            p.grad = None
+        in_dims = (0, 0, 0, *((None if one_seed else 0,) * len(inputs)))
+        with engine.precision(self.config, self.machine):
+            losses = vmap(self._loss, in_dims)(self.params, self.buffers, self.numbers, *inputs)
+        losses.sum().backward()  # type: ignore[no-untyped-call]
+        for name, stacked in self.params.items():
+            assert stacked.grad is not None
+            for member, grad in zip(self.members, stacked.grad.unbind(), strict=True):
+                _parameters(member.model)[name].grad = grad
+        for member in self.members:
+            engine.apply_gradients(member.model, member.optimizer, member.config.grad_clip)
+        detached: Tensor = losses.detach()
+        return detached
+
+    def _loss(
+        self,
+        params: dict[str, Tensor],
+        buffers: dict[str, Tensor],
+        numbers: dict[Place, Tensor],
+        *inputs: Tensor,
+    ) -> Tensor:
+        """The loss of one member, as vmap asks for it."""
+        assert isinstance(self.task, engine.Stackable)
+
+        def model(*args: Tensor) -> Any:
+            return functional_call(self.skeleton, {**params, **buffers}, args)
+
+        with _set(self.skeleton, numbers):
+            return self.task.objective(model, *inputs)
+
+
+class _Graph:
+    """A stacked step as a CUDA graph: the processor launches one thing instead of hundreds."""
+
+    def __init__(self, stack: _Stack, inputs: tuple[Tensor, ...]):
+        device = stack.machine.device
+        self.inputs = tuple(part.clone() for part in inputs)
+        self.factor = torch.zeros((), device=device)
+        rates = [rate for member in stack.members for rate in member.rates]
+        self.rates = torch.tensor(rates, device=device)
+        current = self.rates.clone()
+        groups = [group for m in stack.members for group in m.optimizer.param_groups]
+        for group, rate in zip(groups, current.unbind(), strict=True):
+            group["lr"] = rate
+            if "capturable" in group:
+                group["capturable"] = True
+
+        def step() -> Tensor:
+            torch.mul(self.rates, self.factor, out=current)
+            return stack._step(self.inputs)
+
+        # Steps of rate 0 for the allocator; what they change beside the parameters is put back.
+        state = _State(stack)
+        side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            for _ in range(WARM_UP):
+                step()
+        torch.cuda.current_stream().wait_stream(side)
+        state.restore(stack)
+        self.graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self.graph):
+            self.losses = step()
+
+    def replay(self, inputs: tuple[Tensor, ...], factor: float) -> Tensor:
+        """A step with these inputs and this factor of the rates; its losses (N,)."""
+        for own, given in zip(self.inputs, inputs, strict=True):
+            own.copy_(given)
+        self.factor.fill_(factor)
+        self.graph.replay()
+        return self.losses.clone()
+
+    def release(self, stack: _Stack) -> None:
+        """Numbers as rates again, and gradients that outlive the graph."""
+        factor = float(self.factor)
+        for member in stack.members:
+            for group, rate in zip(member.optimizer.param_groups, member.rates, strict=True):
+                group["lr"] = rate * factor
+                if "capturable" in group:
+                    group["capturable"] = False
+            for p in member.model.parameters():
+                p.grad = None if p.grad is None else p.grad.clone()
+        self.graph.reset()
+
+
+class _State:
+    """A copy of what a step changes: parameters, buffers and the optimizers' tensors."""
+
+    def __init__(self, stack: _Stack):
+        self.models = [t.detach().clone() for t in self._of_models(stack)]
+        self.optimizers = [t.clone() for t in self._of_optimizers(stack)]
+
+    def _of_models(self, stack: _Stack) -> list[Tensor]:
+        return [*stack.params.values(), *stack.buffers.values()]
+
+    def _of_optimizers(self, stack: _Stack) -> list[Tensor]:
+        return [
+            value
+            for member in stack.members
+            for state in member.optimizer.state.values()
+            for value in state.values()
+            if isinstance(value, Tensor)
+        ]
+
+    @torch.no_grad()
+    def restore(self, stack: _Stack) -> None:
+        """Put it back in place; the state of optimizers that had none becomes zero."""
+        for own, kept in zip(self._of_models(stack), self.models, strict=True):
+            own.copy_(kept)
+        for i, own in enumerate(self._of_optimizers(stack)):
+            own.copy_(self.optimizers[i]) if self.optimizers else own.zero_()
+
+
+def _parameters(model: nn.Module) -> dict[str, nn.Parameter]:
+    return dict(model.named_parameters())
+
+
+@torch.no_grad()
+def _stacked(tensors: Sequence[Tensor]) -> Tensor:
+    """Tensors as one (N, ...), of which they become slices."""
+    whole = torch.stack([t.detach() for t in tensors])
+    for own, part in zip(tensors, whole.unbind(), strict=True):
+        own.data = part
+    return whole
+
+
+def _attributes(module: nn.Module, numbers: bool) -> Iterator[tuple[tuple[str, str | None], Any]]:
+    """A module's own attributes by place, those of dataclasses field by field.
+
+    Args:
+        module: its submodules are left out, and what torch and the core keep on it.
+        numbers: whether those that are float are wanted, or all others.
+    """
+    for key, value in vars(module).items():
+        if key in NOTES or (key in _MODULE and key != "training"):
+            continue
+        parts: dict[str | None, Any] = {None: value}
+        if dataclasses.is_dataclass(value) and not isinstance(value, type):
+            parts = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
+        for name, part in parts.items():
+            if isinstance(part, float) == numbers:
+                yield (key, name), part
+
+
+def _differing(models: Sequence[nn.Module], device: str) -> dict[Place, Tensor]:
+    """The numbers (N,) in which the models differ, in float64 as Python has them."""
+    found: dict[Place, list[float]] = {}
+    for model in models:
+        for name, module in model.named_modules():
+            for place, value in _attributes(module, numbers=True):
+                found.setdefault((name, *place), []).append(value)
+    return {
+        place: torch.tensor(values, dtype=torch.float64, device=device)
+        for place, values in found.items()
+        if len(set(values)) > 1
+    }
+
+
+@contextmanager
+def _set(model: nn.Module, numbers: dict[Place, Tensor]) -> Iterator[None]:
+    """The model with these numbers in these places."""
+    kept: dict[tuple[str, str], Any] = {}
+    for (name, key, part), number in numbers.items():
+        module = model.get_submodule(name)
+        value = vars(module)[key]
+        kept.setdefault((name, key), value)
+        # Not by setattr, which torch's modules have their own of.
+        vars(module)[key] = number if part is None else dataclasses.replace(value, **{part: number})
+    try:
+        yield
+    finally:
+        for (name, key), value in kept.items():
+            vars(model.get_submodule(name))[key] = value
