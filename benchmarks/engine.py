@@ -88,11 +88,11 @@ def config_of(width: int, kind: str = "ours"):
     )
 
 
-def batches_of(config):
+def batches_of(config, device: str = "cpu"):
     """The same batches for all."""
     from experiments.families.transformer_wikitext2.task import LanguageModeling
 
-    return LanguageModeling(config).batches("cpu")
+    return LanguageModeling(config).batches(device)
 
 
 def ours(width: int, kind: str) -> Callable[[], object]:
@@ -110,15 +110,17 @@ def ours(width: int, kind: str) -> Callable[[], object]:
     forward = torch.compile(model) if kind == "compiled" else model
 
     def step() -> float:
-        with engine._precision(config, machine):
+        with engine.precision(config, machine):
             loss = task.loss(forward, next(batches))
-        engine._update(model, optimizer, loss, None)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        engine.apply_gradients(model, optimizer, None)
         return loss.item()
 
     return step
 
 
-def stock(width: int, kind: str) -> Callable[[], object]:
+def stock(width: int, kind: str, device: str = "cpu") -> Callable[[], object]:
     """A step as a good user of PyTorch, or of `mup`, writes it."""
     import mup
     import torch
@@ -157,14 +159,16 @@ def stock(width: int, kind: str) -> Callable[[], object]:
             self.readout = make(width, config.vocab_size, bias=False)
 
         def forward(self, tokens):
-            x = self.word(tokens) + self.position(torch.arange(tokens.shape[1]))
+            x = self.word(tokens) + self.position(
+                torch.arange(tokens.shape[1], device=tokens.device)
+            )
             for block in self.blocks:
                 x = block(x)
             return self.readout(x)
 
     config = config_of(width)
-    batches = batches_of(config)
-    model = Model(width)
+    batches = batches_of(config, device)
+    model = Model(width).to(device)
     if lib:
         lib.set_base_shapes(model, Model(32), delta=Model(64))
     optimizer = (mup.MuAdam if lib else torch.optim.Adam)(model.parameters(), lr=2**-8)

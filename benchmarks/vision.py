@@ -62,7 +62,9 @@ def ours(model: str, width: int, compiled: bool = False) -> Callable[[], object]
 
     def step() -> float:
         loss = task.loss(called, next(batches))
-        engine._update(module, optimizer, loss, None)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        engine.apply_gradients(module, optimizer, None)
         return loss.item()
 
     return step

@@ -93,8 +93,9 @@ class RunConfig(BaseModel):
     grad_clip: float | None = Field(None, gt=0, description="bound of the gradient's l2 norm")
     schedule: Schedule = Field("constant", description="learning rate over steps")
     warmup: int = Field(0, ge=0, description="steps of linear warm-up")
-    precision: Literal["float32", "bfloat16"] = Field(
-        "float32", description="of products; bfloat16 is autocast, with float32 parameters"
+    precision: Literal["float32", "tf32", "bfloat16"] = Field(
+        "float32",
+        description="of products; bfloat16 is autocast, with float32 parameters; tf32 is a GPU's",
     )
 
     @field_validator("*")

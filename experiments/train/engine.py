@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 import mupkit
 from experiments.declare.config import RunConfig
+from experiments.errors import UserError
 from experiments.train.checkpoint import Checkpoint, Resumed
 from experiments.train.process import Machine
 from experiments.train.schedules import lr_factor
@@ -121,6 +122,7 @@ def train(
     if isinstance(task, TrainsItself):
         return task.train(on_step)
     start = time.perf_counter()
+    choose_products(config, machine)
     torch.manual_seed(config.seed)
     model = task.build().to(machine.device)
     optimizer = make_optimizer(model, config)
@@ -168,9 +170,25 @@ def train(
     return RunResult(tuple(losses), diverged_step, final, seconds, metrics, valid_losses)
 
 
+def choose_products(config: RunConfig, machine: Machine) -> None:
+    """Let a GPU round products of float32 to TF32 if and only if the configuration says so.
+
+    Raises:
+        UserError: it does, and there is no GPU.
+    """
+    tf32 = config.precision == "tf32"
+    if tf32 and machine.device != "cuda":
+        raise UserError(
+            f"{config.family}: precision: tf32 is a GPU's; give float32 or bfloat16 on this machine"
+        )
+    if machine.device == "cuda":
+        torch.backends.cuda.matmul.allow_tf32 = tf32
+        torch.backends.cudnn.allow_tf32 = tf32  # which torch allows unless told otherwise
+
+
 def precision(config: RunConfig, machine: Machine) -> AbstractContextManager[Any]:
     """Autocast where the configuration asks for it; parameters and updates stay float32."""
-    if config.precision == "float32":
+    if config.precision != "bfloat16":
         return nullcontext()
     return torch.autocast(machine.device, torch.bfloat16)
 

@@ -77,6 +77,7 @@ def make_member(
     config: RunConfig, task: Task, machine: Machine, checkpoint: Checkpoint | None = None
 ) -> Member:
     """A member as `engine.train` begins it: from its seed, or from its checkpoint."""
+    engine.choose_products(config, machine)
     torch.manual_seed(config.seed)
     model = task.build().to(machine.device)
     optimizer = engine.make_optimizer(model, config)

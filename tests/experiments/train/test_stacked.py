@@ -1,0 +1,211 @@
+"""Runs that are trained together have the numbers of the same runs alone."""
+
+import dataclasses
+import math
+
+import pytest
+import torch
+
+from experiments.declare import registry
+from experiments.declare.config import OF_MODEL
+from experiments.declare.references import load
+from experiments.errors import Interrupted
+from experiments.families.gpt_proxy import task as gpt_task
+from experiments.train import engine, process, stacked
+from experiments.train.checkpoint import Checkpoint
+
+BUILT_IN = {  # families whose data come with the dependencies
+    "transformer_wikitext2": {
+        "vocab_size": 100,
+        "seq_len": 8,
+        "batch_size": 4,
+        "width": 32,
+        "base_width": 16,
+        "output_mult": 1.0,
+    },
+    "mlp_cifar10": {"width": 16, "base_width": 8, "batch_size": 8, "log2lr": -9.0},
+    "resnet_cifar10": {"width": 2, "base_width": 1, "images": 64, "batch_size": 8},
+    "gpt_proxy": {"vocab_size": 300, "seq_len": 8, "batch_size": 4, "width": 32, "base_width": 16},
+}
+STEPS = 8
+TOLERANCE = 2e-5
+"""Of losses, relative: float32 rounds to 6e-8, and a few steps let that grow."""
+VARIED = [
+    {"seed": 0, "parametrization": "mup"},
+    {
+        "seed": 1,
+        "parametrization": "mup",
+        "optimizer": "adamw",
+        "weight_decay": 0.1,
+        "grad_clip": 0.5,
+    },
+    {"seed": 0, "parametrization": "sp", "optimizer": "adamw", "eps": 1e-3, "momentum": 0.0},
+    {"seed": 2, "parametrization": "mup", "optimizer": "sgd", "momentum": 0.5},
+    {"seed": 2, "parametrization": "sp", "log2lr": 60.0},
+]
+
+
+def machine(device: str) -> process.Machine:
+    return process.Machine(device, 1, "highest")
+
+
+def configs(name: str, **changes) -> list:
+    """Members that differ in all that may differ: also in each multiplier of the family."""
+    family = registry.family(name)
+    found = []
+    for number, varied in enumerate(VARIED):
+        values = {**BUILT_IN[name], **varied, "steps": STEPS, **changes}
+        for key in family.config.of_model:
+            default = family.config.model_fields[key].default
+            if isinstance(default, float) and key != "t":
+                values[key] = default * 2.0 ** (number - 1)
+        typical = {**family.example, "data": family.resolve_data(None)}
+        found.append(family.config.of_example({**typical, **values}, {}))
+    return found
+
+
+def together(runs, device: str = "cpu", **options) -> dict:
+    members = [stacked.make_member(run, task_of(run), machine(device)) for run in runs]
+    assert len({stacked.structure(member) for member in members}) == 1
+    found = {}
+
+    def done(member, result) -> None:
+        found[member.config.id] = result
+
+    stacked.train_stacked(members, machine(device), done, **options)
+    return found
+
+
+def task_of(run):
+    return load(run.task, run.family)(run)
+
+
+def agree(alone: engine.RunResult, result: engine.RunResult, tolerance: float = TOLERANCE) -> None:
+    assert result.diverged_step == alone.diverged_step
+    assert result.losses == pytest.approx(alone.losses, rel=tolerance, nan_ok=True)
+    numbers = {k: v for k, v in alone.metrics.items() if k != "step_seconds"}
+    found = {k: v for k, v in result.metrics.items() if k != "step_seconds"}
+    assert found == pytest.approx(numbers, rel=0.02)
+    if alone.diverged_step is None:
+        assert result.final_loss == pytest.approx(alone.final_loss, rel=tolerance)
+    else:
+        assert math.isnan(result.final_loss)
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory, monkeypatch):
+    monkeypatch.setenv("MUPKIT_CACHE", str(tmp_path_factory.getbasetemp() / "stacked-cache"))
+    monkeypatch.setattr(gpt_task, "VALIDATED", 256)
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_members_are_as_if_alone(name, monkeypatch) -> None:
+    """Also with the diverging one, after which the others are stacked anew."""
+    monkeypatch.setattr(stacked, "FETCHED", 3)
+    runs = configs(name)
+    assert len({run.stack_key for run in runs}) == 1
+    found = together(runs)
+    results = [engine.train(run, task_of(run), machine("cpu")) for run in runs]
+    for run, alone in zip(runs, results, strict=True):
+        agree(alone, found[run.id])
+    assert [r.diverged_step is not None for r in results] == [False] * 4 + [True]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_a_graph_on_the_gpu_does_the_same(name, precision, monkeypatch) -> None:
+    monkeypatch.setattr(stacked, "FETCHED", 3)
+    process.set_up()
+    runs = configs(name, precision=precision)
+    found = together(runs, "cuda")
+    for run in runs:
+        alone = engine.train(run, task_of(run), machine("cuda"))
+        agree(alone, found[run.id], 1e-3 if precision == "float32" else 0.05)
+
+
+def test_what_batches_depend_on_is_in_the_key() -> None:
+    """A member's batches and loss are computed by the task of another run of its seed."""
+    for name in BUILT_IN:
+        run = configs(name)[0]
+        task = task_of(run)
+        seen: set[str] = set()
+
+        class Watched:
+            def __getattribute__(self, key, run=run, seen=seen):
+                seen.add(key)
+                return getattr(run, key)
+
+        model = task.build()
+        task.config = Watched()
+        batch = next(task.batches("cpu"))
+        task.objective(model, *task.inputs(batch, torch.device("cpu")))
+        free = {key for key in type(run).model_fields if key.startswith("base_")}
+        assert seen & (OF_MODEL | run.of_model | free) <= {"seed"}
+        assert "batch_size" in seen
+
+
+@pytest.mark.parametrize(
+    ("changes", "same"),
+    [
+        ({"log2lr": 1.0}, True),
+        ({"base_width": 32}, True),
+        ({"width": 64}, False),
+        ({"steps": 9}, False),
+        ({"schedule": "linear"}, False),
+        ({"precision": "bfloat16"}, False),
+        ({"seq_len": 16}, False),
+    ],
+)
+def test_only_what_may_differ_is_left_out_of_the_key(changes, same) -> None:
+    run = configs("transformer_wikitext2")[0]
+    assert (run.replace(**changes).stack_key == run.stack_key) is same
+
+
+def test_models_of_other_structure_are_told_apart() -> None:
+    run = configs("transformer_wikitext2")[0]
+    alike = [run, run.replace(log2lr=0.0), run.replace(n_head=2), run.replace(norm="pre")]
+    member, same, *others = [stacked.make_member(r, task_of(r), machine("cpu")) for r in alike]
+    assert stacked.structure(same) == stacked.structure(member)
+    assert all(stacked.structure(other) != stacked.structure(member) for other in others)
+
+
+def test_an_interrupted_stack_goes_on_from_the_checkpoints_of_its_members(
+    tmp_path, monkeypatch
+) -> None:
+    """Told to stop after three steps; the losses are those of a stack that was not."""
+    monkeypatch.setattr(stacked, "FETCHED", 3)
+    runs = configs("mlp_cifar10")[:3]
+    whole = together(runs)
+
+    def members():
+        return [
+            stacked.make_member(
+                run, task_of(run), machine("cpu"), Checkpoint(tmp_path / run.id, {"id": run.id})
+            )
+            for run in runs
+        ]
+
+    with pytest.raises(Interrupted):
+        stacked.train_stacked(members(), machine("cpu"), lambda *_: None, stopped=lambda: True)
+    again = members()
+    assert [len(member.losses) for member in again] == [3, 3, 3]
+    found = {}
+    stacked.train_stacked(
+        again, machine("cpu"), lambda member, result: found.setdefault(member.config.id, result)
+    )
+    assert {i: r.losses for i, r in found.items()} == {i: r.losses for i, r in whole.items()}
+
+
+def test_numbers_are_set_and_put_back() -> None:
+    """Fields of frozen options, too."""
+    runs = configs("mlp_cifar10")[:2]
+    models = [task_of(run).build() for run in runs]
+    numbers = stacked._differing(models, "cpu")
+    assert ("", "options", "output_mult") in numbers
+    before = models[0].options
+    with stacked._set(models[0], {place: values[1] for place, values in numbers.items()}):
+        assert float(models[0].options.output_mult) == models[1].options.output_mult
+        assert dataclasses.replace(before) == before
+    assert models[0].options is before
