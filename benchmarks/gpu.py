@@ -8,8 +8,8 @@ own, for some seconds after a warm-up. "Stacked" trains so many members as one b
 (`experiments.train.stacked`); "a process a run" is the engine alone, in one process and in several
 at once; "stock" is `engine.py`'s model and loop. The table has steps a second, summed over runs,
 and the share of the GPU's limit that the model FLOPs take (`config.flops`): the limit is the
-fastest of a few large products in that precision, measured first. Without a GPU the same is done on the CPU,
-which says nothing about a GPU. The last line is the table as JSON.
+fastest of a few large products in that precision, measured first. Without a GPU the same is done on
+the CPU, which says nothing about a GPU. The last line is the table as JSON.
 """
 
 from __future__ import annotations

@@ -168,7 +168,12 @@ def mixed(product: Product, results: Results) -> list[str]:
         return []
     provenance = read_table(product, results, "provenance")
     counts = {text: provenance[key].nunique() for key, text in ORIGINS.items()}
-    return [f"{count} {text}" for text, count in counts.items() if count > 1]
+    found = [f"{count} {text}" for text, count in counts.items() if count > 1]
+    if "stacked" in provenance:  # older tables have none
+        together = int((provenance["stacked"] > 0).sum())
+        if 0 < together < len(provenance):
+            found.append(f"which {together} of {len(provenance)} were trained together")
+    return found
 
 
 def setting(

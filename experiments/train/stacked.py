@@ -42,6 +42,7 @@ FETCHED = 50
 LARGEST = 256  # members of a stack whose size is chosen
 SHARE = 0.5  # of the GPU's free memory that a stack may take
 COPIES = 6  # of its weights that a member has beside a forward and backward pass
+RECORDED = {"cuda"}  # devices on which a step is recorded
 WARM_UP = 3  # steps before a CUDA graph is captured, as torch asks for
 NOTES = {REGISTRY, RESCALED, INITS, LAYOUT}
 """What the core notes on modules, and no forward pass reads."""
@@ -227,13 +228,13 @@ class _Stack:
             inputs = self._inputs(batches)
             config = self.config
             factor = lr_factor(config.schedule, now, config.steps, config.warmup)
-            if self.machine.device != "cuda":
+            if self.machine.device not in RECORDED:
                 self._set_rates(factor)
                 history.append(self._step(inputs))
                 continue
             if self.graph is None:
                 self.graph = _Graph(self, inputs)
-            history.append(self.graph.replay(inputs, factor))
+            history.append(self.graph.step(inputs, factor))
         columns: list[list[float]] = torch.stack(history).T.double().tolist()
         return columns
 
@@ -324,8 +325,29 @@ class _Stack:
             return self.task.objective(model, *inputs)
 
 
+Recorded = tuple[Callable[[], None], Tensor]
+"""What does a step again, and where its losses (N,) are."""
+
+
+def record(step: Callable[[], Tensor]) -> Recorded:
+    """A step as a CUDA graph, after steps for the allocator."""
+    side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        for _ in range(WARM_UP):
+            step()
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        losses = step()
+    return graph.replay, losses
+
+
 class _Graph:
-    """A stacked step as a CUDA graph: the processor launches one thing instead of hundreds."""
+    """A stacked step that is recorded: the processor launches one thing instead of hundreds.
+
+    The rates are tensors, so that a schedule can change them.
+    """
 
     def __init__(self, stack: _Stack, inputs: tuple[Tensor, ...]):
         device = stack.machine.device
@@ -344,25 +366,16 @@ class _Graph:
             torch.mul(self.rates, self.factor, out=current)
             return stack._step(self.inputs)
 
-        # Steps of rate 0 for the allocator; what they change beside the parameters is put back.
         state = _State(stack)
-        side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):
-            for _ in range(WARM_UP):
-                step()
-        torch.cuda.current_stream().wait_stream(side)
-        state.restore(stack)
-        self.graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self.graph):
-            self.losses = step()
+        self.replay, self.losses = record(step)
+        state.restore(stack)  # what the steps of recording changed
 
-    def replay(self, inputs: tuple[Tensor, ...], factor: float) -> Tensor:
+    def step(self, inputs: tuple[Tensor, ...], factor: float) -> Tensor:
         """A step with these inputs and this factor of the rates; its losses (N,)."""
         for own, given in zip(self.inputs, inputs, strict=True):
             own.copy_(given)
         self.factor.fill_(factor)
-        self.graph.replay()
+        self.replay()
         return self.losses.clone()
 
     def release(self, stack: _Stack) -> None:
@@ -375,7 +388,6 @@ class _Graph:
                     group["capturable"] = False
             for p in member.model.parameters():
                 p.grad = None if p.grad is None else p.grad.clone()
-        self.graph.reset()
 
 
 class _State:

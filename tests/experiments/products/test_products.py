@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -227,11 +228,13 @@ def test_runs_of_unlike_origin_are_told_on_the_face(project) -> None:
     draw.draw(TABLE, "small")
     page = project / "figures/small/table0.md"
     assert "runs of" not in page.read_text(encoding="utf-8")
-    _remade(Store(places.results_dir("small")), -8, matmul="other", code_version="other")
+    other = {"matmul": "other", "code_version": "other", "stacked": 2}
+    _remade(Store(places.results_dir("small")), -8, **other)
     collect.collect(TABLE, "small", "wikitext2")
     draw.draw(TABLE, "small")
     text = page.read_text(encoding="utf-8")
-    assert "runs of 2 versions of the code · runs of 2 kinds of matrix products · scale" in text
+    assert "runs of 2 versions of the code · runs of 2 kinds of matrix products · runs of " in text
+    assert re.search(r"runs of which 1 of \d+ were trained together · scale", text)
 
 
 def test_a_product_over_steps_gets_a_row_for_each(project, monkeypatch) -> None:

@@ -130,6 +130,47 @@ def test_products_whose_data_cannot_be_had_have_no_groups() -> None:
     assert needed.keys() == registry.products().keys()
 
 
+def test_runs_of_one_shape_are_trained_together(tiny, tmp_path) -> None:
+    """Those that are missing, with others of their shape; the rest as without a stack."""
+    alone, store = Store(tmp_path / "alone"), Store(tmp_path / "together")
+    runs = [tiny_run(seed=s, width=w, steps=n) for s in range(3) for w in (16, 32) for n in (3, 5)]
+    longest = [run for run in runs if run.steps == 5]
+    other = tiny_run(width=16, log2lr=-3.0)
+    training.train_runs([longest[1]], store)  # of width 32
+    reported: list[str] = []
+    found = training.train_runs(
+        runs, store, lambda record: reported.append(record.id), stack=2, fill=[other]
+    )
+    plain = training.train_runs(runs, alone)
+    assert [record.id for record in found] == [run.id for run in runs]
+    assert {*reported} == {run.id for run in (*runs, other)}
+    for record, by_itself in zip(found, plain, strict=True):
+        assert record.losses == pytest.approx(by_itself.losses, rel=1e-5)
+    stacked = {r.id: r.provenance.stacked for r in found}
+    assert [stacked[run.id] for run in longest] == [2, 0, 2, 2, 2, 2]
+    assert store.read(other.id).provenance.stacked == 2
+    short = [record for record in found if record.config["steps"] == 3]
+    assert all(r.provenance.derived_from for r in short)
+    assert [r.provenance.stacked for r in short] == [stacked[run.id] for run in longest]
+
+
+def test_a_stack_leaves_out_what_another_process_trains(tiny, tmp_path) -> None:
+    store = Store(tmp_path)
+    runs = [tiny_run(seed=seed) for seed in range(3)]
+    with store.claim(runs[1].id):
+        training._train_stack(runs, store, None)
+    assert [store.looks_finished(run.id) for run in runs] == [True, False, True]
+
+
+def test_only_files_of_stacked_runs_need_a_newer_checkout(tiny, tmp_path, monkeypatch) -> None:
+    store = Store(tmp_path)
+    alone, *runs = [tiny_run(seed=seed) for seed in range(3)]
+    training.train_runs([alone], store)
+    training.train_runs(runs, store, stack=2)
+    monkeypatch.setattr("experiments.runs.store.SCHEMAS", (1,))
+    assert [store.look(run.id).state for run in (alone, *runs)] == ["done", *["newer schema"] * 2]
+
+
 def test_a_wider_grid_trains_only_what_is_new(tiny, tmp_path, monkeypatch) -> None:
     trained = []
     train = training._train
