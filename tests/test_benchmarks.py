@@ -44,10 +44,35 @@ def test_every_script_explains_itself(script) -> None:
         ("step", ("--one", "stack of 4", "32")),
         ("engine", ("--worker", "ours", "32", "1")),
         ("engine", ("--worker", "stock", "32", "1")),
+        ("gpu", ("--worker", "stacked", "32", "2", "float32", "0.1")),
         ("vision", ("--worker", "ours", "mlp", "16", "1")),
         ("vision", ("--worker", "stock", "mlp", "16", "1")),
     ],
 )
 def test_one_process_of_each_times_a_step(built_in_data, script, args) -> None:
     found = json.loads(run(ROOT / "benchmarks" / f"{script}.py", *args))
-    assert (found if script == "step" else found["seconds"]) > 0
+    key = {"step": None, "gpu": "rate"}.get(script, "seconds")
+    assert (found if key is None else found[key]) > 0
+
+
+def test_the_table_of_the_gpu_has_a_row_for_each_stack(monkeypatch, capsys, built_in_data) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    import gpu
+
+    rates = {"stock": 2.0, "alone": 4.0, "stacked": 40.0}
+
+    def measure(kind, width, count, precision, seconds, processes=1):
+        if kind == "limit":
+            return {"flops": 1e12}
+        return {"rate": rates[kind] * processes, "members": count}
+
+    monkeypatch.setattr(gpu, "measure", measure)
+    monkeypatch.setattr(
+        sys, "argv", ["gpu.py", "--widths", "32", "--members", "4", "8", "--processes", "2"]
+    )
+    gpu.main()
+    *table, line = capsys.readouterr().out.strip().splitlines()
+    rows = json.loads(line)["rows"]
+    assert [row["members"] for row in rows] == [4, 8]
+    assert [row["2 processes"] for row in rows] == [8.0, 8.0]
+    assert table[-1].split("|")[8:11] == [" 10.0 ", " 5.0 ", " 20.0 "]

@@ -175,6 +175,7 @@ def tune(
     scale: ScaleOption = "small",
     data: DataOption = None,
     jobs: JobsOption = CORES,
+    stack: StackOption = "1",
 ) -> None:
     """Search base hyperparameters at the base width and record them for the sweeps."""
     from experiments.runs import tuning
@@ -187,7 +188,8 @@ def tune(
         if done == total or done % 10 == 0:
             note(f"tune: {stage}: {done} of {total} runs; last loss {record.final_loss:.3f}")
 
-    result = tuning.tune(chosen.search, scale, chosen.resolve_data(data), jobs, report)
+    source = chosen.resolve_data(data)
+    result = tuning.tune(chosen.search, scale, source, jobs, report, stack_size(stack))
     for final in result["finalists"]:
         values = ", ".join(f"{k} {v:g}" for k, v in final["point"].items())
         score = "diverged" if final["score"] is None else f"score {final['score']:.4f}"
@@ -236,10 +238,11 @@ def collect(
     scale: ScaleOption = "small",
     data: DataOption = None,
     jobs: JobsOption = 1,
+    stack: StackOption = "1",
 ) -> None:
     """Gather a product's runs into tidy tables, or compute them; a job of the workflow."""
     from experiments.products import collect
 
     product = registry.product(name)
     source = resolve_all(data)[product.exhibit]
-    collect.collect(product, scale, source, jobs)
+    collect.collect(product, scale, source, jobs, stack_size(stack))

@@ -20,7 +20,9 @@ from experiments.runs.store import Record, Store
 from experiments.runs.training import parted, train_runs, train_together
 
 
-def collect(product: Product, scale: Scale, data: str, jobs: int = 1) -> None:
+def collect(
+    product: Product, scale: Scale, data: str, jobs: int = 1, stack: int | None = 1
+) -> None:
     """Write a product's tidy tables and scale.json to results/<scale>/<name>.
 
     Args:
@@ -28,19 +30,22 @@ def collect(product: Product, scale: Scale, data: str, jobs: int = 1) -> None:
         scale: of its runs.
         data: the data source of its runs.
         jobs: processes for runs that follow from what was found.
+        stack: how many of these are trained together, as of `runs.training.train_runs`.
 
     Raises:
         UserError: if its runs were not made with the same data.
     """
     folder = folder_of(product, scale)
     if product.sweeps:
-        _collect_runs(product, scale, data, folder, jobs)
+        _collect_runs(product, scale, data, folder, jobs, stack)
     else:
         computing.compute(product, scale, data, folder)
     write_made(product, scale, folder)
 
 
-def _collect_runs(product: Product, scale: Scale, data: str, folder: Path, jobs: int) -> None:
+def _collect_runs(
+    product: Product, scale: Scale, data: str, folder: Path, jobs: int, stack: int | None
+) -> None:
     """A run that was lost or damaged since its group finished is trained again, and named."""
     store = Store(results_dir(scale))
     runs = product.runs(scale, data)
@@ -49,7 +54,8 @@ def _collect_runs(product: Product, scale: Scale, data: str, folder: Path, jobs:
     if product.follow_up:
         more = chosen(product, runs, tidy_runs(records), scale)
         note(f"{product.name}: {len(more)} runs follow from the {len(records)} done")
-        records += train_together(more, store, jobs, Progress(product.name, more, store, jobs))
+        progress = Progress(product.name, more, store, jobs)
+        records += train_together(more, store, jobs, progress, stack)
     if others := parted(records):
         note(
             f"{product.name}: {len(others)} of {len(records)} runs were made by other code than "

@@ -63,7 +63,7 @@ def train_runs(
     runs = list(runs)
     longer = _longer([*runs, *known])
     records: dict[str, Record] = {}
-    _train_stacks(runs, store, longer, report, stack, fill)
+    _train_stacks(runs, store, stack, report, longer, fill)
     for wait in (False, True):
         left = {run.id: run for run in runs if run.id not in records}
         for run in sorted(left.values(), key=lambda r: -r.steps):
@@ -94,7 +94,7 @@ def help_with(
     runs = list(runs)
     own = {run.id for run in runs}
     longer = _longer([*runs, *known])
-    _train_stacks(runs, store, longer, report, stack)
+    _train_stacks(runs, store, stack, report, longer)
     for run in sorted(runs, key=lambda r: (-cost(r), r.id)):
         if not store.looks_finished(run.id):
             others = [o for o in longer(run) if o.id in own or store.looks_finished(o.id)]
@@ -108,12 +108,19 @@ def train_together(
     store: Store,
     jobs: int,
     report: Callable[[Record], None] | None = None,
+    stack: int | None = 1,
 ) -> list[Record]:
     """Train what is not in the store in `jobs` processes, the costliest first; in `runs`' order.
 
-    `report` is called with each record.
+    Args:
+        runs: any runs.
+        store: where they are or will be.
+        jobs: processes at once.
+        report: called with each record.
+        stack: as of `train_runs`; what is trained together is trained before, by this process.
     """
     unique = {run.id: run for run in runs}
+    train_stacks(unique.values(), store, stack)
     order = sorted(unique.values(), key=lambda r: (-cost(r), r.id))
     by_id: dict[str, Record] = {}
     with processes(jobs) as pool:
@@ -236,12 +243,17 @@ def _beginning(
     return None
 
 
+def train_stacks(runs: Collection[RunConfig], store: Store, stack: int | None) -> None:
+    """Train together what can be of `runs`, and leave the rest; arguments as of `train_runs`."""
+    _train_stacks(runs, store, stack, None, _longer(runs))
+
+
 def _train_stacks(
     runs: Collection[RunConfig],
     store: Store,
-    longer: Callable[[RunConfig], list[RunConfig]],
-    report: Callable[[Record], None] | None,
     stack: int | None,
+    report: Callable[[Record], None] | None,
+    longer: Callable[[RunConfig], list[RunConfig]],
     fill: Iterable[RunConfig] = (),
 ) -> None:
     """Train together what can be and what no process has begun; the rest is left to others."""

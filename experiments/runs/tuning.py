@@ -18,7 +18,7 @@ from experiments.errors import UserError
 from experiments.files import write_atomically
 from experiments.runs.places import ROOT, results_dir
 from experiments.runs.store import Record, Store
-from experiments.runs.training import processes, train_runs
+from experiments.runs.training import processes, train_runs, train_stacks
 
 Point = dict[str, Any]
 Losses = Callable[[str, Sequence[RunConfig]], list[float]]
@@ -31,18 +31,20 @@ def tune(
     data: str,
     jobs: int,
     report: Callable[[str, int, int, Record], None],
+    stack: int | None = 1,
 ) -> dict[str, Any]:
     """Run both stages of a search, `jobs` trainings at once, and return its record.
 
     Args:
         report: called with the stage, the runs done and to do, and the newest record.
+        stack: how many runs are trained together, as of `train_runs`; this process trains these.
 
     Raises:
         UserError: if every trial diverged.
     """
     base = {**search.base, **search.scales.get(scale, Override()).base, "data": data}
     with processes(jobs) as pool:
-        losses = partial(_losses, pool, results_dir(scale), report)
+        losses = partial(_losses, pool, results_dir(scale), report, stack)
         ranking = rank_trials(search, base, losses)
         finals = sorted(
             (sweep_finalist(search, base, row, losses) for row in ranking[: search.finalists]),
@@ -101,12 +103,14 @@ def _losses(
     pool: ProcessPoolExecutor,
     folder: Path,
     report: Callable[[str, int, int, Record], None],
+    stack: int | None,
     stage: str,
     runs: Sequence[RunConfig],
 ) -> list[float]:
     """Final losses of `runs`, infinity for those that diverged; equal runs are trained once."""
     unique = list({run.id: run for run in runs}.values())
     found: dict[str, float] = {}
+    train_stacks(unique, Store(folder), stack)
     for record in pool.map(_train_one, [folder] * len(unique), unique):
         found[record.id] = math.inf if record.diverged else record.final_loss
         report(stage, len(found), len(unique), record)

@@ -21,7 +21,7 @@ for name in PRODUCTS:
             settings=computation(name)[1],
         shell:
             f"{EXPERIMENTS} collect {{params.name}} --scale {SCALE} {{params.data}}"
-            " --jobs {threads}"
+            f" --jobs {{threads}} --stack {OPTIONS.stack}"
             " 2> >(tee {log} >&2)"
 
     rule:

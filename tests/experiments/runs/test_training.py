@@ -154,6 +154,13 @@ def test_runs_of_one_shape_are_trained_together(tiny, tmp_path) -> None:
     assert [r.provenance.stacked for r in short] == [stacked[run.id] for run in longest]
 
 
+def test_runs_that_follow_are_trained_together_too(tiny, tmp_path) -> None:
+    runs = [tiny_run(seed=seed) for seed in range(3)]
+    records = training.train_together(runs, Store(tmp_path), jobs=1, stack=3)
+    assert [record.id for record in records] == [run.id for run in runs]
+    assert [record.provenance.stacked for record in records] == [3] * 3
+
+
 def test_a_stack_leaves_out_what_another_process_trains(tiny, tmp_path) -> None:
     store = Store(tmp_path)
     runs = [tiny_run(seed=seed) for seed in range(3)]
