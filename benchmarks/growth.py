@@ -1,12 +1,13 @@
 """How the time of each operation grows with the number of runs.
 
-    python benchmarks/growth.py                                  # to 10,000 runs
-    python benchmarks/growth.py --runs 100 1000 10000 100000     # hours of waiting for the disk
+    python benchmarks/growth.py                                  # to 10,000 runs, ten minutes
+    python benchmarks/growth.py --runs 100 1000 10000 100000     # two hours
 
 In a copy of the checkout one synthetic family declares a figure of so many runs, instead of all
 families. Nothing is trained: its runs have made-up losses and are written through the store. Then
-each operation is done on them in a process of its own; imports are not timed, but for those of
-whole commands (`snakemake`, `train`). Peak memory is that of the process.
+each operation is done on them in a process of its own. The table has seconds of the processor,
+which a busy machine changes little; imports are not timed, but for those of whole commands
+(`snakemake`, and a job's).
 
 The exponent is that of the time beyond the one for the fewest runs, which every call costs, over
 the number of further runs: 1 is linear. The exit status is 1 if an operation grows faster than
@@ -27,6 +28,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -171,64 +173,66 @@ def records(runs: Sequence[RunConfig]) -> list[Record]:
     return found
 
 
-@contextmanager
-def timed() -> Iterator[list[float]]:
-    """Seconds of a block."""
-    seconds: list[float] = []
-    start = time.perf_counter()
-    yield seconds
-    seconds.append(time.perf_counter() - start)
+@dataclass
+class Seconds:
+    """Wall time, and time of the processor: of this process and of those that it started."""
+
+    wall: float = 0.0
+    processor: float = 0.0
+
+    @contextmanager
+    def __call__(self) -> Iterator[None]:
+        """Add a block's."""
+        wall, processor = time.perf_counter(), sum(os.times()[:4])
+        yield
+        self.wall += time.perf_counter() - wall
+        self.processor += sum(os.times()[:4]) - processor
 
 
-def write() -> float:
+def write(timed: Seconds) -> None:
     """Write all runs, a thousand at a time, so that their losses are not all in memory."""
-    runs, place, total = declared(), store(), 0.0
+    runs, place = declared(), store()
     for first in range(0, len(runs), 1000):
         batch = records(runs[first : first + 1000])
-        with timed() as seconds:
+        with timed():
             for record in batch:
                 place.write(record)
-        total += seconds[0]
-    return total
 
 
-def looks_finished() -> float:
+def looks_finished(timed: Seconds) -> None:
     """Ask whether each is there, as reading the Snakefile does."""
     from experiments.runs.training import missing
 
     runs, place = declared(), store()
-    with timed() as seconds:
+    with timed():
         lost = missing(runs, place)
     assert not lost
-    return seconds[0]
 
 
-def group() -> float:
+def group(timed: Seconds) -> None:
     """Declare the runs and pack them in groups."""
     from experiments.runs.grouping import groups
 
     product()
-    with timed() as seconds:
+    with timed():
         groups(STORED, {FIGURE: "synthetic"})
-    return seconds[0]
 
 
-def command(*words: str) -> float:
+def command(timed: Seconds, *words: str) -> None:
     """A whole command; it may say what it likes, and must end well."""
-    with timed() as seconds:
+    with timed():
         done = subprocess.run(
             (sys.executable, "-m", *words), capture_output=True, text=True, env=os.environ
         )
     assert done.returncode == 0, done.stderr[-2000:]
-    return seconds[0]
 
 
-def planned() -> float:
+def planned(timed: Seconds) -> None:
     """`snakemake -n`, with no run there."""
-    return command("snakemake", "-n", FIGURE, "--config", f"scale={EMPTY}")
+    command(timed, "snakemake", "-n", FIGURE, "--config", f"scale={EMPTY}")
 
 
-def nothing_to_do() -> float:
+def nothing_to_do(timed: Seconds) -> None:
     """`snakemake -n`, with all runs and their markers there."""
     from experiments.runs.grouping import groups
 
@@ -236,78 +240,72 @@ def nothing_to_do() -> float:
     folder.mkdir(exist_ok=True)
     for name, one in groups(STORED, {FIGURE: "synthetic"})[0].items():
         (folder / f"{name}.done").write_text("".join(f"{r.id}\n" for r in one.runs) + "0\n")
-    return command("snakemake", "-n", FIGURE, "--config", f"scale={STORED}")
+    command(timed, "snakemake", "-n", FIGURE, "--config", f"scale={STORED}")
 
 
-def job() -> float:
+def job(timed: Seconds) -> None:
     """A job that finds the runs of its group there."""
     from experiments.runs.grouping import groups
 
     name = next(iter(groups(STORED, {FIGURE: "synthetic"})[0]))
-    return command("experiments", "train", name, "--scale", STORED)
+    command(timed, "experiments", "train", name, "--scale", STORED)
 
 
-def progress() -> float:
+def progress(timed: Seconds) -> None:
     """Tell after each run how many there are."""
     from experiments.runs.progress import Progress
 
     runs, place = declared(), store()
     (one,) = records(runs[-1:])
-    with timed() as seconds:
+    with timed():
         tell = Progress(FIGURE, runs, place, 2)
         for _ in runs:
             tell(one)
-    return seconds[0]
 
 
-def collect() -> float:
+def collect(timed: Seconds) -> None:
     """Gather the runs into tidy tables."""
     from experiments.products import collect
 
-    with timed() as seconds:
+    with timed():
         collect.collect(product(), STORED, "synthetic")
-    return seconds[0]
 
 
-def draw() -> float:
+def draw(timed: Seconds) -> None:
     """Draw the figure and judge its claims."""
     from experiments.products import draw
 
-    with timed() as seconds:
+    with timed():
         draw.draw(product(), STORED)
-    return seconds[0]
 
 
-def judge() -> float:
+def judge(timed: Seconds) -> None:
     """Judge the claims alone."""
     from experiments.products import draw, tidy_tables
 
     table, scale = tidy_tables.read_runs(product(), STORED)
-    with timed() as seconds:
+    with timed():
         found = draw.judge(product(), table, table, scale)
     assert all(verdict.note != "" or verdict.value is not None for verdict in found)
-    return seconds[0]
 
 
-def partial() -> float:
+def partial(timed: Seconds) -> None:
     """`draw --partial`."""
     from experiments.products.partial import draw_partial
 
-    with timed() as seconds:
+    with timed():
         draw_partial(product(), STORED, "synthetic")
-    return seconds[0]
 
 
-def status() -> float:
+def status(timed: Seconds) -> None:
     """`status`."""
     from experiments.cli import look
 
-    with timed() as seconds:
+    with timed():
         look.status(None, STORED)
-    return seconds[0]
 
 
-def plan() -> float:
+def plan(timed: Seconds) -> None:
     """`plan`, on a machine that was timed before."""
     from experiments.runs import planning
 
@@ -317,42 +315,38 @@ def plan() -> float:
         key: planning.Timed(FIGURE, run.describe(), planning.step_flops(run), 0.01, 0.1)
         for key, run in chosen.items()
     }
-    with timed() as seconds:
+    with timed():
         planning.plan(runs, store(), planning.Speed(shapes), 2)
-    return seconds[0]
 
 
-def doctor() -> float:
+def doctor(timed: Seconds) -> None:
     """`doctor`."""
     from experiments.products.doctor.examine import examine
 
-    with timed() as seconds:
+    with timed():
         examine(STORED)
-    return seconds[0]
 
 
-def report() -> float:
+def report(timed: Seconds) -> None:
     """The report."""
     from experiments.products.report.page import make_report
 
-    with timed() as seconds:
+    with timed():
         make_report(STORED, Path("report.html"))
-    return seconds[0]
 
 
-def forget() -> float:
+def forget(timed: Seconds) -> None:
     """`forget --stale`, after the code has changed: drops all runs."""
     from experiments.cli import keep
 
     task = Path("experiments/families") / FIGURE / "task.py"
     task.write_text(TASK + "\n\nCHANGED = True\n")
-    with timed() as seconds:
+    with timed():
         keep.forget(FIGURE, STORED, stale=True)
     assert not [*(store().folder / "runs").iterdir()]
-    return seconds[0]
 
 
-OPERATIONS: dict[str, Callable[[], float]] = {
+OPERATIONS: dict[str, Callable[[Seconds], None]] = {
     "write the runs": write,
     "look whether they are there": looks_finished,
     "declare and group them": group,
@@ -377,11 +371,12 @@ def inside(operation: str) -> None:
     sys.path.insert(0, str(Path.cwd()))
     out = os.dup(1)
     os.dup2(2, 1)  # what it prints is not looked at
-    seconds = OPERATIONS[operation]()
+    seconds = Seconds()
+    OPERATIONS[operation](seconds)
     sys.stdout.flush()
     who = resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN
     peak = max(resource.getrusage(one).ru_maxrss for one in who) / 1024
-    os.write(out, json.dumps({"seconds": seconds, "megabytes": peak}).encode())
+    os.write(out, json.dumps({**asdict(seconds), "megabytes": peak}).encode())
 
 
 # What makes the copies
@@ -410,8 +405,8 @@ def measure(runs: int, names: Sequence[str], steps: int) -> dict[str, dict[str, 
             if done.returncode:
                 sys.exit(f"{one}, {runs} runs: {done.stderr[-2000:]}")
             found[one] = json.loads(done.stdout)
-            note = f"{runs} runs, {one}: {found[one]['seconds']:.2f} s"
-            print(f"{note}, {found[one]['megabytes']:.0f} MB", file=sys.stderr, flush=True)
+            told = "{wall:.2f} s, of the processor {processor:.2f} s, {megabytes:.0f} MB"
+            print(f"{runs} runs, {one}: {told.format(**found[one])}", file=sys.stderr, flush=True)
     return found
 
 
@@ -429,16 +424,19 @@ def exponent(runs: Sequence[int], seconds: Sequence[float]) -> float | None:
 
 def table(runs: Sequence[int], found: Sequence[dict[str, dict[str, float]]]) -> tuple[str, bool]:
     """The Markdown table, and whether an operation grows too fast."""
-    heads = ["operation", *(f"{n:,} runs" for n in runs), "exponent", "peak memory, MB"]
+    most = f"{runs[-1]:,} runs"
+    heads = ["operation", *(f"{n:,} runs, s" for n in runs), "exponent"]
+    heads += [f"wall time, {most}, s", f"peak memory, {most}, MB"]
     lines = [heads, ["---"] * len(heads)]
     steep = False
     for name in found[0]:
-        times = [one[name]["seconds"] for one in found]
+        times = [one[name]["processor"] for one in found]
         slope = exponent(runs, times)
         steep |= slope is not None and slope > STEEPEST
         told = "–" if slope is None else f"{slope:.2f}"
-        peak = f"{max(one[name]['megabytes'] for one in found):,.0f}"
-        lines.append([name, *(f"{t:.3g} s" for t in times), told, peak])
+        last = found[-1][name]
+        cells = [name, *(f"{t:,.2f}" for t in times), told]
+        lines.append([*cells, f"{last['wall']:,.2f}", f"{last['megabytes']:,.0f}"])
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines), steep
 
 

@@ -218,12 +218,16 @@ def temporaries(folder: Path, name: str | None = None) -> list[Path]:
     found = []
     with os.scandir(folder) as entries:
         for entry in entries:
-            match = TEMPORARY.fullmatch(entry.name)
-            if not match or not match["name"].endswith(match["suffix"] or ""):
-                continue
-            if name in (None, match["name"]):
+            becomes = will_be(entry.name)
+            if becomes is not None and name in (None, becomes):
                 found.append(Path(entry.path))
     return sorted(found)
+
+
+def will_be(name: str) -> str | None:
+    """The name that a temporary file of `atomic_path` gets in the end; None if it is another."""
+    match = TEMPORARY.fullmatch(name)
+    return match["name"] if match and match["name"].endswith(match["suffix"] or "") else None
 
 
 def held(path: Path) -> bool:

@@ -54,9 +54,7 @@ def test_what_a_living_process_writes_is_not_touched(tmp_path, writer) -> None:
     assert temporary.read_bytes() == b"half"
 
 
-def test_a_temporary_file_that_lost_its_name_is_not_taken_for_ours(
-    tmp_path, monkeypatch
-) -> None:
+def test_a_temporary_file_that_lost_its_name_is_not_taken_for_ours(tmp_path, monkeypatch) -> None:
     """Between its making and its lock another process may remove it and make its own."""
     path, flock = tmp_path / "file.txt", files.fcntl.flock
 
