@@ -44,7 +44,7 @@ def groups(scale: Scale, data: dict[str, str]) -> tuple[dict[str, Group], dict[s
     nothing else and a shared run is in one group alone.
 
     Args:
-        scale: one of the three.
+        scale: of the runs.
         data: data source by exhibit. The products of an exhibit without one have no groups.
 
     Returns:
