@@ -1,4 +1,4 @@
-"""Targets: fig1, ...; figures, tables, all; report; clean. Scale: --config scale=smoke|small|paper."""
+"""Targets: fig1, ...; figures, tables, all; report; clean. Scale: --config scale=smoke|small|gpu|paper."""
 
 from snakemake.utils import min_version
 

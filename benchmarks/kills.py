@@ -31,15 +31,16 @@ SCALE, FIGURE = "smoke", "fig1"
 TABLES = ("runs", "curves")
 
 
-def copy_of_the_project(folder: Path) -> Path:
-    """The checkout in a folder of its own, with this script."""
+def copy_of_the_project(folder: Path, *scripts: Path) -> Path:
+    """The checkout in a folder of its own, with some of the scripts of this folder."""
     project = folder / "project"
     project.mkdir()
     for part in PARTS:
         copy = shutil.copytree if (ROOT / part).is_dir() else shutil.copy
         copy(ROOT / part, project / part)
     (project / "benchmarks").mkdir()
-    shutil.copy(__file__, project / "benchmarks")
+    for script in scripts:
+        shutil.copy(script, project / "benchmarks")
     return project
 
 
@@ -223,7 +224,7 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory(prefix="kills-") as name:
         folder = Path(name)
-        project = copy_of_the_project(folder)
+        project = copy_of_the_project(folder, Path(__file__))
         write_text(folder / "data")
         env = {k: v for k, v in os.environ.items() if not k.startswith("MUPKIT")}
         env |= {"MUPKIT_DATA": str(folder / "data"), "MUPKIT_CACHE": str(folder / "cache")}

@@ -5,10 +5,10 @@ from __future__ import annotations
 import errno
 import fcntl
 import hashlib
+import itertools
 import os
 import re
 import stat
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -25,6 +25,7 @@ from experiments.messages import note
 # A temporary file of `atomic_path`: .name.suffix.mupkit-12345678.suffix. The word in it says whose
 # it is: other programs leave hidden files of many kinds beside ours.
 TEMPORARY = re.compile(r"\.(?P<name>.+)\.mupkit-[a-z0-9_]{8}(?P<suffix>\.[A-Za-z0-9]+)?")
+AT_ONCE = 8  # processes that write one file, whose temporary files are looked for
 NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP)
 EMPTY_SECONDS = 1.0  # a new lock file is empty for microseconds
 
@@ -146,45 +147,54 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """A temporary path beside `path` that becomes `path` when the block ends well.
 
     The temporary file is locked while its process lives. Files that killed processes left for the
-    same `path` are removed first, so work that is repeated leaves nothing behind.
+    same `path` are removed first, so work that is repeated leaves nothing behind. The folder is not
+    looked through, so that a write costs the same however many files are in it.
 
     Raises:
         UserError: if the disk is full or the folder cannot be written; nothing is left behind.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        for left in temporaries(path.parent, path.name):
-            remove_unheld(left)
-        handle, name = _locked_temporary(path)
+        handle, temporary = _locked_temporary(path)
     except OSError as error:
         raise cannot_write(path, error) from error
-    temporary = Path(name)
     try:
         yield temporary
         with temporary.open("rb") as written:
             os.fsync(written.fileno())
         temporary.chmod(0o644)
         temporary.replace(path)
-    except OSError as error:
-        raise cannot_write(path, error) from error
-    finally:
-        with suppress(OSError):
+    except BaseException as error:
+        with suppress(OSError):  # after the replacement the name may be another process's
             temporary.unlink()
+        if isinstance(error, OSError):
+            raise cannot_write(path, error) from error
+        raise
+    finally:
         os.close(handle)
 
 
-def _locked_temporary(path: Path) -> tuple[int, str]:
-    """A new temporary file for `path` with a lock on it that dies with this process."""
-    while True:
-        handle, name = tempfile.mkstemp(
-            prefix=f".{path.name}.mupkit-", suffix=path.suffix, dir=path.parent
-        )
-        with suppress(OSError):  # a file system without locks
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        # Before it was locked, another process may have removed it as one that is left behind.
-        if os.path.exists(name):
-            return handle, name
-        os.close(handle)
+def _locked_temporary(path: Path) -> tuple[int, Path]:
+    """A new temporary file for `path` with a lock on it that dies with this process.
+
+    Its name has the first number that is free, and files that killed processes left at the first
+    few numbers are removed: more processes than that hardly ever write one file at once.
+    """
+    names = (path.with_name(f".{path.name}.mupkit-{n:08d}{path.suffix}") for n in itertools.count())
+    first = [*itertools.islice(names, AT_ONCE)]
+    for left in first:
+        remove_unheld(left)
+    for name in itertools.chain(first, names):
+        with suppress(FileExistsError):
+            handle = os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            with suppress(OSError):  # a file system without locks
+                fcntl.flock(handle, fcntl.LOCK_EX)
+            # Before it was locked, another process may have removed it as one that is left behind.
+            with suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(handle), os.lstat(name)):
+                    return handle, name
+            os.close(handle)
+    raise AssertionError  # there is always a further number
 
 
 def cannot_write(path: Path, error: OSError) -> UserError:
@@ -208,12 +218,16 @@ def temporaries(folder: Path, name: str | None = None) -> list[Path]:
     found = []
     with os.scandir(folder) as entries:
         for entry in entries:
-            match = TEMPORARY.fullmatch(entry.name)
-            if not match or not match["name"].endswith(match["suffix"] or ""):
-                continue
-            if name in (None, match["name"]):
+            becomes = will_be(entry.name)
+            if becomes is not None and name in (None, becomes):
                 found.append(Path(entry.path))
     return sorted(found)
+
+
+def will_be(name: str) -> str | None:
+    """The name that a temporary file of `atomic_path` gets in the end; None if it is another."""
+    match = TEMPORARY.fullmatch(name)
+    return match["name"] if match and match["name"].endswith(match["suffix"] or "") else None
 
 
 def held(path: Path) -> bool:

@@ -20,7 +20,7 @@ from experiments.files import DamagedFileError, read_json, write_atomically
 if TYPE_CHECKING:
     import pandas as pd
 
-JUDGED_AT: tuple[Scale, ...] = ("small", "paper")
+JUDGED_AT: tuple[Scale, ...] = ("small", "gpu", "paper")
 Decision = Literal["holds", "fails", "undecided", "not judged"]
 
 

@@ -179,7 +179,7 @@ def _runs_status(product: Product, scale: Scale, source: str) -> tuple[str, ...]
     store = Store(results_dir(scale))
     more = expected(product, scale, source, store)
     runs = (*product.runs(scale, source), *more)
-    found = [store.look(one.id) for one in runs]
+    found = [store.look(one.id).without_losses() for one in runs]
     unreadable = [one for one in found if one.record is None and one.state != "missing"]
     for one in unreadable:
         note(f"{one.state}: {one.reason}")

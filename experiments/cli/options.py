@@ -51,7 +51,7 @@ def scale_option(help: str) -> Any:
     return typer.Option(help=help, parser=check_scale, metavar="<str>")
 
 
-ScaleOption = Annotated[Scale, scale_option("smoke, small or paper.")]
+ScaleOption = Annotated[Scale, scale_option("smoke, small, gpu or paper.")]
 DataOption = Annotated[
     str | None,
     typer.Option(help="Data source; by default MUPKIT_DATA, the Hub, or a small built-in one."),

@@ -121,9 +121,10 @@ class RunConfig(BaseModel):
         Raises:
             UserError: naming the key, the value and what is allowed.
         """
+        fields = cls.model_fields  # a property of pydantic's, which takes its time
         for key in values:
-            if key not in cls.model_fields:
-                raise unknown(f"key of {cls.family}", key, cls.model_fields)
+            if key not in fields:
+                raise unknown(f"key of {cls.family}", key, fields)
         try:
             config = cls(**values)
         except ValidationError as error:
@@ -136,8 +137,9 @@ class RunConfig(BaseModel):
             got = f"{got[:SHOWN]}..." if len(got) > SHOWN else got
             got = "" if first["type"] == "missing" else f" (got {got})"
             raise UserError(f"{cls.family}: {key}: {message}{got}") from None
-        hashed = config.canonical().keys() - cls.idle_in_sweeps
-        config.refuse_idle(sorted(hashed))
+        idle = config.idle().keys() - cls.idle_in_sweeps
+        if any(map(config._differs_from_default, idle)):
+            config.refuse_idle(sorted(config.canonical().keys() & idle))
         return config
 
     @classmethod

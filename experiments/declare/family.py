@@ -90,8 +90,12 @@ class Family(Exhibit):
         config: class of its run configurations.
         example: values of a typical run, the defaults of `python -m experiments run`.
         search: of base hyperparameters.
+        base_from: where base hyperparameters, which its sweeps hold fixed, come from, by scale; a
+            few words for the foot of pictures. `gpu` needs them: what was found at another scale
+            must not pass for its own.
     """
 
     config: type[RunConfig]
     example: Mapping[str, Any]
     search: Search | None = None
+    base_from: Mapping[Scale, str] = field(default_factory=dict)

@@ -61,7 +61,7 @@ class Product:
         computation: what has to be computed.
         over_steps: whether it is drawn and judged from the losses of every step, a row each,
             instead of one row per run.
-        claims: judged at the scales `small` and `paper`.
+        claims: judged at all scales but `smoke`.
         exhibit: folder that declares it; the registry sets it.
     """
 

@@ -1,4 +1,4 @@
-"""The three scales of every declaration."""
+"""The four scales of every declaration."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Literal, get_args
 
 from experiments.errors import unknown
 
-Scale = Literal["smoke", "small", "paper"]
+Scale = Literal["smoke", "small", "gpu", "paper"]
 SCALES: tuple[Scale, ...] = get_args(Scale)
 
 

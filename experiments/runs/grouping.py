@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import heapq
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from experiments.declare.schedules import OPEN_ENDED
 # An AVX-512 core reached this speed; on another one groups are longer or shorter, and still alike.
 SECONDS_PER_FLOP = 1 / 1.8e11
 GROUP_SECONDS = 240.0  # that a group should take on one core
+MOST_GROUPS = 64  # of runs that the same products need: Snakemake is slow with thousands of jobs
 SPLIT, SHORTEST = 4, 30.0  # few runs still make up to so many groups, each of so many seconds
 
 
@@ -42,7 +44,7 @@ def groups(scale: Scale, data: dict[str, str]) -> tuple[dict[str, Group], dict[s
     nothing else and a shared run is in one group alone.
 
     Args:
-        scale: one of the three.
+        scale: of the runs.
         data: data source by exhibit. The products of an exhibit without one have no groups.
 
     Returns:
@@ -86,27 +88,28 @@ def needed_with(
     """
     names = [name for name, ids in needed.items() if group in ids]
     names = [name for name in names if name in set(asked)][:1] or names
-    return names, [i for i in needed[names[0]] if all(i in needed[name] for name in names)]
+    shared = set.intersection(*(set(needed[name]) for name in names))
+    return names, [i for i in needed[names[0]] if i in shared]
 
 
 def pack(runs: Sequence[RunConfig]) -> list[Group]:
     """Runs in groups of about equal cost: of about `GROUP_SECONDS` at most, or of one run.
 
     A run that is the beginning of a longer one joins its group and costs nothing. Few runs make
-    several short groups, so that several cores have work.
+    several short groups, so that several cores have work; many make `MOST_GROUPS` longer ones.
     """
     units: dict[str, list[RunConfig]] = {}
     for run in sorted(runs, key=lambda r: (-cost(r), r.id)):
         units.setdefault(beginning_of(run) or run.id, []).append(run)
     total = sum(cost(unit[0]) for unit in units.values())
     count = max(1, round(total / GROUP_SECONDS), min(SPLIT, int(total / SHORTEST)))
-    count = min(len(units), count)
+    count = min(len(units), count, MOST_GROUPS)
     bins: list[list[RunConfig]] = [[] for _ in range(count)]
-    load = [0.0] * count
+    loads = [(0.0, number) for number in range(count)]  # a heap: the lightest first
     for unit in units.values():
-        lightest = load.index(min(load))
+        load, lightest = loads[0]
         bins[lightest] += unit
-        load[lightest] += cost(unit[0])
+        heapq.heapreplace(loads, (load + cost(unit[0]), lightest))
     return [Group(tuple(members)) for members in bins if members]
 
 

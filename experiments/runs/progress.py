@@ -16,6 +16,7 @@ from experiments.runs.planning import known, seconds_left
 from experiments.runs.store import Record, Store
 
 SECONDS_BETWEEN_LINES = 10.0
+SHARE = 0.02  # of the time that lines may take
 PRIOR = 30.0  # seconds of training that count as much as the prediction
 
 
@@ -26,7 +27,8 @@ class Progress:
     process take.
 
     Several processes train for one product. The first one to finish a run after the last line is
-    old enough writes the next line.
+    old enough writes the next line. Only then are the runs counted, so that telling the progress of
+    many costs a small share of the time, not more with each run.
 
     Args:
         name: of the figure or table.
@@ -41,8 +43,10 @@ class Progress:
         self.speed = replace(known(jobs), process=0.0)  # processes have started
         self.took = self.predicted = PRIOR
         self.known = set(filter(store.looks_finished, self.runs))
+        self.left = [run_id for run_id in self.runs if run_id not in self.known]
+        self.between = SECONDS_BETWEEN_LINES
         self.stamp = store.folder / f".progress-{name}"
-        if len(self.known) < len(self.runs):
+        if self.left:
             self._begin()
 
     def __call__(self, record: Record) -> None:
@@ -50,13 +54,24 @@ class Progress:
         if record.id not in self.known and not record.provenance.derived_from:
             self.took += record.provenance.seconds
             self.predicted += self.speed.seconds(self.runs[record.id], len(record.losses))
-        left = [run_id for run_id in self.runs if not self.store.looks_finished(run_id)]
-        done = self._done(len(left))
-        if not self._due(done, last=not left):
+        if not self._all_done() and self._told_lately():
+            return
+        start = time.perf_counter()
+        self.left = [run_id for run_id in self.left if not self.store.looks_finished(run_id)]
+        done = self._done(len(self.left))
+        if not self._due(done, last=not self.left):
             return
         outcome = "diverged" if record.diverged else f"loss {record.final_loss:.3f}"
         what = self.runs[record.id].describe()
-        note(f"{self.name}: {done}{self._time_left(left)}; {what}: {outcome}")
+        note(f"{self.name}: {done}{self._time_left(self.left)}; {what}: {outcome}")
+        line = time.perf_counter() - start
+        self.between = max(SECONDS_BETWEEN_LINES, line / SHARE)
+
+    def _all_done(self) -> bool:
+        """Whether no run is left; runs that are found done are not looked at again."""
+        while self.left and self.store.looks_finished(self.left[-1]):
+            self.left.pop()
+        return not self.left
 
     def _time_left(self, left: Sequence[str]) -> str:
         if not left:
@@ -66,6 +81,13 @@ class Progress:
 
     def _done(self, left: int) -> str:
         return f"{len(self.runs) - left} of {len(self.runs)} runs"
+
+    def _told_lately(self) -> bool:
+        """Whether a process wrote a line a short time ago; below 0: the clock was set back."""
+        try:
+            return 0 <= time.time() - self.stamp.stat().st_mtime < self.between
+        except OSError:
+            return False
 
     def _begin(self) -> None:
         """Forget that all runs were done once, if they are not any more."""
@@ -80,8 +102,7 @@ class Progress:
                 before = self._last()
                 due = before != done
                 if before is not None and not last:
-                    age = time.time() - self.stamp.stat().st_mtime
-                    due = not 0 <= age < SECONDS_BETWEEN_LINES  # below 0: the clock was set back
+                    due = not self._told_lately()
                 if due:
                     write_atomically(self.stamp, done.encode())
         except (OSError, UserError):  # a full disk is told by what has to be written

@@ -160,6 +160,12 @@ class Stored:
     reason: str = ""
     holds: str = ""
 
+    def without_losses(self) -> Stored:
+        """The same without the losses of each step, so that many of them fit into memory."""
+        if self.record is None:
+            return self
+        return replace(self, record=replace(self.record, losses=(), valid_losses={}))
+
 
 class Store:
     """The runs of one results folder.
@@ -348,7 +354,7 @@ def read_file(path: Path) -> Record:
             schema = meta.pop("schema", 1)
             if isinstance(schema, int) and schema not in SCHEMAS:
                 raise _other_schema(path, schema)
-            table = file.read()
+            table = file.read(use_threads=False)  # of two short columns
         if content[:4] != MAGIC:
             raise ValueError("its header is altered")
         losses = checked(tuple(table["loss"].to_pylist()), tuple[float, ...], "its losses")

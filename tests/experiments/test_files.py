@@ -54,6 +54,45 @@ def test_what_a_living_process_writes_is_not_touched(tmp_path, writer) -> None:
     assert temporary.read_bytes() == b"half"
 
 
+def test_a_temporary_file_that_lost_its_name_is_not_taken_for_ours(tmp_path, monkeypatch) -> None:
+    """Between its making and its lock another process may remove it and make its own."""
+    path, flock = tmp_path / "file.txt", files.fcntl.flock
+
+    def late(handle, how):
+        monkeypatch.setattr(files.fcntl, "flock", flock)
+        (temporary,) = files.temporaries(tmp_path)
+        temporary.unlink()
+        temporary.write_bytes(b"another's")
+        flock(handle, how)
+
+    monkeypatch.setattr(files.fcntl, "flock", late)
+    with files.atomic_path(path) as mine:
+        mine.write_bytes(b"whole")
+    assert path.read_bytes() == b"whole"
+    (others,) = files.temporaries(tmp_path)
+    assert others.read_bytes() == b"another's"
+
+
+def test_a_write_ends_without_the_temporary_file_of_the_next(tmp_path, monkeypatch) -> None:
+    """Once a file has its name, its temporary name may be that of another process's file."""
+    path, replace = tmp_path / "file.txt", type(tmp_path).replace
+
+    def replace_and_begin(temporary, target):
+        replace(temporary, target)
+        temporary.write_bytes(b"another's")
+
+    monkeypatch.setattr(type(tmp_path), "replace", replace_and_begin)
+    files.write_atomically(path, b"whole")
+    (others,) = files.temporaries(tmp_path)
+    assert others.read_bytes() == b"another's"
+
+
+def test_a_write_does_not_look_through_its_folder(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(files.os, "scandir", None)
+    monkeypatch.setattr(files.os, "listdir", None)
+    files.write_atomically(tmp_path / "file.txt", b"whole")
+
+
 def test_other_hidden_files_are_no_temporaries(tmp_path) -> None:
     others = ".bash_history.20240101", ".zshrc.original", ".viminfo.backup__", ".a.txt.12345678.txt"
     ours = ".workflow.lock", ".progress-fig1", ".progress-fig1.lock", "a.mupkit-12345678.b", ".x"
@@ -63,7 +102,7 @@ def test_other_hidden_files_are_no_temporaries(tmp_path) -> None:
     assert files.temporaries(tmp_path / "nowhere") == []
 
 
-@pytest.mark.parametrize("call", ["write", "fsync", "mkstemp"])
+@pytest.mark.parametrize("call", ["write", "fsync", "open"])
 def test_a_full_disk_names_folder_and_fix_and_leaves_nothing(tmp_path, monkeypatch, call) -> None:
     def full(*args, **kwargs):
         raise OSError(28, "No space left on device")
@@ -75,7 +114,7 @@ def test_a_full_disk_names_folder_and_fix_and_leaves_nothing(tmp_path, monkeypat
     elif call == "fsync":
         monkeypatch.setattr(files.os, "fsync", full)
     else:
-        monkeypatch.setattr(files.tempfile, "mkstemp", full)
+        monkeypatch.setattr(files.os, "open", full)
     with pytest.raises(UserError, match=f"No space left on device; free space.*{tmp_path}"):
         files.write_atomically(path, b"new")
     assert path.read_bytes() == b"old"

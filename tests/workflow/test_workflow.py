@@ -227,7 +227,7 @@ def test_unknown_scale_and_missing_data_folder_are_one_clear_line(project, tmp_p
     wrong = project.snakemake("fig1", "--config", "scale=huge")
     assert wrong.returncode == 2
     assert wrong.stderr.splitlines()[1:] == [
-        "error: unknown scale 'huge' (allowed: paper, small, smoke)"
+        "error: unknown scale 'huge' (allowed: gpu, paper, small, smoke)"
     ]
     nowhere, elsewhere = tmp_path / "nowhere", tmp_path / "elsewhere"
     project.env["MUPKIT_DATA"] = str(nowhere)

@@ -55,6 +55,8 @@ try:
     SCALE = OPTIONS.scale
     DATA = resolve_all(OPTIONS.data)
     GROUPS, NEEDED = groups(SCALE, DATA)
+    # Of the products that need a group any one: all of them use the same data source.
+    NEEDING = {group: name for name, needed in NEEDED.items() for group in needed}
 except UserError as error:
     stop(error)
 
@@ -168,11 +170,6 @@ def retrainings(group):
 def redrawings(name):
     """The number of `repairs` of a drawing: verdicts that are damaged."""
     return repairs(STORE.folder / name / "redrawings", name in DAMAGED)
-
-
-def needing(group):
-    """The products that need a group; all of them use the same data source."""
-    return [name for name, needed in NEEDED.items() if group in needed]
 
 
 def data_option(name):

@@ -9,7 +9,7 @@ rule train:
         "../../environment.yml"
     threads: 1
     params:
-        data=lambda wildcards: data_option(needing(wildcards.group)[0]),
+        data=lambda wildcards: data_option(NEEDING[wildcards.group]),
         retrainings=lambda wildcards: retrainings(wildcards.group),
     shell:
         f"{EXPERIMENTS} train {{wildcards.group}} {NAMED} --scale {SCALE}"

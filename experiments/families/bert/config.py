@@ -113,12 +113,14 @@ SMOKE: dict[str, Any] = {
 }
 VALUES: dict[Scale, dict[str, Any]] = {
     "paper": PAPER,
+    "gpu": {**PAPER, **SMALL},
     "small": {**PAPER, **SMALL},
     "smoke": {**PAPER, **SMOKE},
 }
 """Values of a target's run by scale, without its size."""
 FINETUNING: dict[Scale, dict[str, Any]] = {
     "paper": {"finetune_examples": 1_000_000},
+    "gpu": {"finetune_examples": 400, "finetune_epochs": 1, "finetune_log2lr": -11.0},
     "small": {"finetune_examples": 400, "finetune_epochs": 1, "finetune_log2lr": -11.0},
     "smoke": {"finetune_examples": 64, "finetune_epochs": 1, "finetune_log2lr": -10.0},
 }
@@ -127,6 +129,7 @@ rate is higher."""
 Size = dict[str, int]
 PROXY: dict[Scale, Size] = {
     "paper": {"width": 256, "d_ffn": 256, "n_head": 8, "n_layer": 10, "steps": 100_000},
+    "gpu": {"width": 32, "d_ffn": 32, "n_head": 2, "n_layer": 2, "steps": 750},
     "small": {"width": 32, "d_ffn": 32, "n_head": 2, "n_layer": 2, "steps": 750},
     "smoke": {"width": 16, "d_ffn": 16, "n_head": 2, "n_layer": 2, "steps": 4},
 }
@@ -134,11 +137,13 @@ PROXY: dict[Scale, Size] = {
 TARGETS: dict[str, dict[Scale, Size]] = {
     "base": {
         "paper": {"width": 768, "d_ffn": 3072, "n_head": 12, "n_layer": 12},
+        "gpu": {"width": 512, "d_ffn": 2048, "n_head": 32, "n_layer": 4},
         "small": {"width": 64, "d_ffn": 256, "n_head": 4, "n_layer": 3},
         "smoke": {"width": 32, "d_ffn": 64, "n_head": 2, "n_layer": 2},
     },
     "large": {
         "paper": {"width": 1024, "d_ffn": 4096, "n_head": 16, "n_layer": 24},
+        "gpu": {"width": 896, "d_ffn": 3584, "n_head": 56, "n_layer": 6},
         "small": {"width": 96, "d_ffn": 384, "n_head": 6, "n_layer": 4},
         "smoke": {"width": 48, "d_ffn": 96, "n_head": 3, "n_layer": 3},
     },

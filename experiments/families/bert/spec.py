@@ -23,10 +23,10 @@ from experiments.families.bert.config import (
 )
 
 FIGURES = f"{__package__}.figures"
-SAMPLES: dict[Scale, int] = {"paper": 256, "small": 40, "smoke": 3}
-SEEDS: dict[Scale, int] = {"paper": 1, "small": 2, "smoke": 2}
+SAMPLES: dict[Scale, int] = {"paper": 256, "gpu": 40, "small": 40, "smoke": 3}
+SEEDS: dict[Scale, int] = {"paper": 1, "gpu": 5, "small": 2, "smoke": 2}
 # The default of a short training is ours: Megatron's rate is for a million steps.
-RATE: dict[Scale, float] = {"paper": DEFAULT_RATE, "small": -10.0, "smoke": -10.0}
+RATE: dict[Scale, float] = {"paper": DEFAULT_RATE, "gpu": -10.0, "small": -10.0, "smoke": -10.0}
 
 
 def space(scale: Scale) -> dict[str, tuple[float, ...]]:
@@ -162,6 +162,7 @@ TABLE6 = Table(
 
 FAMILY = Family(
     title="BERT",
+    base_from={"gpu": "hyperparameters of its own search, or small's defaults"},
     config=BertConfig,
     example={**VALUES["small"], **TARGETS["base"]["small"], "log2lr": RATE["small"]},
     data_sources=PRETRAINING_SOURCES,

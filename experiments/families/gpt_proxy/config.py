@@ -66,8 +66,8 @@ class GptConfig(TransformerDims):
 # Appendix F.4 and Section 8. Batch, length and vocabulary are those of GPT-3 (arXiv:2005.14165),
 # whose batch of 2 M tokens is 1,024 sequences; heads have 128 numbers, as in its 6.7B model, whose
 # tokens of training are 300 billion. So the horizons of 4 and 16 billion are 1,900 and 7,600 steps.
-D_HEAD: dict[Scale, int] = {"paper": 128, "small": 32, "smoke": 8}
-BASE_WIDTH: dict[Scale, int] = {"paper": 256, "small": 64, "smoke": 16}
+D_HEAD: dict[Scale, int] = {"paper": 128, "gpu": 32, "small": 32, "smoke": 8}
+BASE_WIDTH: dict[Scale, int] = {"paper": 256, "gpu": 64, "small": 64, "smoke": 16}
 """Width of the proxy, at which µP equals SP."""
 PAPER: dict[str, Any] = {
     "steps": 7_600,
@@ -95,6 +95,7 @@ SMOKE: dict[str, Any] = {
 }
 VALUES: dict[Scale, dict[str, Any]] = {
     "paper": PAPER,
+    "gpu": {**PAPER, **SMALL},
     "small": {**PAPER, **SMALL},
     "smoke": {**PAPER, **SMOKE},
 }

@@ -24,11 +24,12 @@ CHOSEN = {"log2lr": math.log2(0.006), "init_scale": 2.5, "embed_mult": 10.0}
 # Fig. 8: 4 layers at all scales, and 1.4 billion tokens at the paper's.
 WIDTHS: dict[Scale, tuple[int, ...]] = {
     "paper": (256, 512, 1024, 2048, 4096, 8192, 16384, 32768),
+    "gpu": (64, 128, 256, 512, 1024, 2048),
     "small": (32, 64, 128, 256, 512),
     "smoke": (16, 32),
 }
-WIDENING_STEPS: dict[Scale, int] = {"paper": 670, "small": 400, "smoke": 6}
-WIDENING_SEEDS: dict[Scale, int] = {"paper": 1, "small": 3, "smoke": 2}
+WIDENING_STEPS: dict[Scale, int] = {"paper": 670, "gpu": 400, "small": 400, "smoke": 6}
+WIDENING_SEEDS: dict[Scale, int] = {"paper": 1, "gpu": 5, "small": 3, "smoke": 2}
 SELDOM = 0.05  # share of the steps in which a wider model may be worse, as in Fig. 7
 
 
@@ -81,10 +82,16 @@ SPACE = {
     "embed_mult": (0.1, 10.0),
     "relative_mult": (0.1, 10.0),
 }
-SAMPLES: dict[Scale, tuple[int, int]] = {"paper": (350, 117), "small": (144, 48), "smoke": (6, 4)}
+SAMPLES: dict[Scale, tuple[int, int]] = {
+    "paper": (350, 117),
+    "gpu": (144, 48),
+    "small": (144, 48),
+    "smoke": (6, 4),
+}
 """Of the short horizon and of the long one, which are the first of the former."""
 HORIZONS: dict[Scale, tuple[int, int]] = {
     "paper": (1_900, 7_600),
+    "gpu": (100, 400),
     "small": (100, 400),
     "smoke": (2, 6),
 }
@@ -160,14 +167,14 @@ FIG14 = Figure(
 )
 
 # Fig. 15: the target of 6.7B parameters, or as much wider as the budget allows.
-TARGET: dict[Scale, int] = {"paper": 4096, "small": 256, "smoke": 32}
-TARGET_STEPS: dict[Scale, int] = {"paper": 143_000, "small": 800, "smoke": 6}
-TARGET_SEEDS: dict[Scale, int] = {"paper": 1, "small": 2, "smoke": 2}
+TARGET: dict[Scale, int] = {"paper": 4096, "gpu": 1024, "small": 256, "smoke": 32}
+TARGET_STEPS: dict[Scale, int] = {"paper": 143_000, "gpu": 800, "small": 800, "smoke": 6}
+TARGET_SEEDS: dict[Scale, int] = {"paper": 1, "gpu": 5, "small": 2, "smoke": 2}
 # GPT-3's for its 6.7B model; at the other scales that of its smallest one, of 125M.
-ORIGINAL_RATE: dict[Scale, float] = {"paper": 1.2e-4, "small": 6e-4, "smoke": 6e-4}
+ORIGINAL_RATE: dict[Scale, float] = {"paper": 1.2e-4, "gpu": 6e-4, "small": 6e-4, "smoke": 6e-4}
 # Examples that are shown in few-shot evaluation. GPT-3 has as many as fit, by task.
-FEW: dict[Scale, int] = {"paper": 16, "small": 4, "smoke": 2}
-DOCUMENTS: dict[Scale, int] = {"paper": 10_000, "small": 200, "smoke": 4}
+FEW: dict[Scale, int] = {"paper": 16, "gpu": 4, "small": 4, "smoke": 2}
+DOCUMENTS: dict[Scale, int] = {"paper": 10_000, "gpu": 200, "small": 200, "smoke": 4}
 
 
 def evaluated(scale: Scale) -> str:
@@ -246,17 +253,24 @@ FIG15 = Figure(
 # What float16 loses of the gradients: ours. The paper's µP target diverged by it.
 PRECISION_WIDTHS: dict[Scale, tuple[int, ...]] = {
     "paper": (256, 1024, 4096),
+    "gpu": (64, 256, 1024),
     "small": (64, 128, 256),
     "smoke": (16, 32),
 }
 PRECISION_RATES: dict[Scale, tuple[float, ...]] = {
     "paper": tuple(round(CHOSEN["log2lr"] - x, 4) for x in range(7)),
+    "gpu": tuple(range(-12, -4)),
     "small": tuple(range(-10, -4)),
     "smoke": (-8, -6),
 }
-PRECISION_STEPS: dict[Scale, int] = {"paper": 1_900, "small": 100, "smoke": 4}
+PRECISION_STEPS: dict[Scale, int] = {"paper": 1_900, "gpu": 100, "small": 100, "smoke": 4}
 # A few trainings with the seed 0 suggested the claims, so that others judge them.
-PRECISION_SEEDS: dict[Scale, Sequence[int]] = {"paper": (2, 3), "small": (2, 3), "smoke": (2, 3)}
+PRECISION_SEEDS: dict[Scale, Sequence[int]] = {
+    "paper": (2, 3),
+    "gpu": range(2, 7),
+    "small": (2, 3),
+    "smoke": (2, 3),
+}
 
 
 def precision(scale: Scale) -> Override:
@@ -351,6 +365,7 @@ TABLE11 = Table(
 
 FAMILY = Family(
     title="GPT-3-like models",
+    base_from={"gpu": "base hyperparameters of the paper's Appendix F.4, or of its own search"},
     config=GptConfig,
     example={**VALUES["small"], **of_width("small", 64), **CHOSEN},
     data_sources=PRETRAINING_SOURCES,

@@ -106,6 +106,7 @@ TANH_MSE = {"activation": "tanh", "loss": "mse", "input_mult": 2.0**3, "output_m
 
 WIDTHS: dict[Scale, tuple[int, ...]] = {
     "paper": (256, 512, 1024, 2048, 4096, 8192),
+    "gpu": (128, 512, 2048),
     "small": (64, 256, 1024),
     "smoke": (8, 16),
 }
@@ -125,11 +126,12 @@ def sweep(
 ) -> Sweep:
     """Learning rates over widths, with options of the model, at all scales.
 
-    `epochs` and `seeds` are those at the scale `small`.
+    `epochs` are those at the scales `gpu` and `small`, `seeds` those at `small`.
     """
-    at_scale: dict[Scale, int | Sequence[int]] = {"paper": 5, "small": seeds, "smoke": 2}
+    at_scale: dict[Scale, int | Sequence[int]] = {"paper": 5, "gpu": 5, "small": seeds, "smoke": 2}
     base: dict[Scale, dict[str, Any]] = {
         "paper": {**PAPER, **options},
+        "gpu": {**SMALL, "steps": epochs * EPOCH},
         "small": {**SMALL, "steps": epochs * EPOCH},
         "smoke": SMOKE,
     }
@@ -147,10 +149,11 @@ BOTH = ("sp", "mup")
 def rates(highest: int, octaves: int = 8) -> Rates:
     """log2 rates up to one at which the base model diverges or is far past its best.
 
-    At `small` over so many octaves: SP's best rate falls with width.
+    At `gpu` and `small` over so many octaves: SP's best rate falls with width.
     """
     return {
         "paper": tuple(range(highest - 19, highest + 1)),
+        "gpu": tuple(range(highest - octaves, highest + 1)),
         "small": tuple(range(highest - octaves, highest + 1)),
         "smoke": (highest - 6, highest - 4, highest - 2),
     }
@@ -349,6 +352,7 @@ POST_INTERPOLATION_LONG = replace(
 
 FAMILY = Family(
     title="MLP on CIFAR-10",
+    base_from={"gpu": "base hyperparameters of the authors' example (microsoft/mup, examples/MLP)"},
     config=MlpConfig,
     example={**PAPER, **SMALL, **RELU, "steps": EPOCH, "width": 256, "log2lr": -5.0},
     data_sources=CIFAR10_SOURCES,

@@ -63,7 +63,8 @@ def hyperparameters(settings: Mapping[str, Any], data: str) -> pd.DataFrame:
         A row per hyperparameter and product; one without product if none tests it. Exponents are
         those of Table 8 for Adam, missing where the rules say nothing.
     """
-    rows = []
+    rows, scale = [], settings["scale"]
+    searches = {p.name: _runs(p, scale) for p in registry.products().values() if p.follow_up}
     for one in HYPERPARAMETERS:
         known = {
             "hyperparameter": one.name,
@@ -72,7 +73,7 @@ def hyperparameters(settings: Mapping[str, Any], data: str) -> pd.DataFrame:
             "source": one.source,
             **_exponents(one),
         }
-        tests = list(_tests(one, settings["scale"]))
+        tests = list(_tests(one, scale, searches))
         rows += [{**known, **test} for test in tests or [{"product": None, "test": None}]]
     return pd.DataFrame(rows)
 
@@ -88,11 +89,25 @@ def _exponents(one: Hyperparameter) -> dict[str, float]:
     return found
 
 
-def _tests(one: Hyperparameter, scale: Scale) -> Iterator[dict[str, Any]]:
-    """Products that sweep it: a hyperparameter over a dimension of scale, or the other way."""
+def _runs(product: Product, scale: Scale) -> pd.DataFrame:
+    """A row per run of a product's sweeps, with the values that its id hashes."""
+    runs = product.runs(scale, next(iter(registry.exhibit(product.exhibit).data_sources), ""))
+    return pd.DataFrame([run.canonical() for run in runs])
+
+
+def _tests(
+    one: Hyperparameter, scale: Scale, searches: Mapping[str, pd.DataFrame]
+) -> Iterator[dict[str, Any]]:
+    """Products that sweep it: a hyperparameter over a dimension of scale, or the other way.
+
+    Args:
+        one: the hyperparameter.
+        scale: of the sweeps.
+        searches: runs of products whose search is followed up, by name.
+    """
     for product in registry.products().values():
         texts = [text for sweep in product.sweeps for text in _transfers(one, sweep, scale)]
-        texts += _carries(one, product, scale)
+        texts += _carries(one, searches[product.name]) if product.name in searches else ()
         if texts:
             yield {"product": product.name, "test": _with_claims(product, dict.fromkeys(texts))}
 
@@ -119,12 +134,8 @@ def _transfers(one: Hyperparameter, sweep: Sweep, scale: Scale) -> Iterator[str]
         yield f"{other.name}, over {across}" if one is dimension else f"across {across}"
 
 
-def _carries(one: Hyperparameter, product: Product, scale: Scale) -> Iterator[str]:
-    """What a product searches in a narrow model and carries to a wider one, or a deeper one."""
-    if not product.follow_up:
-        return
-    runs = product.runs(scale, next(iter(registry.exhibit(product.exhibit).data_sources), ""))
-    values = pd.DataFrame([run.canonical() for run in runs])
+def _carries(one: Hyperparameter, values: pd.DataFrame) -> Iterator[str]:
+    """What a search in a narrow model, with runs of these values, is for: a wider one or deeper."""
 
     def varies(other: Hyperparameter) -> bool:
         return any(key in values and values[key].nunique() > 1 for key in other.keys)

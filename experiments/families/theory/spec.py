@@ -6,6 +6,7 @@ from experiments.declare.claims import Claim
 from experiments.declare.family import Exhibit
 from experiments.declare.product import Computation, Figure, Table
 from experiments.declare.references import Call
+from experiments.declare.scales import SCALES
 
 CODE = __package__
 
@@ -36,7 +37,7 @@ FIG11 = Figure(
 HYPERPARAMETERS = Computation(
     function=f"{CODE}.entries:hyperparameters",
     settings={"scale": "small"},
-    scales={"smoke": {"scale": "smoke"}, "paper": {"scale": "paper"}},
+    scales={scale: {"scale": scale} for scale in SCALES if scale != "small"},
     reads=("experiments/families/*/spec*.py",),
 )
 TABLE1 = Table(

@@ -49,6 +49,7 @@ SMALL: dict[str, Any] = {
     "dropout": 0.0,
     "backend": "here",
 }
+WIDER: dict[str, int] = {"width": 256, "base_width": 256, "d_ffn": 512, "base_d_ffn": 512}
 SMOKE: dict[str, Any] = {
     **SMALL,
     "width": 16,
@@ -64,15 +65,17 @@ SMOKE: dict[str, Any] = {
 }
 VALUES: dict[Scale, dict[str, Any]] = {
     "paper": TARGET,
+    "gpu": {**TARGET, **SMALL, **WIDER},
     "small": {**TARGET, **SMALL},
     "smoke": {**TARGET, **SMOKE},
 }
 """A run of the target by scale."""
 QUARTER: dict[Scale, dict[str, int]] = {
     "paper": {"width": 128, "d_ffn": 256},
+    "gpu": {"width": 64, "d_ffn": 128},
     "small": {"width": 32, "d_ffn": 64},
     "smoke": {"width": 8, "d_ffn": 16},
 }
 """The proxy of 0.25x: all dimensions but the number of heads are a quarter."""
-CENTRE: dict[Scale, float] = {"paper": math.log2(5e-4), "small": -8.0, "smoke": -8.0}
+CENTRE: dict[Scale, float] = {"paper": math.log2(5e-4), "gpu": -8.0, "small": -8.0, "smoke": -8.0}
 """log2 of the rate around which the grids lie: fairseq's at `paper`."""

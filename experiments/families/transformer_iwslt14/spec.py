@@ -36,9 +36,9 @@ TUNING = Tuning(
     target=VALUES,
     proxy=QUARTER,
     centre=CENTRE,
-    at_target={"paper": 125, "small": 16, "smoke": 2},
-    at_proxy={"paper": 1600, "small": 48, "smoke": 3},
-    seeds={"paper": 5, "small": 1, "smoke": 1},
+    at_target={"paper": 125, "gpu": 16, "small": 16, "smoke": 2},
+    at_proxy={"paper": 1600, "gpu": 48, "small": 48, "smoke": 3},
+    seeds={"paper": 5, "gpu": 5, "small": 1, "smoke": 1},
     budgets=(3, 5, 10),
     one=5,
     trials=25,
@@ -103,11 +103,12 @@ TRANSLATIONS = Table(
 # Figures of one hyperparameter at a time: short trainings, without translations.
 WIDTHS: dict[Scale, tuple[int, ...]] = {
     "paper": (32, 64, 128, 256, 512),
+    "gpu": (64, 256, 1024),
     "small": (32, 64, 128),
     "smoke": (8, 16),
 }
-SEEDS: dict[Scale, int] = {"paper": 5, "small": 2, "smoke": 2}
-STEPS: dict[Scale, int] = {"paper": VALUES["paper"]["steps"], "small": 300, "smoke": 4}
+SEEDS: dict[Scale, int] = {"paper": 5, "gpu": 5, "small": 2, "smoke": 2}
+STEPS: dict[Scale, int] = {"paper": VALUES["paper"]["steps"], "gpu": 300, "small": 300, "smoke": 4}
 
 
 def usual(scale: Scale) -> dict[str, Any]:
@@ -118,11 +119,12 @@ def usual(scale: Scale) -> dict[str, Any]:
 
 ATTENTION: dict[Scale, tuple[float, ...]] = {
     "paper": tuple(2.0**z for z in range(-3, 9)),
+    "gpu": tuple(2.0**z for z in range(-3, 6)),
     "small": tuple(2.0**z for z in range(-3, 6)),
     "smoke": (1.0, 2.0),
 }
 HEADS = 4
-LEAST: dict[Scale, int] = {"paper": 128, "small": 32, "smoke": 4}
+LEAST: dict[Scale, int] = {"paper": 128, "gpu": 256, "small": 32, "smoke": 4}
 """Of an enlarged d_k."""
 
 
@@ -172,11 +174,17 @@ FIG10 = Figure(
     ),
 )
 
-RATIOS: dict[Scale, tuple[int, ...]] = {"paper": (1, 2, 4, 8), "small": (1, 2, 4), "smoke": (1, 2)}
-RATIO_WIDTH: dict[Scale, int] = {"paper": 128, "small": 64, "smoke": 8}
+RATIOS: dict[Scale, tuple[int, ...]] = {
+    "paper": (1, 2, 4, 8),
+    "gpu": (1, 2, 4, 8),
+    "small": (1, 2, 4),
+    "smoke": (1, 2),
+}
+RATIO_WIDTH: dict[Scale, int] = {"paper": 128, "gpu": 256, "small": 64, "smoke": 8}
 RATIO_KEYS = ("log2lr", "output_mult", "attn_mult")
 AROUND: dict[Scale, tuple[int, ...]] = {
     "paper": tuple(range(-5, 6)),
+    "gpu": tuple(range(-2, 3)),
     "small": tuple(range(-2, 3)),
     "smoke": (-1, 0),
 }
@@ -232,6 +240,7 @@ FIG12 = Figure(
 
 RATES: dict[Scale, tuple[float, ...]] = {
     "paper": tuple(CENTRE["paper"] + z for z in range(-6, 7)),
+    "gpu": tuple(CENTRE["gpu"] + z for z in range(-6, 4)),  # SP's best rate falls with width
     "small": tuple(CENTRE["small"] + z for z in range(-3, 4)),
     "smoke": (-10.0, -8.0),
 }
@@ -269,6 +278,7 @@ FIG20 = Figure(
 
 FAMILY = Family(
     title="Transformer on IWSLT14 De-En",
+    base_from={"gpu": "base hyperparameters of no search, those of the scale small"},
     config=Iwslt14Config,
     example={**VALUES["small"], "log2lr": CENTRE["small"]},
     data_sources=IWSLT_SOURCES,

@@ -91,6 +91,7 @@ SMOKE: dict[str, Any] = {
 }
 BASE: dict[Scale, dict[str, Any]] = {
     "paper": {**PAPER, **tuned()},
+    "gpu": SMALL,
     "small": SMALL,
     "smoke": SMOKE,
 }

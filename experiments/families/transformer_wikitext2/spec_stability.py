@@ -18,11 +18,12 @@ FIGURES = f"{__package__}.figures"
 HIGH, LOW = -7, -9
 WIDTHS: dict[Scale, tuple[int, ...]] = {
     "paper": (128, 256, 512, 1024, 2048, 4096),
+    "gpu": (128, 256, 512, 1024, 2048),
     "small": (32, 64, 128, 256),
     "smoke": (16, 32),
 }
 SELDOM = 0.05  # share of the steps in which a wider model may be worse
-WIDENING_SEEDS: dict[Scale, int] = {"paper": 5, "small": 5, "smoke": 2}
+WIDENING_SEEDS: dict[Scale, int] = {"paper": 5, "gpu": 5, "small": 5, "smoke": 2}
 
 
 def widening(name: str, parametrization: str, log2lr: int) -> Sweep:
@@ -93,15 +94,17 @@ FIG7 = Figure(
 # Appendix I: width is d_model = d_ffn; a narrow µP model whose base width is that of the wide one.
 REPLAYED: dict[Scale, tuple[int, ...]] = {
     "paper": (256, 512, 1024, 2048, 4096, 8192),
+    "gpu": (128, 256, 512, 1024, 2048),
     "small": (32, 64, 128, 256),
     "smoke": (16, 32),
 }
 RATES: dict[Scale, tuple[int, ...]] = {
     "paper": tuple(range(-20, -5)),
+    "gpu": tuple(range(-13, -2)),
     "small": tuple(range(-11, -2)),
     "smoke": (-8, -6, -4),
 }
-REPLAY_SEEDS: dict[Scale, int] = {"paper": 5, "small": 2, "smoke": 2}
+REPLAY_SEEDS: dict[Scale, int] = {"paper": 5, "gpu": 5, "small": 2, "smoke": 2}
 
 
 def replay(name: str, parametrization: str) -> Sweep:

@@ -56,15 +56,17 @@ SMOKE: dict[str, Any] = {
 }
 VALUES: dict[Scale, dict[str, Any]] = {
     "paper": TARGET,
+    "gpu": {**TARGET, **SMALL, "width": 256, "base_width": 256, "n_head": 8},
     "small": {**TARGET, **SMALL},
     "smoke": {**TARGET, **SMOKE},
 }
 """A run of the target by scale."""
 QUARTER: dict[Scale, dict[str, int]] = {
     "paper": {"width": 256, "d_ffn": 256, "n_head": 4, "base_n_head": 16, "base_d_ffn": 4096},
+    "gpu": {"width": 64, "d_ffn": 64, "n_head": 2, "base_n_head": 8, "base_d_ffn": 1024},
     "small": {"width": 32, "d_ffn": 32, "n_head": 1, "base_n_head": 4, "base_d_ffn": 512},
     "smoke": {"width": 8, "d_ffn": 8, "n_head": 1, "base_n_head": 4, "base_d_ffn": 128},
 }
 """The proxy of 0.25x: d_k stays, the number of heads shrinks, and d_ffn more than d_model."""
-CENTRE: dict[Scale, float] = {"paper": math.log2(6e-4), "small": -8.0, "smoke": -8.0}
+CENTRE: dict[Scale, float] = {"paper": math.log2(6e-4), "gpu": -8.0, "small": -8.0, "smoke": -8.0}
 """log2 of the rate around which the grids lie."""

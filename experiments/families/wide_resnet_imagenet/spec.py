@@ -83,8 +83,8 @@ SPACE = {
 SMALL_SPACE = {**SPACE, "log2lr": tuple(CENTRE - 5 + z for z in range(-5, 5))}
 SMOKE_SPACE = {**SPACE, "log2lr": (-14.0, -13.0)}
 KEYS = tuple(SPACE)
-TARGET: dict[Scale, int] = {"paper": 64, "small": 32, "smoke": 4}
-TARGET_SEEDS: dict[Scale, int] = {"paper": 1, "small": 2, "smoke": 2}
+TARGET: dict[Scale, int] = {"paper": 64, "gpu": 64, "small": 32, "smoke": 4}
+TARGET_SEEDS: dict[Scale, int] = {"paper": 1, "gpu": 5, "small": 2, "smoke": 2}
 
 PROXY = Sweep(
     name="wide_resnet_proxy",
@@ -94,6 +94,7 @@ PROXY = Sweep(
     seeds=1,
     points=draw_points(SPACE, 64, seed=0),
     scales={
+        "gpu": Override(SMALL, points=draw_points(SMALL_SPACE, 64, seed=0)),
         "small": Override(SMALL, points=draw_points(SMALL_SPACE, 16, seed=0)),
         "smoke": Override(SMOKE, points=draw_points(SMOKE_SPACE, 2, seed=0)),
     },
@@ -121,6 +122,7 @@ TABLE13 = Table(
 
 FAMILY = Family(
     title="Wide ResNet on ImageNet",
+    base_from={"gpu": "hyperparameters of its own search, in small's space"},
     config=WideResNetConfig,
     example={
         **PAPER,

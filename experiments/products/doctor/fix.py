@@ -15,7 +15,7 @@ from filelock import FileLock
 from experiments.data.cache import read_meta
 from experiments.declare.scales import Scale
 from experiments.errors import UserError
-from experiments.files import cannot_write, remove_unheld, take_lock, temporaries
+from experiments.files import cannot_write, remove_unheld, take_lock, will_be
 from experiments.products.doctor.finding import Finding
 from experiments.products.doctor.runs import misnamed
 from experiments.runs.places import results_dir
@@ -58,7 +58,7 @@ def _fix(finding: Finding, store: Store) -> bool:
 
 
 def _remove(path: Path) -> bool:
-    if path.suffix == ".lock" or path in temporaries(path.parent):
+    if path.suffix == ".lock" or will_be(path.name):
         return remove_unheld(path)
     path.unlink(missing_ok=True)
     return True

@@ -66,7 +66,7 @@ def left_behind(store: Store, pictures: Path) -> Iterator[Finding]:
 
 def _checkpoints(store: Store) -> Iterator[Finding]:
     folder = store.folder / "checkpoints"
-    passing = temporaries(folder)
+    passing = {*temporaries(folder)}
     for path in files_in(folder):
         if path in passing:
             continue

@@ -56,14 +56,17 @@ class DataNow:
 
 
 def look_at_all(store: Store) -> dict[str, Stored]:
-    """What is stored, by id; every run is read and compared with this checkout and its data."""
+    """What is stored, by id; every run is read and compared with this checkout and its data.
+
+    Records are without losses.
+    """
     from tqdm import tqdm
 
     names = [path.stem for path in files_in(store.folder / "runs") if path.suffix == ".parquet"]
     ids = sorted(filter(RUN_ID.fullmatch, names))
     data_now = DataNow()
     bar = tqdm(ids, unit="run", desc="reading", leave=False, disable=None, delay=1)
-    return {run_id: store.look(run_id, data_now) for run_id in bar}
+    return {run_id: store.look(run_id, data_now).without_losses() for run_id in bar}
 
 
 def runs(store: Store, looked: dict[str, Stored], scale: Scale) -> Iterator[Finding]:
@@ -132,7 +135,7 @@ def _needed(scale: Scale) -> set[str]:
 def _foreign(store: Store, looked: dict[str, Stored]) -> Iterator[Finding]:
     """Files among the runs that are no runs."""
     folder = store.folder / "runs"
-    passing = temporaries(folder)
+    passing = {*temporaries(folder)}
     for path in files_in(folder):
         is_run = path.suffix == ".parquet" and path.stem in looked
         if not is_run and path not in passing:

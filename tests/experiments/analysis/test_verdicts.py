@@ -100,7 +100,7 @@ def test_decision(relation, decided_by, value, low, high, decision) -> None:
     assert made == decision
 
 
-@pytest.mark.parametrize("scale", ["small", "paper"])
+@pytest.mark.parametrize("scale", ["small", "gpu", "paper"])
 def test_judged_with_what_was_measured(judged, scale) -> None:
     found = judged(Measured(0.25, 0.125, 0.375, "rough"), scale)
     assert found == verdict(note="rough")

@@ -29,6 +29,8 @@ from mupkit.coord_check import Report, coord_check
 
 MACHINE = Machine("cpu", 1, "highest")
 WIDENINGS = (2, 4, 8, 16)  # of the base width
+GPU_FLOPS = 0.5 * 67e12  # a second: half of what an H100 can in float32, assumed and not measured
+GPU_SECONDS = 600
 FASTER = 2  # octaves above the example's rate: at a small one a mistake moves too little to show
 
 
@@ -181,11 +183,25 @@ def test_a_missing_data_folder_is_answered_with_sources_that_it_has(name, monkey
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_every_sweep_has_its_own_values_at_small_and_smoke(name) -> None:
+def test_every_sweep_has_its_own_values_at_every_scale(name) -> None:
     for product in trained(registry.family(name)):
         for sweep in product.sweeps:
-            lacking = {"small", "smoke"} - sweep.scales.keys()
+            lacking = {*SCALES} - {"paper"} - sweep.scales.keys()
             assert not lacking, f"{sweep.name}: at {lacking} it would train the scale paper"
+
+
+@pytest.mark.parametrize("name", [n for n in EXHIBITS if isinstance(registry.exhibit(n), Family)])
+def test_every_figure_takes_a_gpu_ten_minutes_at_most(name, tmp_path) -> None:
+    family = registry.family(name)
+    data = next(iter(family.data_sources))
+    for product in trained(family):
+        runs = product.runs("gpu", data)
+        more = expected(product, "gpu", data, Store(tmp_path))
+        assert sum(run.flops() for run in (*runs, *more)) < GPU_FLOPS * GPU_SECONDS, product.name
+        seeds = len({run.seed for run in (*runs, *more)})
+        assert seeds == 5 or (seeds == 1 and not more), product.name  # a search has one
+        assert max(run.width for run in (*runs, *more)) <= 2048, product.name
+    assert "gpu" in family.base_from
 
 
 @pytest.mark.parametrize("name", FAMILIES)

@@ -10,6 +10,7 @@ import pytest
 from experiments.analysis import text_table
 from experiments.declare import registry
 from experiments.declare.references import load
+from experiments.declare.scales import SCALES
 from experiments.families.transformer_iwslt14.spec import FIG6, TABLE4, TRANSLATIONS, TUNING
 from experiments.families.transformer_wmt14.spec import TABLE5
 from experiments.families.transformer_wmt14.spec import TUNING as WMT
@@ -71,6 +72,12 @@ def test_both_sizes_search_the_same_points_first() -> None:
     assert at_proxy[: len(at_target)] == at_target
     assert TUNING.points("small", "naive") == at_proxy
     assert len({*at_proxy}) == len(at_proxy)
+
+
+def test_a_targets_width_tells_its_scale() -> None:
+    for tuning in (TUNING, WMT):
+        for scale in SCALES:
+            assert tuning.scale_of(tuning.target[scale]["width"]) == scale
 
 
 def test_the_space_is_that_of_the_appendix() -> None:

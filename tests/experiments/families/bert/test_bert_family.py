@@ -10,6 +10,7 @@ import torch
 
 from experiments.analysis.text_table import markdown
 from experiments.declare import registry
+from experiments.declare.scales import SCALES
 from experiments.errors import UserError
 from experiments.families.bert import figures, spec
 from experiments.families.bert.config import PROXY, TARGETS, VALUES, BertConfig
@@ -62,7 +63,13 @@ def test_the_papers_trainings() -> None:
         assert run.log2lr == math.log2(1e-4)
 
 
-@pytest.mark.parametrize("scale", ["paper", "small", "smoke"])
+@pytest.mark.parametrize("scale", SCALES)
+def test_a_targets_width_tells_its_scale(scale) -> None:
+    for name, sizes in TARGETS.items():
+        assert spec.target_of(sizes[scale]["width"]) == (name, scale)
+
+
+@pytest.mark.parametrize("scale", SCALES)
 def test_the_proxy_is_the_base_model_and_narrower_and_shallower_than_the_targets(scale) -> None:
     small = BertConfig.make(**spec.proxy(scale), log2lr=0, data="")
     assert small.dims() == small.dims(base=True)

@@ -11,6 +11,7 @@ import torch
 
 from experiments.analysis.text_table import markdown
 from experiments.declare import registry
+from experiments.declare.scales import SCALES
 from experiments.families.gpt_proxy import evaluations, figures, precision, published, spec
 from experiments.families.gpt_proxy.config import VALUES, GptConfig, of_width
 from experiments.families.gpt_proxy.task import build
@@ -49,7 +50,7 @@ def test_the_space_is_the_papers() -> None:
 
 def test_the_long_horizon_has_the_first_samples_of_the_short_one() -> None:
     assert spec.samples(5) == spec.samples(9)[:5]
-    for scale in ("paper", "small", "smoke"):
+    for scale in SCALES:
         short, long = (len(s.runs(scale, "wikipedia_sample")) for s in spec.SEARCHES)
         assert (short, long) == spec.SAMPLES[scale]
         steps = spec.HORIZONS[scale]
@@ -81,7 +82,12 @@ def test_the_papers_models() -> None:
     assert tokens == pytest.approx(1.4e9, rel=0.01)
 
 
-@pytest.mark.parametrize("scale", ["paper", "small", "smoke"])
+@pytest.mark.parametrize("scale", SCALES)
+def test_a_targets_width_tells_its_scale(scale) -> None:
+    assert evaluations._scale_of(spec.TARGET[scale]) == scale
+
+
+@pytest.mark.parametrize("scale", SCALES)
 def test_heads_are_of_one_size(scale) -> None:
     for run in runs("fig8", scale):
         assert run.dims()["d_k"] == run.dims(base=True)["d_k"]

@@ -150,7 +150,9 @@ def test_exponents_as_text(exponents, text) -> None:
 def test_hyperparameters_and_who_tests_them(scale) -> None:
     found = entries.hyperparameters({"scale": scale}, "").set_index(["hyperparameter", "product"])
     assert set(found.index.get_level_values(0)) == {h.name for h in HYPERPARAMETERS}
-    widths = {"smoke": "16 to 32", "small": "32 to 256", "paper": "128 to 8192"}[scale]
+    widths = {"smoke": "16 to 32", "small": "32 to 256", "gpu": "128 to 2048"}.get(
+        scale, "128 to 8192"
+    )
     assert found.loc[("learning rate", "fig1"), "test"] == f"across width {widths} (8 claims)"
     assert found.loc[("width", "fig1"), "test"] == f"learning rate, over width {widths} (8 claims)"
 

@@ -117,7 +117,7 @@ def test_fig21_is_not_judged_without_an_instability() -> None:
 
 
 def test_fig21_replays_the_wide_models_dimensions() -> None:
-    for scale in ("small", "paper"):
+    for scale in ("small", "gpu", "paper"):
         runs = registry.product("fig21").runs(scale, "wikitext2")
         actual = {r.width: r.dims() for r in runs if r.parametrization == "sp"}
         replays = [r for r in runs if r.parametrization == "mup"]
