@@ -11,6 +11,7 @@ from experiments.analysis import text_table, verdicts
 from experiments.analysis.heading import heading
 from experiments.analysis.verdicts import Verdict
 from experiments.declare import registry
+from experiments.declare.family import Family
 from experiments.declare.product import Animation, Figure, Product, Table
 from experiments.declare.references import load
 from experiments.declare.scales import Scale
@@ -206,5 +207,8 @@ def setting(
             parts[-1] += ", band = range"
     if results is not None:
         parts += (f"runs of {text}" for text in mixed(product, results))
+    exhibit = registry.exhibit(product.exhibit)
+    if isinstance(exhibit, Family) and scale in exhibit.base_from:
+        parts.append(exhibit.base_from[scale])
     parts.append(f"scale: {scale}")
     return " · ".join(parts)

@@ -164,6 +164,7 @@ FAMILY = Family(
     title="BERT",
     config=BertConfig,
     example={**VALUES["small"], **TARGETS["base"]["small"], "log2lr": RATE["small"]},
+    base_from={"paper": "hyperparameters of the search of Appendix F.3, or Megatron-LM's defaults"},
     data_sources=PRETRAINING_SOURCES,
     choose_data=choose_pretraining,
     tables=(TABLE6,),

@@ -353,6 +353,7 @@ FAMILY = Family(
     title="GPT-3-like models",
     config=GptConfig,
     example={**VALUES["small"], **of_width("small", 64), **CHOSEN},
+    base_from={"paper": "base hyperparameters of the paper's Appendix F.4, or of its search there"},
     data_sources=PRETRAINING_SOURCES,
     choose_data=choose_pretraining,
     figures=(FIG8, FIG14, FIG15, PRECISION),

@@ -271,6 +271,7 @@ FAMILY = Family(
     title="Transformer on IWSLT14 De-En",
     config=Iwslt14Config,
     example={**VALUES["small"], "log2lr": CENTRE["small"]},
+    base_from={"paper": "base hyperparameters of fairseq's recipe, multipliers 1"},
     data_sources=IWSLT_SOURCES,
     choose_data=choose_iwslt,
     figures=(FIG6, FIG10, FIG12, FIG20),

@@ -52,6 +52,7 @@ FAMILY = Family(
     title="Transformer on WMT14 En-De",
     config=Wmt14Config,
     example={**VALUES["small"], "log2lr": CENTRE["small"]},
+    base_from={"paper": "base hyperparameters of fairseq's recipe, multipliers 1"},
     data_sources=WMT_SOURCES,
     choose_data=choose_wmt,
     tables=(TABLE5,),
