@@ -18,6 +18,7 @@ from experiments.declare.product import Product
 from experiments.declare.scales import Scale
 from experiments.errors import UserError
 from experiments.messages import duration, note, printable
+from experiments.runs import tuning
 from experiments.runs.places import results_dir
 from experiments.runs.planning import CORES, Plan, known, left, speed_file, timed
 from experiments.runs.planning import plan as planned
@@ -119,6 +120,9 @@ def _show_sweeps(product: Product, scale: Scale) -> None:
         f"\n{len(runs)} runs at the scale {scale}{follow}; time left on all cores of this machine: "
         f"{lacks.time}\n"
     )
+    family = registry.family(product.exhibit)
+    if scale in family.base_from:
+        console.print(f"with {family.base_from[scale]}\n", soft_wrap=True)
 
 
 @app.command(epilog="Example: `python -m experiments status fig1`")
@@ -314,11 +318,26 @@ def plan(
             more = expected(product, scale, data_source, store)
             row = _plan_row(planned(runs, store, timed((*runs, *more), jobs), jobs, more))
             table.add_row(product.name, *row)
+    for family, data_source in _unsearched(found, scale):
+        runs, finals = tuning.declared(family.searches[scale], data_source)
+        store = Store(results_dir(scale))
+        row = _plan_row(planned(runs, store, timed((*runs, *finals), jobs), jobs, finals))
+        table.add_row(f"tune {family.name}", *row)
+        note(tuning.unsearched(family, scale))
     console.print(table)
     console.print(
         "\nAfter +: runs that follow from what others give, an estimate until those are done. "
         "Times of stored runs are of one core and of the steps that were done."
     )
+
+
+def _unsearched(
+    products: Sequence[tuple[Product, str | None]], scale: Scale
+) -> list[tuple[Family, str]]:
+    """The families of products that declare a search at a scale and have no record of it yet."""
+    exhibits = {product.exhibit: data for product, data in products if data is not None}
+    found = ((registry.exhibit(name), data) for name, data in exhibits.items())
+    return [(f, data) for f, data in found if isinstance(f, Family) and tuning.lacks(f, scale)]
 
 
 def _plan_row(found: Plan) -> tuple[str, ...]:

@@ -181,15 +181,14 @@ def tune(
     from experiments.runs import tuning
 
     chosen = registry.family(family)
-    if chosen.search is None:
-        raise UserError(f"{family} declares no search")
+    search = tuning.search_of(chosen, scale)
 
     def report(stage: str, done: int, total: int, record: Record) -> None:
         if done == total or done % 10 == 0:
             note(f"tune: {stage}: {done} of {total} runs; last loss {record.final_loss:.3f}")
 
     source = chosen.resolve_data(data)
-    result = tuning.tune(chosen.search, scale, source, jobs, report, stack_size(stack))
+    result = tuning.tune(search, scale, source, jobs, report, stack_size(stack))
     for final in result["finalists"]:
         values = ", ".join(f"{k} {v:g}" for k, v in final["point"].items())
         score = "diverged" if final["score"] is None else f"score {final['score']:.4f}"
@@ -197,7 +196,7 @@ def tune(
     if scale == "smoke":
         console.print("not recorded: a search at the scale smoke finds nothing")
         return
-    console.print(f"recorded in {tuning.save(family, result)}", soft_wrap=True)
+    console.print(f"recorded in {tuning.save(family, scale, result)}", soft_wrap=True)
 
 
 @app.command(hidden=True)

@@ -23,12 +23,13 @@ from filelock import FileLock
 from experiments.analysis.verdicts import damage, read
 from experiments.cli.options import check_stack
 from experiments.declare import registry
+from experiments.declare.family import Family
 from experiments.declare.scales import Scale, check_scale
 from experiments.errors import UserError, unknown
 from experiments.files import irregular, read_regular, take_lock
 from experiments.messages import duration
 from experiments.products.tidy_tables import claims_file
-from experiments.runs import stopping
+from experiments.runs import stopping, tuning
 from experiments.runs.places import figures_dir, results_dir
 from experiments.runs.planning import known as known_times
 from experiments.runs.planning import left
@@ -275,8 +276,8 @@ class Workflow:
         return bool(record.levelno > logging.INFO) and not self.stopped
 
 
-def to_train(names: Iterable[str], scale: Scale, data: Mapping[str, str], cores: int) -> list[str]:
-    """How many runs each product lacks, and how long they take; a line each.
+def to_train(names: Sequence[str], scale: Scale, data: Mapping[str, str], cores: int) -> list[str]:
+    """How many runs each product lacks, and how long they take; a line each, and searches not made.
 
     Args:
         names: figures and tables; those that train nothing are left out.
@@ -302,6 +303,10 @@ def to_train(names: Iterable[str], scale: Scale, data: Mapping[str, str], cores:
             text += f", about {duration(lacks.seconds)}"
             text += "" if lacks.timed else f" (`python -m experiments plan {name}` times it)"
         lines.append(text)
+    exhibits = dict.fromkeys(registry.product(name).exhibit for name in names)
+    for exhibit in map(registry.exhibit, exhibits):
+        if isinstance(exhibit, Family) and exhibit.name in data and tuning.lacks(exhibit, scale):
+            lines.append(tuning.unsearched(exhibit, scale))
     return lines
 
 

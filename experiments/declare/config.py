@@ -16,6 +16,7 @@ from pydantic import (
     field_validator,
 )
 
+from experiments.declare.references import Reference
 from experiments.declare.schedules import Schedule
 from experiments.errors import UserError, unknown
 
@@ -195,6 +196,14 @@ class RunConfig(BaseModel):
         for key in given:
             if key in idle and self._differs_from_default(key):
                 raise IdleKeyError(self.family, key, idle[key])
+
+    def model(self) -> Reference:
+        """What builds its model, without data, on torch's default device: "module:function" of it.
+
+        By default `build` of the module that has its task; a family whose `build` needs more than
+        the configuration, or is elsewhere, says so.
+        """
+        return f"{self.task.partition(':')[0]}:build"
 
     def weights(self) -> int:
         """Entries of its weight matrices, at least."""

@@ -9,7 +9,6 @@ from typing import Any
 from experiments.declare.config import RunConfig
 from experiments.declare.product import Figure, Product, Table
 from experiments.declare.scales import Scale
-from experiments.declare.sweep import Override
 from experiments.errors import unknown
 
 
@@ -29,7 +28,6 @@ class Search:
         rates: values of log2lr for the finalists, evenly spaced.
         seeds: of the finalists.
         draws: seed of the random points.
-        scales: overrides of `base` by scale.
     """
 
     config: type[RunConfig]
@@ -40,7 +38,6 @@ class Search:
     rates: Sequence[float]
     seeds: int
     draws: int = 0
-    scales: Mapping[Scale, Override] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,13 +86,13 @@ class Family(Exhibit):
     Args:
         config: class of its run configurations.
         example: values of a typical run, the defaults of `python -m experiments run`.
-        search: of base hyperparameters.
+        searches: of base hyperparameters, by the scale at which they are made and used.
         base_from: where base hyperparameters, which its sweeps hold fixed, come from, by scale; a
-            few words for the foot of pictures. `gpu` needs them: what was found at another scale
-            must not pass for its own.
+            few words for the foot of pictures. `gpu` and `paper` need them: what was found at
+            another scale must not pass for their own.
     """
 
     config: type[RunConfig]
     example: Mapping[str, Any]
-    search: Search | None = None
+    searches: Mapping[Scale, Search] = field(default_factory=dict)
     base_from: Mapping[Scale, str] = field(default_factory=dict)

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from experiments.declare.config import RunConfig
-from experiments.declare.family import Search
+from experiments.declare.family import Family, Search
 from experiments.declare.scales import Scale
-from experiments.declare.sweep import Override, draw_points
+from experiments.declare.sweep import draw_points
+from experiments.declare.tuned import NAMES
 from experiments.errors import UserError
 from experiments.files import write_atomically
 from experiments.runs.places import ROOT, results_dir
@@ -42,7 +43,7 @@ def tune(
     Raises:
         UserError: if every trial diverged.
     """
-    base = {**search.base, **search.scales.get(scale, Override()).base, "data": data}
+    base = {**search.base, "data": data}
     with processes(jobs) as pool:
         losses = partial(_losses, pool, results_dir(scale), report, stack)
         ranking = rank_trials(search, base, losses)
@@ -68,6 +69,60 @@ def tune(
     }
 
 
+def search_of(family: Family, scale: Scale) -> Search:
+    """The search of a family at a scale.
+
+    Raises:
+        UserError: it declares none there; the message says where its values come from.
+    """
+    if scale in family.searches:
+        return family.searches[scale]
+    there = ", ".join(family.searches)
+    where = f"only at {there}" if there else "at no scale"
+    values = f"; at {scale} it has {family.base_from[scale]}" if scale in family.base_from else ""
+    raise UserError(f"{family.name} declares a search {where}{values}")
+
+
+def lacks(family: Family, scale: Scale) -> bool:
+    """Whether a family declares a search at a scale, and none is recorded that was made there."""
+    return (
+        scale in family.searches and scale in NAMES and not record_of(family.name, scale).exists()
+    )
+
+
+def unsearched(family: Family, scale: Scale) -> str:
+    """What is said of a family whose search at a scale is not recorded."""
+    has = family.base_from.get(scale, "no base hyperparameters of a search")
+    return (
+        f"{family.name}: the search at the scale {scale} is not made yet, so that its runs have "
+        f"{has}; `python -m experiments tune {family.name} --scale {scale}` makes it"
+    )
+
+
+def record_of(family: str, scale: Scale) -> Path:
+    """The file that has the winner of a family's search, beside its declarations."""
+    return ROOT / "experiments" / "families" / family / NAMES[scale]
+
+
+def declared(search: Search, data: str) -> tuple[list[RunConfig], list[RunConfig]]:
+    """The trials of a search and the runs of as many finalists, to count and to time them."""
+    base = {**search.base, "data": data}
+    points = draw_points(search.space, search.trials, search.draws)
+    trials = [search.config.make(**{**base, **point}) for point in points]
+    finals = [run for row in points[: search.finalists] for run in _finals(search, base, row)]
+    unique = {run.id: run for run in trials}
+    return [*unique.values()], [run for run in finals if run.id not in unique]
+
+
+def _finals(search: Search, base: Point, point: Point) -> list[RunConfig]:
+    """The runs of a finalist, seeds of a rate together."""
+    return [
+        search.config.make(**{**base, **point, "log2lr": rate, "seed": seed})
+        for rate in search.rates
+        for seed in range(search.seeds)
+    ]
+
+
 def rank_trials(search: Search, base: Point, losses: Losses) -> list[Point]:
     """Random points with their `loss`, best first, without those that diverged."""
     points = draw_points(search.space, search.trials, search.draws)
@@ -81,12 +136,7 @@ def rank_trials(search: Search, base: Point, losses: Losses) -> list[Point]:
 def sweep_finalist(search: Search, base: Point, row: Point, losses: Losses) -> Point:
     """A finalist's mean losses over the rates, and its score: the mean of its best window."""
     point = {key: row[key] for key in search.space}
-    runs = [
-        search.config.make(**{**base, **point, "log2lr": rate, "seed": seed})
-        for rate in search.rates
-        for seed in range(search.seeds)
-    ]
-    flat = losses("finalist", runs)
+    flat = losses("finalist", _finals(search, base, point))
     means = [
         sum(flat[i * search.seeds : (i + 1) * search.seeds]) / search.seeds
         for i in range(len(search.rates))
@@ -121,8 +171,8 @@ def _train_one(folder: Path, run: RunConfig) -> Record:
     return train_runs([run], Store(folder))[0]
 
 
-def save(family: str, record: dict[str, Any]) -> Path:
-    """Write the record to experiments/<family>/tuned.json, where the spec reads it."""
-    path = ROOT / "experiments" / "families" / family / "tuned.json"
+def save(family: str, scale: Scale, record: dict[str, Any]) -> Path:
+    """Write the record of a scale's search beside the family's declarations, which read it."""
+    path = record_of(family, scale)
     write_atomically(path, (json.dumps(record, indent=1) + "\n").encode())
     return path

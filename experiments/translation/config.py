@@ -7,6 +7,7 @@ from typing import ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from experiments.declare.dimensions import TransformerDims
+from experiments.declare.references import Reference
 
 
 class TranslationConfig(TransformerDims):
@@ -48,6 +49,9 @@ class TranslationConfig(TransformerDims):
 
     def idle(self) -> dict[str, str]:
         return super().idle() | ({} if self.beam else {"length_penalty": "beam=0"})
+
+    def model(self) -> Reference:
+        return f"{__package__}.task:build"
 
     def flops(self) -> float:
         """Training FLOPs: 6 for each matrix weight and token; attention products are few."""

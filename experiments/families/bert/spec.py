@@ -162,9 +162,12 @@ TABLE6 = Table(
 
 FAMILY = Family(
     title="BERT",
-    base_from={"gpu": "hyperparameters of its own search, or small's defaults"},
     config=BertConfig,
     example={**VALUES["small"], **TARGETS["base"]["small"], "log2lr": RATE["small"]},
+    base_from={
+        "gpu": "hyperparameters of its own search, or small's defaults",
+        "paper": "hyperparameters of the search of Appendix F.3, or Megatron-LM's defaults",
+    },
     data_sources=PRETRAINING_SOURCES,
     choose_data=choose_pretraining,
     tables=(TABLE6,),

@@ -365,9 +365,12 @@ TABLE11 = Table(
 
 FAMILY = Family(
     title="GPT-3-like models",
-    base_from={"gpu": "base hyperparameters of the paper's Appendix F.4, or of its own search"},
     config=GptConfig,
     example={**VALUES["small"], **of_width("small", 64), **CHOSEN},
+    base_from={
+        "gpu": "base hyperparameters of the paper's Appendix F.4, or of its own search",
+        "paper": "base hyperparameters of the paper's Appendix F.4, or of its search there",
+    },
     data_sources=PRETRAINING_SOURCES,
     choose_data=choose_pretraining,
     figures=(FIG8, FIG14, FIG15, PRECISION),

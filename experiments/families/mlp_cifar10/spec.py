@@ -14,7 +14,7 @@ from experiments.declare.config import RunConfig
 from experiments.declare.family import Family
 from experiments.declare.layout import MARKS
 from experiments.declare.product import Animation, Figure
-from experiments.declare.references import Call
+from experiments.declare.references import Call, Reference
 from experiments.declare.scales import Scale
 from experiments.declare.statements import (
     LANDSCAPES,
@@ -81,6 +81,10 @@ class MlpConfig(RunConfig):
     def describe(self) -> str:
         between = f" t {self.t:g}" if self.parametrization == "mup" and self.t != 1 else ""
         return f"{self.activation} {self.loss}{between} {super().describe()}"
+
+    def model(self) -> Reference:
+        d_in, classes = SHAPES[self.data]
+        return Call(f"{__package__}.task:build", {"d_in": d_in, "classes": classes})
 
     def flops(self) -> float:
         """Training FLOPs: 6 for each weight and image, but the first layer passes nothing back."""
@@ -352,9 +356,12 @@ POST_INTERPOLATION_LONG = replace(
 
 FAMILY = Family(
     title="MLP on CIFAR-10",
-    base_from={"gpu": "base hyperparameters of the authors' example (microsoft/mup, examples/MLP)"},
     config=MlpConfig,
     example={**PAPER, **SMALL, **RELU, "steps": EPOCH, "width": 256, "log2lr": -5.0},
+    base_from={
+        "gpu": "base hyperparameters of the authors' example (microsoft/mup, examples/MLP)",
+        "paper": "base hyperparameters of the authors' example (microsoft/mup, examples/MLP)",
+    },
     data_sources=CIFAR10_SOURCES,
     choose_data=choose_cifar10,
     figures=(FIG3, FIG9, FIG9_LONG, POST_ANIMATION, POST_INTERPOLATION, POST_INTERPOLATION_LONG),

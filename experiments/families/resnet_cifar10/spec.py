@@ -16,7 +16,7 @@ from experiments.declare.config import RunConfig
 from experiments.declare.family import Family, Search
 from experiments.declare.layout import MARKS
 from experiments.declare.product import Figure, Table
-from experiments.declare.references import Call
+from experiments.declare.references import Call, Reference
 from experiments.declare.scales import SCALES, Scale
 from experiments.declare.statements import (
     beats_sp,
@@ -29,12 +29,16 @@ from experiments.declare.statements import (
     wider_is_better,
 )
 from experiments.declare.sweep import Override, Sweep
-from experiments.declare.tuned import best_point
+from experiments.declare.tuned import tuned_at
 
 FIGURES = f"{__package__}.figures"
-TUNED = Path(__file__).with_name("tuned.json")
 SIDE = 32  # of an image of CIFAR-10
 PAD = 4  # pixels of reflected padding before the random crop
+
+
+def channels(numbers: int) -> int:
+    """Channels of an image of so many numbers: it is square, in colour or not."""
+    return 3 if numbers % 3 == 0 else 1
 
 
 class ResNetConfig(RunConfig):
@@ -62,13 +66,18 @@ class ResNetConfig(RunConfig):
         """Pixels of the side of the square that is cut out of an image with such a side."""
         return math.ceil(self.cutout * side / SIDE)
 
+    def model(self) -> Reference:
+        inputs, classes = SHAPES[self.data]
+        shape = {"in_channels": channels(inputs), "classes": classes}
+        return Call(f"{__package__}.task:build", shape)
+
     def flops(self) -> float:
         """Training FLOPs: 6 for each weight of a 3x3 convolution, pixel and image."""
         inputs, classes = SHAPES[self.data]
-        channels = 3 if inputs % 3 == 0 else 1
-        w, pixels = self.width, inputs / channels
+        planes = channels(inputs)
+        w, pixels = self.width, inputs / planes
         weights = (  # of convolutions at full size, a half, a quarter and an eighth
-            9 * (channels * w + 2 * w * w)
+            9 * (planes * w + 2 * w * w)
             + 9 * (2 * 4 * w * w + 8 * w * w) / 4
             + 9 * (32 * w * w) / 16
             + 9 * (2 * 64 * w * w) / 64
@@ -76,10 +85,9 @@ class ResNetConfig(RunConfig):
         return 6.0 * (8 * w * classes + weights * pixels) * self.batch_size * self.steps
 
 
-def tuned() -> dict[str, Any]:
-    """Rate and multiplier as `python -m experiments tune resnet_cifar10` found them when narrow."""
-    papers = {"log2lr": -1.0, "output_mult": 4.0}  # of Table 12
-    return best_point(TUNED, ResNetConfig) or papers
+PAPER_BEST = {"log2lr": -1.0, "output_mult": 4.0}  # Table 12, at 0.5x
+TUNED = tuned_at(Path(__file__).parent, ResNetConfig, "small").best or PAPER_BEST
+"""Rate and multiplier as `python -m experiments tune resnet_cifar10` found them when narrow."""
 
 
 # Appendix G.1.1: 10 epochs, widths 0.5x to 8x, equal at 1x. Batch, augmentation, momentum, decay
@@ -109,7 +117,6 @@ SMOKE: dict[str, Any] = {
     "images": 32,
     "cutout": 2,
 }
-PAPER_BEST = {"log2lr": -1.0, "output_mult": 4.0}  # Table 12, at 0.5x
 RATES = tuple(x / 2 for x in range(-8, 5))
 MULTIPLIERS = tuple(2.0**x for x in range(-3, 7))
 SMALL_RATES, SMALL_MULTIPLIERS = tuple(range(-6, 2)), tuple(2.0**x for x in range(-2, 5))
@@ -123,8 +130,8 @@ TARGET: dict[Scale, int] = {"paper": 512, "gpu": 128, "small": 32, "smoke": 4}
 TARGET_SEEDS: dict[Scale, int] = {"paper": 15, "gpu": 5, "small": 3, "smoke": 2}
 BASE: dict[Scale, dict[str, Any]] = {
     "paper": {**PAPER, **PAPER_BEST},
-    "gpu": {**SMALL, **tuned()},
-    "small": {**SMALL, **tuned()},
+    "gpu": {**SMALL, **TUNED},
+    "small": {**SMALL, **TUNED},
     "smoke": SMOKE,
 }
 
@@ -326,17 +333,24 @@ SEARCH = Search(
     finalists=3,
     rates=SMALL_RATES,
     seeds=2,
-    scales={"smoke": Override({**SMOKE, "width": SMOKE["base_width"]})},
 )
+# None at `paper`: its values are those that the paper found, with the grid of Table 12 at 0.5x.
+SEARCHES: dict[Scale, Search] = {
+    "small": SEARCH,
+    "smoke": replace(SEARCH, base={**SEARCH.base, **SMOKE, "width": SMOKE["base_width"]}),
+}
 
 FAMILY = Family(
     title="ResNet on CIFAR-10",
-    base_from={"gpu": "base hyperparameters of the search at the scale small"},
     config=ResNetConfig,
-    example={**PAPER, **SMALL, **tuned(), "width": 8},
+    example={**PAPER, **SMALL, **TUNED, "width": 8},
     data_sources=CIFAR10_SOURCES,
     choose_data=choose_cifar10,
     figures=(FIG16, FIG16_WIDE),
     tables=(TABLE12,),
-    search=SEARCH,
+    searches=SEARCHES,
+    base_from={
+        "gpu": "base hyperparameters of the search at the scale small",
+        "paper": "base hyperparameters of the paper's Table 12",
+    },
 )

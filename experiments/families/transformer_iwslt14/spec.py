@@ -278,9 +278,12 @@ FIG20 = Figure(
 
 FAMILY = Family(
     title="Transformer on IWSLT14 De-En",
-    base_from={"gpu": "base hyperparameters of no search, those of the scale small"},
     config=Iwslt14Config,
     example={**VALUES["small"], "log2lr": CENTRE["small"]},
+    base_from={
+        "gpu": "base hyperparameters of no search, those of the scale small",
+        "paper": "base hyperparameters of fairseq's recipe, multipliers 1",
+    },
     data_sources=IWSLT_SOURCES,
     choose_data=choose_iwslt,
     figures=(FIG6, FIG10, FIG12, FIG20),

@@ -8,10 +8,8 @@ from typing import Any, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from experiments.declare.dimensions import TransformerDims
-from experiments.declare.scales import Scale
-from experiments.declare.tuned import best_point
-
-TUNED = Path(__file__).with_name("tuned.json")
+from experiments.declare.scales import SCALES, Scale
+from experiments.declare.tuned import Tuned, tuned_at
 
 
 class TransformerConfig(TransformerDims):
@@ -59,10 +57,14 @@ class TransformerConfig(TransformerDims):
         return 6.0 * (weights + attention) * self.seq_len * self.batch_size * self.steps
 
 
-def tuned() -> dict[str, Any]:
+TUNED: dict[Scale, Tuned] = {
+    scale: tuned_at(Path(__file__).parent, TransformerConfig, scale) for scale in SCALES
+}
+
+
+def tuned(scale: Scale) -> dict[str, Any]:
     """Multipliers and init std as `python -m experiments tune` found them at base width."""
-    best = best_point(TUNED, TransformerConfig) or {}
-    return {k: v for k, v in best.items() if k != "log2lr"}
+    return {k: v for k, v in TUNED[scale].best.items() if k != "log2lr"}
 
 
 # The paper's Fig. 1: 2 layers, 5 epochs of 2.09 M tokens; batch and length as in its Fig. 4.
@@ -90,9 +92,14 @@ SMOKE: dict[str, Any] = {
     "vocab_size": 200,
 }
 BASE: dict[Scale, dict[str, Any]] = {
-    "paper": {**PAPER, **tuned()},
-    "gpu": SMALL,
-    "small": SMALL,
-    "smoke": SMOKE,
+    "paper": {**PAPER, **tuned("paper")},
+    "gpu": {**SMALL, **tuned("gpu")},
+    "small": {**SMALL, **tuned("small")},
+    "smoke": {**SMOKE, **tuned("smoke")},
 }
 """Values of a base run: those of `paper`, and what the other scales override."""
+RATE: dict[Scale, float] = {
+    **dict.fromkeys(SCALES, -7),
+    "paper": TUNED["paper"].best.get("log2lr", -7),
+}
+"""log2 of the rate where it is not swept: the best one of the search."""

@@ -23,17 +23,16 @@ from experiments.declare.statements import (
     transfers,
 )
 from experiments.declare.sweep import Override, Sweep
-from experiments.families.transformer_wikitext2.config import BASE, TransformerConfig
+from experiments.families.transformer_wikitext2.config import BASE, RATE, TransformerConfig
 
 FIGURES = f"{__package__}.figures"
 
 # The caption of Fig. 4: width 256, depth 2, batch 20, length 256, 10,000 steps, base width 128.
-LOG2LR = -7
 USUAL_AT: dict[Scale, dict[str, Any]] = {
-    "paper": {**BASE["paper"], "log2lr": LOG2LR, "width": 256, "steps": 10_000},
-    "gpu": {**BASE["gpu"], "width": 256},
-    "small": {**BASE["small"], "width": 64},
-    "smoke": {**BASE["smoke"], "width": 16},
+    "paper": {**BASE["paper"], "log2lr": RATE["paper"], "width": 256, "steps": 10_000},
+    "gpu": {**BASE["gpu"], "log2lr": RATE["gpu"], "width": 256},
+    "small": {**BASE["small"], "log2lr": RATE["small"], "width": 64},
+    "smoke": {**BASE["smoke"], "log2lr": RATE["smoke"], "width": 16},
 }
 Seeds = Mapping[Scale, int | Sequence[int]]
 FIRST: Seeds = {"paper": 5, "gpu": 5, "small": 2, "smoke": 2}
@@ -45,8 +44,9 @@ WIDE_SEEDS: Seeds = {"paper": 5, "gpu": 5, "small": (4, 5), "smoke": 2}
 
 def around(key: str, steps: Mapping[Scale, range]) -> dict[Scale, tuple[float, ...]]:
     """A hyperparameter's usual value times powers of two."""
-    usual = BASE["paper"].get(key, 1.0)
-    return {scale: tuple(usual * 2.0**k for k in ks) for scale, ks in steps.items()}
+    return {
+        scale: tuple(BASE[scale].get(key, 1.0) * 2.0**k for k in ks) for scale, ks in steps.items()
+    }
 
 
 FACTORS: dict[Scale, range] = {
@@ -58,9 +58,9 @@ FACTORS: dict[Scale, range] = {
 VALUES: dict[str, dict[Scale, tuple[Any, ...]]] = {
     "log2lr": {
         "paper": tuple(range(-20, -5)),
-        "gpu": tuple(range(LOG2LR - 6, LOG2LR + 3)),  # SP's best rate falls with width
-        "small": tuple(range(LOG2LR - 2, LOG2LR + 3)),
-        "smoke": (LOG2LR - 1, LOG2LR),
+        "gpu": tuple(range(-13, -4)),  # SP's best rate falls with width
+        "small": (-9, -8, -7, -6, -5),
+        "smoke": (-8, -7),
     },
     "output_mult": around("output_mult", FACTORS),
     "attn_mult": around("attn_mult", FACTORS),
@@ -327,10 +327,10 @@ FIG17 = Figure(
 )
 
 MUP_STEPS = ("mup", "steps")
-RATE = ("log2lr",)
+ONLY_RATE = ("log2lr",)
 LONG = (125, 250, 500, 1000, 2000)
 PANELS17_STEPS = Panels(
-    RATE, (MUP_STEPS,), "fig17_steps", POST, sizes={"steps": {"gpu": LONG, "small": LONG}}
+    ONLY_RATE, (MUP_STEPS,), "fig17_steps", POST, sizes={"steps": {"gpu": LONG, "small": LONG}}
 )
 FIG17_STEPS = Figure(
     name="fig17_steps",
@@ -424,7 +424,7 @@ FIG18_WIDE = replace(
         loses_gain(
             "Appendix G.2.3, Figs. 18 and 20",
             "In SP, across width, for the learning rate",
-            measure=PANELS18_WIDE.kept_gain(SP_WIDTH, RATE),
+            measure=PANELS18_WIDE.kept_gain(SP_WIDTH, ONLY_RATE),
         ),
     ),
 )

@@ -50,9 +50,12 @@ TABLE5 = Table(
 
 FAMILY = Family(
     title="Transformer on WMT14 En-De",
-    base_from={"gpu": "base hyperparameters of no search, those of the scale small"},
     config=Wmt14Config,
     example={**VALUES["small"], "log2lr": CENTRE["small"]},
+    base_from={
+        "gpu": "base hyperparameters of no search, those of the scale small",
+        "paper": "base hyperparameters of fairseq's recipe, multipliers 1",
+    },
     data_sources=WMT_SOURCES,
     choose_data=choose_wmt,
     tables=(TABLE5,),

@@ -11,6 +11,7 @@ from experiments.data.image_source import IMAGENET_SOURCES, SHAPES, choose_image
 from experiments.declare.config import RunConfig
 from experiments.declare.family import Family
 from experiments.declare.product import Table
+from experiments.declare.references import Call, Reference
 from experiments.declare.scales import Scale
 from experiments.declare.statements import searched_beats_sp
 from experiments.declare.sweep import Override, Sweep, draw_points
@@ -33,6 +34,9 @@ class WideResNetConfig(RunConfig):
     init_std: float = Field(1.0, gt=0, description="std of weights, times 1/sqrt(fan_in)")
     zero_readout: bool = Field(True, description="readout starts at zero")
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="of the training loss")
+
+    def model(self) -> Reference:
+        return Call(f"{__package__}.task:build", {"classes": SHAPES[self.data][1]})
 
     def flops(self) -> float:
         """Training FLOPs: 6 for each weight of a convolution, pixel and image."""
@@ -122,7 +126,6 @@ TABLE13 = Table(
 
 FAMILY = Family(
     title="Wide ResNet on ImageNet",
-    base_from={"gpu": "hyperparameters of its own search, in small's space"},
     config=WideResNetConfig,
     example={
         **PAPER,
@@ -131,6 +134,10 @@ FAMILY = Family(
         "output_mult": 10.0,
         "weight_decay": 3.05e-5,
         "momentum": 0.875,
+    },
+    base_from={
+        "gpu": "hyperparameters of its own search, in small's space",
+        "paper": "hyperparameters of the search of Appendix G.1.2",
     },
     data_sources=IMAGENET_SOURCES,
     choose_data=choose_imagenet,

@@ -24,6 +24,15 @@ from experiments.runs.planning import CORES
 ROOT = Path(__file__).parents[3]
 
 
+def test_a_plan_counts_the_search_that_is_not_made_yet(monkeypatch) -> None:
+    monkeypatch.setattr(look, "timed", lambda runs, jobs: look.known(jobs))
+    done = CliRunner().invoke(app, ["plan", "fig7", "--scale", "paper", "--data", "wikitext2"])
+    rows = [line.split()[:4] for line in done.output.splitlines() if "128 + 171" in line]
+    assert rows == [["tune", "128", "+", "171"]]
+    done = CliRunner().invoke(app, ["plan", "fig7", "--data", "wikitext2"])
+    assert "tune" not in done.output
+
+
 def cli(*args: str, **env: str) -> subprocess.CompletedProcess:
     environment = {**os.environ, "COLUMNS": "200", **env}
     return subprocess.run(

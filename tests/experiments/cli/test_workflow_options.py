@@ -104,6 +104,19 @@ def test_files_from_the_future_are_refused(tmp_path) -> None:
     assert "-newermt now -exec touch" in str(caught.value)
 
 
+def test_what_is_to_be_searched_first_is_said(tmp_path) -> None:
+    data = {"transformer_wikitext2": "wikipedia_sample", "mlp_cifar10": "digits"}
+    assert "--scale paper" not in "".join(workflow.to_train(["fig3"], "paper", data, 2))
+    line, search = workflow.to_train(["fig7", "fig2"], "paper", data, 2)
+    assert line.startswith("fig7: 90 runs to train")
+    assert search == (
+        "transformer_wikitext2: the search at the scale paper is not made yet, so that its runs "
+        "have base hyperparameters of the search at the scale small; `python -m experiments tune "
+        "transformer_wikitext2 --scale paper` makes it"
+    )
+    assert len(workflow.to_train(["fig7"], "small", data, 2)) == 1
+
+
 def test_runs_and_times_before_and_after(tiny, tmp_path, monkeypatch) -> None:
     from experiments.runs import places
 

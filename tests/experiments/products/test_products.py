@@ -136,6 +136,21 @@ def test_the_foot_says_what_a_vocabulary_consists_of(name, tokens) -> None:
     assert foot == f"2,000 {tokens} · scale: small"
 
 
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("fig1", "base hyperparameters of the search at the scale small"),
+        ("fig5", "base hyperparameters of the search at the scale small"),
+        ("fig16", "base hyperparameters of the paper's Table 12"),
+    ],
+)
+def test_a_foot_at_paper_says_where_base_hyperparameters_are_from(name, words) -> None:
+    runs = pd.DataFrame({"steps": [10]})
+    foot = draw.setting(registry.product(name), runs, "paper")
+    assert foot == f"10 steps · {words} · scale: paper"
+    assert draw.setting(registry.product(name), runs, "small") == "10 steps · scale: small"
+
+
 def test_reference_is_a_copy_that_says_its_scale(project) -> None:
     collect.collect(TABLE, "smoke", "wikitext2")
     reference.make_reference(TABLE, "smoke")

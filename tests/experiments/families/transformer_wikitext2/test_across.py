@@ -46,9 +46,9 @@ def test_a_layout_has_a_sweep_for_each_panel(name, scale) -> None:
 
 
 def test_what_is_swept_holds_the_usual_value() -> None:
-    for scale in ("gpu", "small", "smoke"):
+    for scale in SCALES:
         for key, values in spec_across.VALUES.items():
-            usual = spec_across.USUAL_AT["paper"].get(
+            usual = spec_across.USUAL_AT[scale].get(
                 key, {"schedule": "constant", "beta2": 0.999}.get(key)
             )
             assert usual in values[scale], key

@@ -1,0 +1,1 @@
+"""What the scale `paper` is, checked without training it: one generated page."""
