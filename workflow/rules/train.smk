@@ -8,10 +8,13 @@ rule train:
     conda:
         "../../environment.yml"
     threads: 1
+    resources:
+        runtime=lambda wildcards, attempt: minutes(GROUPS[wildcards.group].runs, SPEED(), attempt),
+        mem_mb=lambda wildcards, attempt: megabytes(GROUPS[wildcards.group].runs, attempt),
     params:
         data=lambda wildcards: data_option(needing(wildcards.group)[0]),
         retrainings=lambda wildcards: retrainings(wildcards.group),
     shell:
         f"{EXPERIMENTS} train {{wildcards.group}} {NAMED} --scale {SCALE}"
-        f" {{params.data}} --jobs {JOBS} --done {{output}} 2> >(tee {{log}} >&2)"
+        f" {{params.data}} --jobs {JOBS} --done {{output}} {HELPING} 2> >(tee {{log}} >&2)"
         " && echo {params.retrainings} >> {output}"
