@@ -216,12 +216,17 @@ def temporaries(folder: Path, name: str | None = None) -> list[Path]:
     return sorted(found)
 
 
+def _open_to_lock(path: Path) -> int:
+    """A descriptor to lock; over NFS a lock that excludes others needs the right to write."""
+    return os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
+
+
 def held(path: Path) -> bool:
     """Whether a process holds the lock on a file; True where that cannot be known."""
     try:
         if irregular(path):
             return True
-        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        handle = _open_to_lock(path)
     except FileNotFoundError:
         return False
     except OSError:
@@ -244,7 +249,7 @@ def remove_unheld(path: Path) -> bool:
     try:
         if irregular(path):
             return False
-        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        handle = _open_to_lock(path)
     except FileNotFoundError:
         return True
     except OSError:
