@@ -62,7 +62,7 @@ SlurmdLogFile=$new/slurmd.log
 AuthType=auth/munge
 # A requeued job starts again after so many seconds, not after two minutes.
 AuthInfo=socket=$new/munge.socket,cred_expire=5
-ProctrackType=proctrack/linuxproc
+ProctrackType=proctrack/pgid
 TaskPlugin=task/none
 SchedulerParameters=batch_sched_delay=1,sched_interval=2
 SelectType=select/cons_tres
@@ -71,6 +71,7 @@ JobAcctGatherType=jobacct_gather/none
 AccountingStorageType=accounting_storage/none
 MpiDefault=none
 ReturnToService=2
+KillWait=5
 MinJobAge=600
 SlurmdParameters=config_overrides
 GresTypes=gpu
@@ -97,7 +98,9 @@ stop() {
   local there name pid
   there=$(folder)
   [ -n "$there" ] || return 0
-  running slurmctld "$there" && scancel --user=root --quiet || true
+  if running slurmctld "$there" && scancel --user=root; then  # slurmd has to end them
+    for _ in $(seq 100); do [ -z "$(squeue --noheader)" ] && break || sleep 0.1; done
+  fi
   for name in $daemons; do
     running "$name" "$there" || continue
     pid=$(cat "$there/$name.pid")

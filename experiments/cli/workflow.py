@@ -194,6 +194,27 @@ def check_markers(paths: Iterable[Path]) -> None:
             raise UserError(f"{path}: {kind} where the marker of a group belongs; move it away")
 
 
+def check_groups(asked: Iterable[str], known: Iterable[str], data: Mapping[str, str]) -> None:
+    """Refuse groups that this process does not find in the declarations, in a job of a cluster.
+
+    Args:
+        asked: ids of groups that the job trains.
+        known: ids of all groups here.
+        data: data source by exhibit here.
+
+    Raises:
+        UserError: it says which data this node finds.
+    """
+    lost = sorted({*asked} - {*known})
+    if lost:
+        found = ", ".join(sorted({*data.values()} - {""})) or "none"
+        raise UserError(
+            f"group {lost[0]} is none of this node's, which finds other data than the workflow "
+            f"({found}), or other code; set MUPKIT_DATA to a folder that all nodes see, or "
+            "HF_HUB_OFFLINE=1"
+        )
+
+
 def number_in(marker: Path) -> int | None:
     """The number at the end of a file that a job wrote it to; None if there is no file.
 

@@ -116,6 +116,8 @@ def test_jobs_are_cancelled_requeued_and_train_the_same_bits(project, slurm, tmp
     after = stored()
     assert len(after) == 24
     assert {path: after[path] for path in before} == before
+    (log,) = (project.root / "logs" / "smoke" / "train").iterdir()
+    assert f"{log.stem}: 24 of 24 runs" in log.read_text(encoding="utf-8")  # it helps no other
     assert tables(project.root) == tables(local)
     runs = pd.read_parquet(project.root / "results" / "smoke" / FIGURE / "provenance.parquet")
     assert len(runs) == 24

@@ -16,6 +16,7 @@ from experiments.cli.workflow import (
     asked,
     check_dates,
     check_folder,
+    check_groups,
     check_markers,
     check_targets,
     damaged_claims,
@@ -82,9 +83,15 @@ PRODUCTS = {
 # The products that were asked for by name: a job whose runs several products need reports on these
 # and helps with these alone. Not params either. A process of Snakemake that runs a job of another
 # one, as on a cluster, was asked for nothing.
-TARGETS = get_argument_parser().parse_known_args(sys.argv[1:])[0].targets or []
+ARGUMENTS = get_argument_parser().parse_known_args(sys.argv[1:])[0]
+TARGETS = ARGUMENTS.targets or []
 ASKED = asked(TARGETS, PRODUCTS) if workflow.is_main_process else []
 NAMED = " ".join(f"--product {name}" for name in PRODUCTS if name in TARGETS)
+try:
+    wanted = [job.wildcards_dict.get("group") for job in ARGUMENTS.target_jobs]
+    check_groups(filter(None, wanted), GROUPS, DATA)
+except UserError as error:
+    stop(error)
 # A cluster gives the next group to the next free place; a job that helped would outlive its time.
 HELPING = "--no-helping" if workflow.remote_exec else "--helping"
 
