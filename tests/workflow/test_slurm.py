@@ -129,4 +129,5 @@ def test_jobs_are_cancelled_requeued_and_train_the_same_bits(project, slurm, tmp
 def test_the_profile_differs_from_the_default_one_only_where_it_means_to() -> None:
     default, ours = profile("default"), profile("slurm")
     assert default.pop("cores") == "all"  # the rules ask for what they need
+    assert {*default.pop("quiet")} - {*ours["quiet"]} == {"rules"}  # which includes failed jobs
     assert {key: ours.get(key) for key in default} == default
