@@ -230,12 +230,17 @@ def will_be(name: str) -> str | None:
     return match["name"] if match and match["name"].endswith(match["suffix"] or "") else None
 
 
+def _open_to_lock(path: Path) -> int:
+    """A descriptor to lock; over NFS a lock that excludes others needs the right to write."""
+    return os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
+
+
 def held(path: Path) -> bool:
     """Whether a process holds the lock on a file; True where that cannot be known."""
     try:
         if irregular(path):
             return True
-        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        handle = _open_to_lock(path)
     except FileNotFoundError:
         return False
     except OSError:
@@ -258,7 +263,7 @@ def remove_unheld(path: Path) -> bool:
     try:
         if irregular(path):
             return False
-        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        handle = _open_to_lock(path)
     except FileNotFoundError:
         return True
     except OSError:

@@ -210,6 +210,7 @@ def train(
     jobs: JobsOption = 1,
     stack: StackOption = "1",
     done: Annotated[Path | None, typer.Option(help="File to write at the end.")] = None,
+    helping: Annotated[bool, typer.Option(help="Go on with runs of other groups.")] = True,
 ) -> None:
     """Train one group of runs; a job of the workflow."""
     by_id, needed = groups(scale, resolve_all(data))
@@ -218,17 +219,19 @@ def train(
     store = Store(results_dir(scale))
     if done is not None and not done.resolve().is_relative_to(store.folder.resolve()):
         raise UserError(f"--done {done} is outside {store.folder}")
-    names, ids = needed_with(group, needed, product or ())
+    names, ids = needed_with(group, needed, product or ()) if helping else ([group], [group])
     runs = [run for i in ids for run in by_id[i].runs]
     progress = Progress(" ".join(names), runs, store, jobs)
     everything = [run for one in by_id.values() for run in one.runs]
     size = stack_size(stack)
-    train_runs(by_id[group].runs, store, progress, known=everything, stack=size, fill=runs)
+    own, others = by_id[group].runs, runs if helping else ()
+    train_runs(own, store, progress, known=everything, stack=size, fill=others)
     if done is not None:
         from experiments.files import write_atomically
 
         write_atomically(done, "".join(f"{r.id}\n" for r in by_id[group].runs).encode())
-    help_with(runs, store, progress, known=everything, stack=size)
+    if helping:
+        help_with(runs, store, progress, known=everything, stack=size)
 
 
 @app.command(hidden=True)

@@ -10,6 +10,8 @@ import logging
 import os
 import re
 import signal
+import threading
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -27,7 +29,7 @@ from experiments.declare.family import Family
 from experiments.declare.scales import Scale, check_scale
 from experiments.errors import UserError, unknown
 from experiments.files import irregular, read_regular, take_lock
-from experiments.messages import duration
+from experiments.messages import duration, note
 from experiments.products.tidy_tables import claims_file
 from experiments.runs import stopping, tuning
 from experiments.runs.places import figures_dir, results_dir
@@ -38,6 +40,7 @@ from experiments.runs.training import missing
 
 OPTIONS = ("scale", "data", "data_dir", "stack")
 CLOCK_SKEW = 60.0  # seconds that the clock of a file server may be ahead
+SECONDS_BETWEEN_LINES = 30.0  # on the runs of a cluster's jobs
 NUMBERED = re.compile(r"(fig|table)[0-9]+")
 
 
@@ -196,6 +199,27 @@ def check_markers(paths: Iterable[Path]) -> None:
             raise UserError(f"{path}: {kind} where the marker of a group belongs; move it away")
 
 
+def check_groups(asked: Iterable[str], known: Iterable[str], data: Mapping[str, str]) -> None:
+    """Refuse groups that this process does not find in the declarations, in a job of a cluster.
+
+    Args:
+        asked: ids of groups that the job trains.
+        known: ids of all groups here.
+        data: data source by exhibit here.
+
+    Raises:
+        UserError: it says which data this node finds.
+    """
+    lost = sorted({*asked} - {*known})
+    if lost:
+        found = ", ".join(sorted({*data.values()} - {""})) or "none"
+        raise UserError(
+            f"group {lost[0]} is none of this node's, which finds other data than the workflow "
+            f"({found}), or other code; set MUPKIT_DATA to a folder that all nodes see, or "
+            "HF_HUB_OFFLINE=1"
+        )
+
+
 def number_in(marker: Path) -> int | None:
     """The number at the end of a file that a job wrote it to; None if there is no file.
 
@@ -227,13 +251,16 @@ class Workflow:
     """A workflow that trains: one at a time in a results folder, and signals end it soon.
 
     A signal lets the jobs end after the runs that they are training. Ctrl-C in a terminal reaches
-    the jobs themselves, which end at once.
+    the jobs themselves, which end at once. Jobs of a cluster are cancelled by any signal: some may
+    still wait in its queue.
 
     Args:
         folder: of the results. The lock dies with its process, so nobody ever has to unlock it.
+        cluster: whether its jobs are those of a cluster.
     """
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, cluster: bool = False):
+        self.cluster = cluster
         self.lock = FileLock(folder / ".workflow.lock")
         self.folder = folder
         self.goes_on: Path | None = None
@@ -268,12 +295,67 @@ class Workflow:
             os.write(2, b"stopping: at most the runs that are being trained end first\n")
         # A closed terminal is treated as a wish to end: Snakemake itself knows the other two.
         handler = self._before[signal.SIGTERM if number == signal.SIGHUP else number]
+        if self.cluster:
+            handler = signal.default_int_handler
         if callable(handler):
             handler(number, frame)
 
     def quiet(self, record: logging.LogRecord) -> bool:
         """Which of Snakemake's log records people see while it runs: no news, no stopped jobs."""
         return bool(record.levelno > logging.INFO) and not self.stopped
+
+
+class Watch:
+    """Lines such as "fig1: 37 of 128 runs" while jobs of a cluster train, which nobody sees.
+
+    Args:
+        name: what is made.
+        runs: ids of all that it needs.
+        store: where they will be.
+    """
+
+    def __init__(self, name: str, runs: Iterable[str], store: Store):
+        self.name, self.store = name, store
+        self.left = {*runs}
+        self.count = len(self.left)
+        self.said = -1
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._go_on, daemon=True)
+
+    def start(self) -> None:
+        """Look from now on."""
+        self._thread.start()
+
+    def end(self) -> None:
+        """Look for the last time."""
+        if self._thread.ident is not None and not self._ended.is_set():
+            self._ended.set()
+            self._thread.join()
+            self.look()
+
+    def look(self) -> None:
+        """Write a line if there are more runs than before."""
+        self.left = {run for run in self.left if not self.store.looks_finished(run)}
+        done = self.count - len(self.left)
+        if done > max(self.said, 0):
+            note(f"{self.name}: {done} of {self.count} runs")
+        self.said = done
+
+    def _go_on(self) -> None:
+        pause = SECONDS_BETWEEN_LINES
+        while not self._ended.wait(pause):
+            start = time.monotonic()
+            self.look()
+            # A file server has better things to do than to look for many runs all the time.
+            pause = max(SECONDS_BETWEEN_LINES, 20 * (time.monotonic() - start))
+
+
+def watch(names: Sequence[str], scale: Scale, data: Mapping[str, str]) -> Watch:
+    """What looks for the runs of these figures and tables, which may share some."""
+    found = [registry.product(name) for name in names]
+    runs = {run.id for p in found if p.exhibit in data for run in p.runs(scale, data[p.exhibit])}
+    name = names[0] if len(names) == 1 else f"{len(names)} figures and tables"
+    return Watch(name, runs, Store(results_dir(scale)))
 
 
 def to_train(names: Sequence[str], scale: Scale, data: Mapping[str, str], cores: int) -> list[str]:

@@ -10,6 +10,8 @@ from experiments.errors import UserError
 
 BYTES = 8  # of a weight and its gradient, in float32
 GB = 1e9
+PROCESS = 4e9  # bytes of a process that trains a small model; 3.1e9 were measured, most for data
+STATE = 32  # bytes of a weight: itself, gradient, Adam's moments, a checkpoint's copies of these
 
 
 def refuse_too_large(run: RunConfig) -> None:
@@ -27,6 +29,14 @@ def refuse_too_large(run: RunConfig) -> None:
         f"{run.family}: {given}: weights and gradients take at least {wanted / GB:,.0f} GB, and "
         f"this machine has {there / GB:,.0f} GB; give smaller ones"
     )
+
+
+def training_bytes(run: RunConfig | None) -> float:
+    """Memory that training a run takes, roughly; None for a process that trains nothing.
+
+    Activations are not counted, nor are embeddings: a batch may be anything.
+    """
+    return PROCESS + (STATE * run.weights() * getattr(run, "n_layer", 1) if run else 0.0)
 
 
 def memory() -> int:

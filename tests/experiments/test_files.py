@@ -5,6 +5,7 @@ import fcntl
 import multiprocessing
 import os
 import signal
+import struct
 import time
 
 import pytest
@@ -148,6 +149,36 @@ def test_the_lock_file_of_a_living_process_stays(tmp_path) -> None:
     assert files.remove_unheld(tmp_path / "a.lock")
     assert files.remove_unheld(tmp_path / "a.lock")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def locks_of_nfs(monkeypatch):
+    """Over NFS, Linux makes a lock of a whole file one of all its bytes."""
+
+    def flock(handle, operation):
+        kind = fcntl.F_UNLCK if operation & fcntl.LOCK_UN else fcntl.F_WRLCK
+        wait = fcntl.F_OFD_SETLK if operation & fcntl.LOCK_NB else fcntl.F_OFD_SETLKW
+        fcntl.fcntl(handle, wait, struct.pack("hhqqi0q", kind, os.SEEK_SET, 0, 0, 0))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+
+
+@pytest.mark.skipif(not hasattr(fcntl, "F_OFD_SETLK"), reason="needs Linux")
+def test_locks_hold_where_they_are_those_of_bytes(tmp_path, locks_of_nfs) -> None:
+    left, path = tmp_path / ".file.txt.mupkit-12345678.txt", tmp_path / "a.lock"
+    left.touch()
+    assert not files.held(left)
+    with files.atomic_path(tmp_path / "other.txt") as temporary:
+        temporary.write_bytes(b"whole")  # by a descriptor of its own, which is closed
+        assert files.held(temporary)
+        assert not files.remove_unheld(temporary)
+    files.write_atomically(tmp_path / "file.txt", b"whole")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["file.txt", "other.txt"]
+    with files.locked(path, "it runs"):
+        assert files.held(path)
+        assert not files.remove_unheld(path)
+        assert not files.take_lock(FileLock(path), "", wait=False)
+    assert files.remove_unheld(path)
 
 
 @pytest.fixture

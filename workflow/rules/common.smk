@@ -1,5 +1,6 @@
 # What the rules need of the registry. No science here, and no torch.
 import atexit
+import functools
 import shlex
 import sys
 import time
@@ -15,6 +16,7 @@ from experiments.cli.workflow import (
     asked,
     check_dates,
     check_folder,
+    check_groups,
     check_markers,
     check_targets,
     damaged_claims,
@@ -24,6 +26,7 @@ from experiments.cli.workflow import (
     options,
     prepare_jobs,
     to_train,
+    watch,
 )
 from experiments.declare import registry
 from experiments.declare.data_sources import resolve_all
@@ -33,6 +36,8 @@ from experiments.messages import note, prepare_streams
 from experiments.products.tidying import made_by_other_code
 from experiments.runs.grouping import groups
 from experiments.runs.places import ROOT
+from experiments.runs.planning import known
+from experiments.runs.requests import megabytes, minutes
 from experiments.runs.store import Store
 from experiments.runs.training import missing
 from experiments.runs.versions import computing_code, drawing_code
@@ -70,16 +75,27 @@ for folder in (STORE.folder.parent, STORE.folder):
 # Not params: another interpreter or number of cores is no reason to run a job again.
 PYTHON = shlex.quote(sys.executable).replace("{", "{{").replace("}", "}}")
 EXPERIMENTS = f"{PYTHON} -m experiments"
-JOBS = workflow.cores or 1
+# On a cluster as many jobs run at once as --jobs says.
+SPEED = functools.cache(known)
+JOBS = workflow.resource_settings.cores or workflow.resource_settings.nodes or 1
 PRODUCTS = {
     name: "figure" if isinstance(product, Figure) else "table"
     for name, product in registry.products().items()
 }
 # The products that were asked for by name: a job whose runs several products need reports on these
-# and helps with these alone. Not params either.
-TARGETS = get_argument_parser().parse_known_args(sys.argv[1:])[0].targets or []
-ASKED = asked(TARGETS, PRODUCTS)
+# and helps with these alone. Not params either. A process of Snakemake that runs a job of another
+# one, as on a cluster, was asked for nothing.
+ARGUMENTS = get_argument_parser().parse_known_args(sys.argv[1:])[0]
+TARGETS = ARGUMENTS.targets or []
+ASKED = asked(TARGETS, PRODUCTS) if workflow.is_main_process else []
 NAMED = " ".join(f"--product {name}" for name in PRODUCTS if name in TARGETS)
+try:
+    wanted = [job.wildcards_dict.get("group") for job in ARGUMENTS.target_jobs]
+    check_groups(filter(None, wanted), GROUPS, DATA)
+except UserError as error:
+    stop(error)
+# A cluster gives the next group to the next free place; a job that helped would outlive its time.
+HELPING = "--no-helping" if workflow.remote_exec else "--helping"
 
 
 # Other code is no reason to train again, but a reason to say so, also where nothing is to be done.
@@ -124,6 +140,26 @@ def tables(name):
 def processes(name):
     """How many processes collect needs: more than one where it trains what follows."""
     return JOBS if registry.product(name).follow_up else 1
+
+
+def following(name):
+    """The runs that collect trains."""
+    product = registry.product(name)
+    if not product.follow_up or product.exhibit not in DATA:
+        return []
+    from experiments.products.following import expected
+
+    return expected(product, SCALE, DATA[product.exhibit], STORE)
+
+
+def following_minutes(name):
+    """How long a cluster lets collect work, as a function that Snakemake calls for its job."""
+    return lambda wildcards, attempt, threads: minutes(following(name), SPEED(), attempt, threads)
+
+
+def following_megabytes(name):
+    """How much memory a cluster lets collect fill."""
+    return lambda wildcards, attempt, threads: megabytes(following(name), attempt, threads)
 
 
 def computation(name):
@@ -204,7 +240,8 @@ for name, damage in DAMAGED.items():
 
 
 # One workflow at a time in a results folder; a second one waits and then finds the runs done.
-WORKFLOW = Workflow(STORE.folder)
+WORKFLOW = Workflow(STORE.folder, cluster=workflow.non_local_exec)
+WATCH = watch(ASKED, SCALE, DATA)
 
 
 onstart:
@@ -217,17 +254,21 @@ onstart:
         sys.exit(130)
     for line in to_train([name for name in ASKED if name in TARGETS], SCALE, DATA, JOBS):
         note(line)
+    if workflow.non_local_exec:
+        WATCH.start()
     for handler in logger.handlers:
         handler.addFilter(WORKFLOW.quiet)
 
 
 onsuccess:
+    WATCH.end()
     WORKFLOW.end()
     for line in made(ASKED, SCALE):
         note(line)
 
 
 onerror:
+    WATCH.end()
     WORKFLOW.end()
     if WORKFLOW.stopped:
         note(kept(ASKED, SCALE, DATA))

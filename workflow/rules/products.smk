@@ -12,9 +12,13 @@ for name in PRODUCTS:
             tables(name),
         log:
             f"{LOGS}/collect/{name}.log",
+        localrule: not registry.product(name).computation and not registry.product(name).follow_up
         conda:
             "../../environment.yml"
         threads: processes(name)
+        resources:
+            runtime=following_minutes(name),
+            mem_mb=following_megabytes(name),
         params:
             name=name,
             data=data_option(name),
@@ -34,6 +38,7 @@ for name in PRODUCTS:
             reported(name),
         log:
             f"{LOGS}/draw/{name}.log",
+        localrule: True
         conda:
             "../../environment.yml"
         params:

@@ -8,10 +8,14 @@ rule train:
     conda:
         "../../environment.yml"
     threads: 1
+    resources:
+        runtime=lambda wildcards, attempt: minutes(GROUPS[wildcards.group].runs, SPEED(), attempt),
+        mem_mb=lambda wildcards, attempt: megabytes(GROUPS[wildcards.group].runs, attempt),
     params:
         data=lambda wildcards: data_option(NEEDING[wildcards.group]),
         retrainings=lambda wildcards: retrainings(wildcards.group),
     shell:
         f"{EXPERIMENTS} train {{wildcards.group}} {NAMED} --scale {SCALE}"
-        f" {{params.data}} --jobs {JOBS} --stack {OPTIONS.stack} --done {{output}} 2> >(tee {{log}} >&2)"
+        f" {{params.data}} --jobs {JOBS} --stack {OPTIONS.stack} {HELPING} --done {{output}}"
+        " 2> >(tee {log} >&2)"
         " && echo {params.retrainings} >> {output}"

@@ -164,6 +164,47 @@ def test_a_signal_ends_what_the_jobs_look_at(tmp_path, signals) -> None:
     running.lock.release()
 
 
+@pytest.mark.parametrize("number", stopping.SIGNALS)
+def test_any_signal_cancels_the_jobs_of_a_cluster(number, tmp_path, signals) -> None:
+    signal.signal(number, lambda number, frame: None)
+    running = workflow.Workflow(tmp_path, cluster=True)
+    running.start()
+    with pytest.raises(KeyboardInterrupt):  # Snakemake cancels its jobs then
+        os.kill(os.getpid(), number)
+    assert running.stopped and stopping.stopped()
+    running.lock.release()
+
+
+def test_how_far_a_cluster_is_is_told_when_it_changes(tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.setattr(workflow, "results_dir", lambda scale: tmp_path)
+    data = {registry.product("fig1").exhibit: "wikitext2"}
+    looking = workflow.watch(["fig1", "fig2"], "smoke", data)
+    looking.end()  # it was not begun
+    looking.look()
+    assert capsys.readouterr().err == ""
+    assert looking.count == 24
+    for run in sorted(looking.left)[:2]:
+        looking.store.path(run).parent.mkdir(exist_ok=True)
+        looking.store.path(run).write_bytes(b"PAR1 PAR1")
+    looking.look()
+    looking.look()
+    assert capsys.readouterr().err == "2 figures and tables: 2 of 24 runs\n"
+
+    monkeypatch.setattr(workflow, "SECONDS_BETWEEN_LINES", 0.01)
+    looking = workflow.watch(["fig1"], "smoke", data)
+    looking.start()
+    looking.end()
+    looking.end()
+    assert capsys.readouterr().err == "fig1: 2 of 24 runs\n"
+
+
+def test_a_node_that_finds_other_data_than_the_workflow_says_so() -> None:
+    data = {"transformer_wikitext2": "wikipedia_sample", "theory": ""}
+    workflow.check_groups(["a"], ["a", "b"], data)
+    with pytest.raises(UserError, match=r"group c .*\(wikipedia_sample\), .*set MUPKIT_DATA"):
+        workflow.check_groups(["a", "c"], ["a", "b"], data)
+
+
 def test_ignored_signals_stay_ignored(signals) -> None:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # nohup
     stopping.heed_signals()

@@ -70,6 +70,21 @@ def test_a_job_works_for_what_was_asked_for_alone() -> None:
     assert grouping.needed_with("4", needed, ["a"]) == (["b", "c"], ["3", "4"])
 
 
+@pytest.mark.parametrize("helping", [True, False])
+def test_a_job_of_a_cluster_trains_its_group_alone(helping, tmp_path, monkeypatch) -> None:
+    from experiments.cli import train
+
+    trained, helped = [], []
+    monkeypatch.setattr(train, "results_dir", lambda scale: tmp_path)
+    monkeypatch.setattr(train, "train_runs", lambda runs, *args, **kwargs: trained.extend(runs))
+    monkeypatch.setattr(train, "help_with", lambda runs, *args, **kwargs: helped.extend(runs))
+    by_id, needed = grouping.groups("smoke", data_sources.resolve_all())
+    group = needed["fig1"][0]
+    train.train(group, ["fig1"], "smoke", None, 1, None, helping)
+    assert tuple(trained) == by_id[group].runs
+    assert len(helped) == (24 if helping else 0)
+
+
 def test_packing_is_deterministic_and_order_does_not_matter() -> None:
     assert [g.id for g in grouping.pack(RUNS)] == [g.id for g in grouping.pack(RUNS[::-1])]
 
