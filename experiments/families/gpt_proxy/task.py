@@ -6,13 +6,13 @@ import json
 from collections.abc import Iterator
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from experiments.data.pretraining import load_text
 from experiments.data.pretraining_source import BUILT_IN
 from experiments.data.windows import count_windows, window_batches
 from experiments.families.gpt_proxy.config import GptConfig
+from experiments.models.cross_entropy import cross_entropy
 from experiments.models.gradients import gradient_exponents
 from experiments.models.relative_transformer import (
     RelativeOptions,
@@ -60,7 +60,7 @@ class Pretraining:
 
     def loss(self, model: nn.Module, batch: Tensor) -> Tensor:
         logits_BLV = model(batch[:, :-1])
-        return F.cross_entropy(logits_BLV.flatten(0, 1), batch[:, 1:].flatten())
+        return cross_entropy(logits_BLV.flatten(0, 1), batch[:, 1:].flatten())
 
     def evaluate(self, model: nn.Module) -> dict[str, Metric]:
         """Mean loss on the first windows of the validation split, in nats a token, the time of a

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from experiments.data.text import load_corpus
 from experiments.data.windows import count_windows, window_batches
 from experiments.families.transformer_wikitext2.config import TransformerConfig
+from experiments.models.cross_entropy import cross_entropy
 from experiments.models.transformer import (
     Transformer,
     TransformerOptions,
@@ -44,7 +44,7 @@ class LanguageModeling:
 
     def loss(self, model: nn.Module, batch: Tensor) -> Tensor:
         logits_BLV = model(batch[:, :-1])
-        return F.cross_entropy(logits_BLV.flatten(0, 1), batch[:, 1:].flatten())
+        return cross_entropy(logits_BLV.flatten(0, 1), batch[:, 1:].flatten())
 
     def evaluate(self, model: nn.Module) -> dict[str, float]:
         return {}
