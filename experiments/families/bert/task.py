@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from typing import cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import DataCollatorForLanguageModeling, PreTrainedTokenizerFast
 
@@ -18,11 +17,11 @@ from experiments.data.windows import count_windows, window_batches
 from experiments.families.bert.config import BertConfig
 from experiments.families.bert.finetuning import finetune
 from experiments.models.bert import Bert, BertOptions, build_bert
+from experiments.models.cross_entropy import IGNORED, cross_entropy
 from experiments.models.timing import step_seconds
 from experiments.models.transformer import TransformerShape
 
 MEASURED = 65_536  # tokens of a held-out split, at most, of which the loss is taken
-IGNORED = -100  # the collator's label of what is not to be predicted
 Batch = tuple[Tensor, int]
 
 
@@ -69,11 +68,7 @@ class MaskedLanguageModeling:
         read_BL, wanted_BL = self.masked(windows, seed)
         device = next(model.parameters()).device
         logits_BLV, wanted_BL = model(read_BL.to(device)), wanted_BL.to(device)
-        pieces = (wanted_BL != IGNORED).sum()
-        total = F.cross_entropy(
-            logits_BLV.flatten(0, 1), wanted_BL.flatten(), ignore_index=IGNORED, reduction="sum"
-        )
-        return total / pieces.clamp(min=1)
+        return cross_entropy(logits_BLV.flatten(0, 1), wanted_BL.flatten())
 
     def masked(self, windows: Tensor, seed: int) -> tuple[Tensor, Tensor]:
         """What the model reads and what it has to predict, (B, L), by the library's collator."""

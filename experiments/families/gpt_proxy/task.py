@@ -6,13 +6,13 @@ import json
 from collections.abc import Callable, Iterator
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from experiments.data.pretraining import load_text
 from experiments.data.pretraining_source import BUILT_IN
 from experiments.data.windows import count_windows, window_batches
 from experiments.families.gpt_proxy.config import GptConfig
+from experiments.models.cross_entropy import cross_entropy
 from experiments.models.gradients import gradient_exponents
 from experiments.models.relative_transformer import (
     RelativeOptions,
@@ -68,7 +68,7 @@ class Pretraining:
     def objective(self, model: Callable[[Tensor], Tensor], *inputs: Tensor) -> Tensor:
         read_BL, wanted_BL = inputs
         logits_BLV = model(read_BL)
-        return F.cross_entropy(logits_BLV.flatten(0, 1), wanted_BL.flatten())
+        return cross_entropy(logits_BLV.flatten(0, 1), wanted_BL.flatten())
 
     def evaluate(self, model: nn.Module) -> dict[str, Metric]:
         """Mean loss on the first windows of the validation split, in nats a token, the time of a

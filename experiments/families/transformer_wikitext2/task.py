@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from experiments.data.text import load_corpus
 from experiments.data.windows import count_windows, window_batches
 from experiments.families.transformer_wikitext2.config import TransformerConfig
+from experiments.models.cross_entropy import cross_entropy
 from experiments.models.transformer import (
     Transformer,
     TransformerOptions,
@@ -52,7 +52,7 @@ class LanguageModeling:
     def objective(self, model: Callable[[Tensor], Tensor], *inputs: Tensor) -> Tensor:
         read_BL, wanted_BL = inputs
         logits_BLV = model(read_BL)
-        return F.cross_entropy(logits_BLV.flatten(0, 1), wanted_BL.flatten())
+        return cross_entropy(logits_BLV.flatten(0, 1), wanted_BL.flatten())
 
     def evaluate(self, model: nn.Module) -> dict[str, float]:
         return {}
