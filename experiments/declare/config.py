@@ -49,6 +49,8 @@ class RunConfig(BaseModel):
     """"module:function" of a configuration to its `experiments.train.engine.Task`."""
     overhead: ClassVar[float] = 0.01
     """Seconds of a step on one core beside its FLOPs, roughly. Jobs are balanced by it."""
+    counts: ClassVar[Literal["examples", "tokens"]] = "examples"
+    """What `batch_size` counts; a batch of tokens has any number of examples."""
     tokens: ClassVar[str] = "words"
     """What its vocabulary consists of, if it has one, for the foot of a picture."""
 
@@ -81,8 +83,10 @@ class RunConfig(BaseModel):
     grad_clip: float | None = Field(None, gt=0, description="bound of the gradient's l2 norm")
     schedule: Schedule = Field("constant", description="learning rate over steps")
     warmup: int = Field(0, ge=0, description="steps of linear warm-up")
-    precision: Literal["float32", "bfloat16"] = Field(
-        "float32", description="of products; bfloat16 is autocast, with float32 parameters"
+    precision: Literal["float32", "bfloat16", "float16"] = Field(
+        "float32",
+        description="of products; the others are autocast, with float32 parameters, and float16 "
+        "scales its loss",
     )
 
     @field_validator("*")

@@ -75,6 +75,8 @@ class Provenance:
     Attributes:
         seconds, flops: spent on it: none on a run that is the beginning of a longer one.
         derived_from: id of that longer one, or "".
+        computed: JSON of how its steps were computed (`declare.way.Stretch`), or "" if one process
+            computed each batch at once.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid")
@@ -91,6 +93,7 @@ class Provenance:
     flops: float
     finished_at: str
     derived_from: str = ""
+    computed: str = ""
 
 
 @dataclass(frozen=True)
@@ -373,9 +376,9 @@ def _digest(
     content["final_loss"] = float(meta["final_loss"]).hex()
     if not meta.get("metrics"):  # older files have neither this key nor the next
         content.pop("metrics", None)
-    if not meta["provenance"].get("derived_from"):
-        provenance = meta["provenance"].items()
-        content["provenance"] = {k: v for k, v in provenance if k != "derived_from"}
+    later = ("derived_from", "computed")  # older files have neither of them
+    provenance = meta["provenance"].items()
+    content["provenance"] = {k: v for k, v in provenance if v or k not in later}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -20,6 +20,7 @@ from experiments.families.bert.finetuning import finetune
 from experiments.models.bert import Bert, BertOptions, build_bert
 from experiments.models.timing import step_seconds
 from experiments.models.transformer import TransformerShape
+from experiments.train.parts import Part
 
 MEASURED = 65_536  # tokens of a held-out split, at most, of which the loss is taken
 IGNORED = -100  # the collator's label of what is not to be predicted
@@ -65,13 +66,18 @@ class MaskedLanguageModeling:
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         """Mean cross-entropy of the masked word pieces, in nats; 0 if chance masked none."""
-        windows, seed = batch
-        read_BL, wanted_BL = self.masked(windows, seed)
+        return self.part(model, batch, Part(0, 1))
+
+    def part(self, model: nn.Module, batch: Batch, part: Part) -> Tensor:
+        read_BL, wanted_BL = self.masked(*batch)
         device = next(model.parameters()).device
-        logits_BLV, wanted_BL = model(read_BL.to(device)), wanted_BL.to(device)
-        pieces = (wanted_BL != IGNORED).sum()
+        pieces = (wanted_BL != IGNORED).sum().to(device)
+        logits_BLV, wanted_BL = model(part.rows(read_BL).to(device)), part.rows(wanted_BL)
         total = F.cross_entropy(
-            logits_BLV.flatten(0, 1), wanted_BL.flatten(), ignore_index=IGNORED, reduction="sum"
+            logits_BLV.flatten(0, 1),
+            wanted_BL.flatten().to(device),
+            ignore_index=IGNORED,
+            reduction="sum",
         )
         return total / pieces.clamp(min=1)
 

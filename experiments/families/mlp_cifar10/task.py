@@ -11,6 +11,7 @@ from experiments.data.classification import index_batches, subset
 from experiments.data.images import load_images
 from experiments.families.mlp_cifar10.spec import MlpConfig
 from experiments.models.mlp import Mlp, MlpOptions, MlpShape, build_mlp
+from experiments.train.parts import Part
 
 
 class ImageRegression:
@@ -40,6 +41,9 @@ class ImageRegression:
     def loss(self, model: nn.Module, batch: Tensor) -> Tensor:
         labels_B = self.images.train_labels[batch]
         return self._loss(model(self._inputs(model, self.images.batch(batch))), labels_B)
+
+    def part(self, model: nn.Module, batch: Tensor, part: Part) -> Tensor:
+        return self.loss(model, part.rows(batch)) * (len(part.rows(batch)) / len(batch))
 
     def evaluate(self, model: nn.Module) -> dict[str, float]:
         return {}

@@ -17,6 +17,7 @@ from experiments.models.transformer import (
     TransformerShape,
     build_transformer,
 )
+from experiments.train.parts import Part
 
 
 class LanguageModeling:
@@ -45,6 +46,9 @@ class LanguageModeling:
     def loss(self, model: nn.Module, batch: Tensor) -> Tensor:
         logits_BLV = model(batch[:, :-1])
         return F.cross_entropy(logits_BLV.flatten(0, 1), batch[:, 1:].flatten())
+
+    def part(self, model: nn.Module, batch: Tensor, part: Part) -> Tensor:
+        return self.loss(model, part.rows(batch)) * (len(part.rows(batch)) / len(batch))
 
     def evaluate(self, model: nn.Module) -> dict[str, float]:
         return {}
