@@ -104,18 +104,14 @@ def ours(width: int, kind: str) -> Callable[[], object]:
 
     machine = process.set_up()
     config = config_of(width, kind)
-    task = LanguageModeling(config)
-    model, batches = task.build(), batches_of(config)
-    optimizer = engine.make_optimizer(model, config)
-    forward = torch.compile(model) if kind == "compiled" else model
+    held, batches = engine.Held(config, LanguageModeling(config), machine), batches_of(config)
+    if kind == "compiled":
+        held.model = torch.compile(held.model)
 
     def step() -> float:
-        with engine.precision(config, machine):
-            loss = task.loss(forward, next(batches))
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        engine.apply_gradients(model, optimizer, None)
-        return loss.item()
+        loss = held.loss(next(batches), 0)
+        held.update()
+        return loss
 
     return step
 

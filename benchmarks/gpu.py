@@ -124,16 +124,12 @@ def alone(width: int, precision: str) -> Any:
     (config,) = runs(width, 1, precision)
     ours.choose_products(config, machine)
     task = LanguageModeling(config)
-    model = task.build().to(machine.device)
-    optimizer, batches = ours.make_optimizer(model, config), task.batches(machine.device)
+    held, batches = ours.Held(config, task, machine), task.batches(machine.device)
 
     def step() -> float:
-        with ours.precision(config, machine):
-            loss = task.loss(model, next(batches))
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        ours.apply_gradients(model, optimizer, None)
-        return loss.item()
+        loss = held.loss(next(batches), 0)
+        held.update()
+        return loss
 
     return step
 

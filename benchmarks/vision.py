@@ -54,18 +54,16 @@ def ours(model: str, width: int, compiled: bool = False) -> Callable[[], object]
 
     from experiments.train import engine, process
 
-    process.set_up()
+    machine = process.set_up()
     config, task = task_of(model, width)
-    module, batches = task.build(), task.batches("cpu")
-    optimizer = engine.make_optimizer(module, config)
-    called = torch.compile(module) if compiled else module
+    held, batches = engine.Held(config, task, machine), task.batches("cpu")
+    if compiled:
+        held.model = torch.compile(held.model)
 
     def step() -> float:
-        loss = task.loss(called, next(batches))
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        engine.apply_gradients(module, optimizer, None)
-        return loss.item()
+        loss = held.loss(next(batches), 0)
+        held.update()
+        return loss
 
     return step
 

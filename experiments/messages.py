@@ -6,6 +6,8 @@ import io
 import os
 import sys
 
+_hushed = False
+
 
 def prepare_streams() -> None:
     """Let no message be an error: of a closed stream, or of a character that an encoding lacks.
@@ -30,8 +32,16 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
 
 
+def hush() -> None:
+    """Say nothing more: another process that does the same work says it."""
+    global _hushed
+    _hushed = True
+
+
 def note(text: str) -> None:
     """One line on stderr, in one write, so that lines of several processes do not mix."""
+    if _hushed:
+        return
     sys.stderr.write(printable(text).replace("\n", "\\n") + "\n")
     sys.stderr.flush()
 

@@ -90,6 +90,21 @@ def _check(name: str, p: Tensor, infshape: InfShape) -> None:
         )
 
 
+def reattach(model: nn.Module) -> None:
+    """Give the parameters the base shapes and rules that the model keeps by their names.
+
+    New tensors have none of their own, as after a deep copy, `to_empty` or FSDP2's `fully_shard`.
+
+    Raises:
+        ValueError: as `get_scalings`.
+    """
+    scalings = get_scalings(model)
+    for name, p in model.named_parameters():
+        infshape, rules = scalings[name]
+        setattr(p, ATTRIBUTE, infshape)
+        setattr(p, RULES_ATTRIBUTE, rules)
+
+
 def get_infshapes(model: nn.Module) -> dict[str, InfShape]:
     """The `InfShape` of every parameter of `model`, by name.
 

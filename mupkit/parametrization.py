@@ -24,10 +24,10 @@ from mupkit.base_shapes import (
     canonical,
     check_names,
     get_base_shapes,
-    get_scalings,
     get_shapes,
     make_base_shapes,
     read_shapes,
+    reattach,
     unwrap,
 )
 from mupkit.infshape import InfDim, InfShape
@@ -176,11 +176,7 @@ def reset_parameters(model: nn.Module) -> None:
         ValueError: if parameters have multipliers of their own (Table 9, NTP): build a new model.
     """
     inner = unwrap(model)
-    scalings = get_scalings(inner)
-    for name, p in inner.named_parameters():  # new tensors after to_empty or a deep copy
-        infshape, rules = scalings[name]
-        setattr(p, ATTRIBUTE, infshape)
-        setattr(p, RULES_ATTRIBUTE, rules)
+    reattach(inner)
     for name, module, local, _ in own_parameters(inner):
         if parametrization(module, local) is not None:
             raise ValueError(f"{name} has a multiplier; build a new model to draw it again")

@@ -25,12 +25,14 @@ from experiments.declare.config import RunConfig
 from experiments.declare.data_sources import resolve_all
 from experiments.declare.family import Family
 from experiments.declare.scales import Scale
+from experiments.declare.way import ALONE, Place, Way, chosen, place
 from experiments.errors import UserError, unknown
-from experiments.messages import duration, note
+from experiments.messages import duration, hush, note
 from experiments.runs.grouping import groups, needed_with
 from experiments.runs.places import results_dir
 from experiments.runs.planning import CORES
 from experiments.runs.progress import Progress
+from experiments.runs.sharing import train_shared
 from experiments.runs.store import Record, Store
 from experiments.runs.training import help_with, train_runs
 
@@ -46,26 +48,57 @@ BLOW_UP_ROWS = 15
     cls=CommandOfFamily,
     context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
     epilog="Example: `python -m experiments run transformer_wikitext2 --width 256 "
-    "--parametrization mup --log2lr -7`",
+    "--parametrization mup --log2lr -7`. On two processes: `torchrun --nproc-per-node 2 -m "
+    "experiments run transformer_wikitext2 --width 256 --parallel fsdp2`",
 )
 def run(
     context: typer.Context,
     family: Annotated[str, typer.Argument(help="A family of `list`.")],
     scale: Annotated[Scale, scale_option("Folder of results/ that keeps the run.")] = "small",
     data: DataOption = None,
+    parallel: Annotated[
+        str | None,
+        typer.Option(help="ddp or fsdp2: share the run among processes that torchrun starts."),
+    ] = None,
+    accumulate: Annotated[
+        int, typer.Option(help="Parts of a batch that are computed one after another.", min=1)
+    ] = 1,
+    recompute: Annotated[
+        bool, typer.Option("--recompute", help="Compute activations of blocks again: less memory.")
+    ] = False,
 ) -> None:
-    """Train one configuration. Every key of the family is an option: `run FAMILY --help`."""
+    """Train one configuration. Every key of the family is an option: `run FAMILY --help`.
+
+    How it is computed, by the last three options, is no part of its id (docs/distributed.md).
+    """
+    here = place()
+    if here is not None and here.rank > 0:
+        hush()  # the first process says the same
+    way = chosen(parallel, accumulate, recompute, here)
     store = Store(results_dir(scale))
     config = _configured(registry.family(family), context.args, data)
     if store.looks_finished(config.id):
         note(f"run {config.id} is in the store already")
-    with _bar(config) as on_step:
-        record = train_runs([config], store, on_step=on_step)[0]
+    if way == ALONE:
+        with _bar(config) as on_step:
+            record: Record | None = train_runs([config], store, on_step=on_step)[0]
+    else:
+        record = _share(config, store, way, here)
+    if record is None:
+        return
     outcome = f"diverged at step {record.diverged_step}"
     if not record.diverged:
         outcome = f"final training loss {record.final_loss:.4f} nats"
     console.print(f"{config.describe()}: {outcome} ({duration(record.provenance.seconds)})")
     console.print(str(store.path(config.id)), soft_wrap=True)
+
+
+def _share(config: RunConfig, store: Store, way: Way, here: Place | None) -> Record | None:
+    """Train a run in another way than one process by itself; None on processes but the first."""
+    if here is not None and here.rank > 0:
+        return train_shared(config, store, way, here)
+    with _bar(config) as on_step:
+        return train_shared(config, store, way, here, on_step)
 
 
 def _configured(family: Family, args: list[str], data: str | None) -> RunConfig:

@@ -57,6 +57,8 @@ class RunConfig(BaseModel):
     """"module:function" of a configuration to its `experiments.train.engine.Task`."""
     overhead: ClassVar[float] = 0.01
     """Seconds of a step on one core beside its FLOPs, roughly. Jobs are balanced by it."""
+    counts: ClassVar[Literal["examples", "tokens"]] = "examples"
+    """What `batch_size` counts; a batch of tokens has any number of examples."""
     tokens: ClassVar[str] = "words"
     """What its vocabulary consists of, if it has one, for the foot of a picture."""
 
@@ -94,9 +96,10 @@ class RunConfig(BaseModel):
     grad_clip: float | None = Field(None, gt=0, description="bound of the gradient's l2 norm")
     schedule: Schedule = Field("constant", description="learning rate over steps")
     warmup: int = Field(0, ge=0, description="steps of linear warm-up")
-    precision: Literal["float32", "tf32", "bfloat16"] = Field(
+    precision: Literal["float32", "tf32", "bfloat16", "float16"] = Field(
         "float32",
-        description="of products; bfloat16 is autocast, with float32 parameters; tf32 is a GPU's",
+        description="of products; bfloat16 and float16 are autocast, with float32 parameters, and "
+        "float16 scales its loss; tf32 is a GPU's",
     )
 
     @field_validator("*")
@@ -247,7 +250,7 @@ class RunConfig(BaseModel):
 
         Whether they really have one structure is seen when their models are built.
         """
-        if self.of_model is None:
+        if self.of_model is None or self.precision == "float16":  # each has a scale of its own
             return None
         values = {
             key: value

@@ -17,8 +17,11 @@ NUMBERS = 2**16  # logits of a chunk
 IGNORED = -100  # the target of a row that does not count, torch's own
 
 
-def cross_entropy(logits_NV: Tensor, targets_N: Tensor) -> Tensor:
+def cross_entropy(logits_NV: Tensor, targets_N: Tensor, count: Tensor | None = None) -> Tensor:
     """The mean cross-entropy of the rows whose target is not `IGNORED`, in nats; 0 if none is.
+
+    With a `count`, the sum over these rows is divided by that instead, such as the rows of a whole
+    batch of which these are a part.
 
     On a CPU the gradient of the logits is made together with the loss, some rows at a time, so that
     log-probabilities and their gradients never go through memory. Every row takes the operators
@@ -26,7 +29,7 @@ def cross_entropy(logits_NV: Tensor, targets_N: Tensor) -> Tensor:
     have its bits. Elsewhere, without gradients and under `torch.func.vmap`, it is
     `F.cross_entropy`.
     """
-    count = (targets_N != IGNORED).sum().clamp(min=1)
+    count = ((targets_N != IGNORED).sum() if count is None else count).clamp(min=1)
     wanted = torch.is_grad_enabled() and logits_NV.requires_grad
     if logits_NV.device.type != "cpu" or not wanted or is_batchedtensor(logits_NV):
         return F.cross_entropy(logits_NV, targets_N, reduction="sum") / count

@@ -30,6 +30,7 @@ ORIGINS = {  # what a run's numbers depend on beside its configuration and data,
     "device": "kinds of device",
     "threads": "numbers of threads",
     "matmul": "kinds of matrix products",
+    "computed": "ways of computing a step",
 }
 
 
@@ -168,7 +169,7 @@ def mixed(product: Product, results: Results) -> list[str]:
     if not product.sweeps:
         return []
     provenance = read_table(product, results, "provenance")
-    counts = {text: provenance[key].nunique() for key, text in ORIGINS.items()}
+    counts = {text: provenance[key].nunique() for key, text in ORIGINS.items() if key in provenance}
     found = [f"{count} {text}" for text, count in counts.items() if count > 1]
     if "stacked" in provenance:  # older tables have none
         together = int((provenance["stacked"] > 0).sum())
@@ -203,8 +204,8 @@ def setting(
     one("batch_size", "batch {}")
     one("seq_len", "length {}")
     one("images", "{:,.0f} training images")
-    if "precision" in runs and set(runs["precision"]) == {"bfloat16"}:
-        parts.append("bfloat16 products")
+    if "precision" in runs and set(runs["precision"]) != {"float32"}:
+        one("precision", "{} products")
     if "seed" in runs:
         seeds = runs["seed"].nunique()
         parts.append(f"{seeds} seeds" if seeds > 1 else "1 seed")

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
-import torch
 from torch import Tensor, nn
 
 from experiments.analysis.instability import JUMP
@@ -100,7 +99,7 @@ class Recorder:
     def __init__(self, task: engine.Task, config: RunConfig, machine: process.Machine, every: int):
         self.task, self.every = task, every
         self.fingerprint = task.fingerprint
-        self.device, self.autocast = machine.device, config.precision == "bfloat16"
+        self.config, self.machine = config, machine
         self.sizes: dict[int, dict[str, float]] = {}
         self.last: deque[tuple[int, nn.Module, Any]] = deque(maxlen=LAST)
         self.step, self.lowest, self.jumped = 0, math.inf, False
@@ -135,7 +134,7 @@ class Recorder:
                 self._measure(step, model, batch)
 
     def _measure(self, step: int, model: nn.Module, batch: Any) -> None:
-        with torch.autocast(self.device, torch.bfloat16, enabled=self.autocast):
+        with engine.precision(self.config, self.machine):
             found = capture(model, lambda copied: self.task.loss(copied, batch))
         self.sizes[step] = {name: rms(x, x < MASKED) for name, x in found.items()}
 

@@ -41,7 +41,7 @@ MAGIC = b"PAR1"  # first and last bytes of every Parquet file
 SCHEMAS = (1, 2)  # of the metadata that are read; a file without a number has 1
 # The schema that a key of the provenance needs, unless it is at its default and left out. A file
 # without such keys can be read by older checkouts.
-LATER = {"stacked": 2}
+LATER = {"stacked": 2, "computed": 2}
 RUN_ID = re.compile(r"[0-9a-f]{16}")
 
 
@@ -80,6 +80,8 @@ class Provenance:
         derived_from: id of that longer one, or "".
         stacked: how many runs were trained as one batch with this one among them; 0 if it was
             trained alone.
+        computed: JSON of how its steps were computed (`declare.way.Stretch`), or "" if one process
+            computed each batch at once.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid")
@@ -97,6 +99,7 @@ class Provenance:
     finished_at: str
     derived_from: str = ""
     stacked: Annotated[int, Field(ge=0)] = 0
+    computed: str = ""
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,12 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from multiprocessing import get_context
 from typing import TYPE_CHECKING, Any
 
 from experiments.declare.config import RunConfig
+from experiments.declare.way import ALONE, text_of
 from experiments.errors import Interrupted, UserError
 from experiments.messages import note
 from experiments.runs.grouping import beginning_of, cost
@@ -21,11 +23,15 @@ from experiments.runs.store import DamagedRunError, Provenance, Record, Store
 from experiments.runs.versions import code_version, git_state
 
 if TYPE_CHECKING:
-    from experiments.train.engine import RunResult
+    from experiments.train.checkpoint import Checkpoint
+    from experiments.train.distributed import Team
+    from experiments.train.engine import RunResult, Task
     from experiments.train.process import Machine
     from experiments.train.stacked import Member
 
 SECONDS_BETWEEN_LINES = 30.0  # of news about a stack that is being trained
+
+TRAIN = "train"  # what the first process of a team tells the others
 
 
 def train_runs(
@@ -36,6 +42,7 @@ def train_runs(
     known: Iterable[RunConfig] = (),
     stack: int | None = 1,
     fill: Iterable[RunConfig] = (),
+    team: Team | None = None,
 ) -> list[Record]:
     """Train what is not in the store, one after another; every run is stored before the next.
 
@@ -53,6 +60,7 @@ def train_runs(
         stack: how many runs of one shape are trained together at most (`train.stacked`); None for
             as many as the GPU holds, and for one on a CPU.
         fill: further runs that may be trained together with one of `runs`.
+        team: the processes that share each run; this one is the first of them.
 
     Returns:
         The records, in the order of `runs`.
@@ -67,7 +75,7 @@ def train_runs(
     for wait in (False, True):
         left = {run.id: run for run in runs if run.id not in records}
         for run in sorted(left.values(), key=lambda r: -r.steps):
-            record = _finish(run, store, longer(run), on_step, wait)
+            record = _finish(run, store, longer(run), on_step, wait, team)
             if record is None:
                 if stopped():
                     raise Interrupted
@@ -158,6 +166,7 @@ def _finish(
     longer: Sequence[RunConfig],
     on_step: Callable[[int, float], None] | None,
     wait: bool,
+    team: Team | None = None,
 ) -> Record | None:
     """The stored run, which is trained if it is not there.
 
@@ -172,7 +181,7 @@ def _finish(
     with store.claim(run.id, wait) as held:
         if not held:
             return None
-        return _stored(store, run, claimed=True) or _train(run, store, longer, on_step)
+        return _stored(store, run, claimed=True) or _train(run, store, longer, on_step, team)
 
 
 def _stored(store: Store, run: RunConfig, claimed: bool = False) -> Record | None:
@@ -201,29 +210,66 @@ def _longer(runs: Iterable[RunConfig]) -> Callable[[RunConfig], list[RunConfig]]
     return longer
 
 
+def follow(run: RunConfig, store: Store, team: Team) -> None:
+    """Compute this process's share of a run, if the first process of the team trains it.
+
+    Args:
+        run: any run.
+        store: of the first process; this one neither reads nor writes it.
+        team: of which this process is not the first.
+    """
+    while team.tell("") == TRAIN:
+        _compute(run, store, (), None, team)
+
+
 def _train(
     run: RunConfig,
     store: Store,
     longer: Iterable[RunConfig],
     on_step: Callable[[int, float], None] | None,
+    team: Team | None,
 ) -> Record:
     """Train a run, or read it from a longer one, and store it; the run is claimed."""
-    from experiments.declare.references import load
-    from experiments.train import engine, process
-    from experiments.train.checkpoint import Checkpoint
-
-    refuse_too_large(run)
-    machine = process.set_up()
-    task: engine.Task = load(run.task, run.family)(run)
-    origin = _origin(run, machine, task.fingerprint)
-    checkpoint = Checkpoint(store.checkpoint(run.id), {"id": run.id, **origin})
-    record = _beginning(run, store, longer, origin)
-    if record is None:
-        result = engine.train(run, task, machine, on_step, checkpoint)
-        record = _record(run, result, origin, run.flops())
+    if team is not None:
+        team.tell(TRAIN)
+    record, checkpoint = _compute(run, store, longer, on_step, team)
     store.write(record)
     checkpoint.remove()
     return record
+
+
+def _compute(
+    run: RunConfig,
+    store: Store,
+    longer: Iterable[RunConfig],
+    on_step: Callable[[int, float], None] | None,
+    team: Team | None,
+) -> tuple[Record, Checkpoint]:
+    """Train a run, or read it from a longer one; its checkpoint is of no use once it is stored."""
+    from experiments.train import engine
+    from experiments.train.checkpoint import Checkpoint
+
+    made = partial(_prepare, run)
+    machine, task, origin = made()[0] if team is None else team.agreed(made)
+    hold, way = (engine.Held, ALONE) if team is None else (team.hold, team.way)
+    checkpoint = Checkpoint(store.checkpoint(run.id), {"id": run.id, **origin}, way)
+    record = _beginning(run, store, longer, origin)
+    if record is None:
+        result = engine.train(run, task, machine, on_step, checkpoint, hold)
+        record = _record(run, result, origin, run.flops(), computed=text_of(checkpoint.stretches))
+    return record, checkpoint
+
+
+def _prepare(run: RunConfig) -> tuple[tuple[Machine, Task, dict[str, Any]], dict[str, Any]]:
+    """Where a run is trained, its task and origin; and what all who share it must have alike."""
+    from experiments.declare.references import load
+    from experiments.train import process
+
+    refuse_too_large(run)
+    machine = process.set_up()
+    task: Task = load(run.task, run.family)(run)
+    origin = _origin(run, machine, task.fingerprint)
+    return (machine, task, origin), {"id": run.id, **origin}
 
 
 def _beginning(
@@ -236,6 +282,8 @@ def _beginning(
         whole = store.look(other.id).record
         if whole is None or whole.metrics or whole.valid_losses or _differs(whole, origin):
             continue  # metrics are of the end, not of the beginning
+        if whole.provenance.computed:
+            continue  # rounded otherwise
         result = engine.beginning(whole.losses, whole.diverged_step, run.steps)
         if result is not None:
             stacked = whole.provenance.stacked
@@ -373,6 +421,7 @@ def _record(
     flops: float,
     derived_from: str = "",
     stacked: int = 0,
+    computed: str = "",
 ) -> Record:
     commit, dirty = git_state()
     return Record(
@@ -394,6 +443,7 @@ def _record(
             finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
             derived_from=derived_from,
             stacked=stacked,
+            computed=computed,
         ),
     )
 

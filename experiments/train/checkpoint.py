@@ -12,7 +12,7 @@ import math
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,6 +23,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from experiments.declare.way import ALONE, Stretch, Way, going_on
 from experiments.errors import UserError
 from experiments.files import atomic_path, irregular, parse_json, remove_unheld, temporaries
 from experiments.messages import note
@@ -30,6 +31,7 @@ from experiments.messages import note
 SECONDS = 60.0  # of training from one checkpoint to the next
 SHARE = 0.05  # largest share of the time that writing them may take
 METADATA = "mupkit.checkpoint"
+NO_SCALER: Mapping[str, float] = {}  # of a loss that is not scaled
 
 
 class _ForeignError(Exception):
@@ -54,6 +56,8 @@ class _Header:
     groups: list[dict[str, Any]]
     scalars: dict[str, dict[str, Any]]
     digest: str
+    scaler: dict[str, Finite] = field(default_factory=dict)
+    stretches: list[Stretch] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -66,12 +70,14 @@ class Resumed:
         seconds: that they took.
         generators: states of torch's generators by device.
         valid_losses: on held-out data, by the step after which each was measured.
+        scaler: state of what scales the loss, if that is scaled.
     """
 
     losses: list[float]
     seconds: float
     generators: dict[str, Tensor]
     valid_losses: dict[int, float]
+    scaler: dict[str, float] = field(default_factory=dict)
 
     def restore_generators(self) -> None:
         """Let torch's generators go on where they were."""
@@ -89,16 +95,26 @@ class Checkpoint:
         path: of its file; the process that trains the run holds its lock.
         origin: what the run's bits depend on: its id, the code, the machine. A file of another
             origin is not used.
+        way: how this training computes its steps. A file of another way is used.
+
+    Attributes:
+        stretches: how the run's steps were computed, as `declare.way.going_on` says it.
     """
 
-    def __init__(self, path: Path, origin: Mapping[str, Any]):
+    def __init__(self, path: Path, origin: Mapping[str, Any], way: Way = ALONE):
         self.path = path
         self.origin = dict(origin)
+        self.way = way
+        self.stretches = going_on((), way, 0)
         self._due = time.monotonic() + SECONDS
 
     def hurry(self) -> None:
         """Let the next `keep` write."""
         self._due = time.monotonic()
+
+    def due(self) -> bool:
+        """Whether it is time to write it."""
+        return time.monotonic() >= self._due
 
     def keep(
         self,
@@ -107,13 +123,14 @@ class Checkpoint:
         losses: Sequence[float],
         seconds: float,
         valid_losses: Mapping[int, float],
+        scaler: Mapping[str, float] = NO_SCALER,
     ) -> None:
         """Write the state after a step if that is due; if the disk refuses, the run goes on."""
-        start = time.monotonic()
-        if start < self._due:
+        if not self.due():
             return
+        start = time.monotonic()
         try:
-            self._write(model, optimizer, losses, seconds, valid_losses)
+            self._write(model, optimizer, losses, seconds, valid_losses, scaler)
         except (UserError, SafetensorError) as error:
             note(f"no checkpoint, training goes on: {error}")
         end = time.monotonic()
@@ -155,8 +172,10 @@ class Checkpoint:
             if name.startswith("generator.")
         }
         note(f"run {meta['origin'].get('id')}: goes on after {len(meta['losses'])} steps")
+        before = [Stretch(**stretch) for stretch in meta["stretches"]]
+        self.stretches = going_on(before, self.way, meta["step"])
         valid_losses = {int(step): loss for step, loss in meta["valid_losses"].items()}
-        return Resumed(meta["losses"], meta["seconds"], generators, valid_losses)
+        return Resumed(meta["losses"], meta["seconds"], generators, valid_losses, meta["scaler"])
 
     def remove(self) -> None:
         """Drop the file and its temporary files, which a killed write may have left."""
@@ -171,6 +190,7 @@ class Checkpoint:
         losses: Sequence[float],
         seconds: float,
         valid_losses: Mapping[int, float],
+        scaler: Mapping[str, float],
     ) -> None:
         tensors, scalars = _optimizer_state(optimizer)
         tensors |= _model_tensors(model)
@@ -190,6 +210,8 @@ class Checkpoint:
             "seconds": seconds,
             "groups": _groups(optimizer),
             "scalars": scalars,
+            "scaler": dict(scaler),
+            "stretches": [asdict(stretch) for stretch in self.stretches],
         }
         meta["digest"] = _digest(tensors, meta)
         with atomic_path(self.path) as temporary:
@@ -265,7 +287,7 @@ def _check_fit(
         raise _ForeignError("its model is a different one")
     if rigid(meta["groups"]) != rigid(_groups(optimizer)):
         raise _ForeignError("its optimizer is a different one")
-    if {*tensors} - {*found} - {"generator.cpu", "generator.cuda"} != {*_expected_state(optimizer)}:
+    if {*tensors} - {*found} - {"generator.cpu", "generator.cuda"} != {*expected_state(optimizer)}:
         raise _ForeignError("its optimizer's state is not that of its parameters")
 
 
@@ -274,6 +296,8 @@ def _check_position(meta: dict[str, Any], steps: int) -> None:
     done = meta["step"]
     if done != len(meta["losses"]) or done >= steps:
         raise _ForeignError("its losses are not those of its steps")
+    if any(stretch["from_step"] >= done for stretch in meta["stretches"]):
+        raise _ForeignError("its ways of computing are not those of its steps")
     if any(step not in map(str, range(done)) for step in meta["valid_losses"]):
         raise _ForeignError("its losses on held-out data are not those of its steps")
 
@@ -282,12 +306,14 @@ def _check_state(
     tensors: dict[str, Tensor], meta: dict[str, Any], model: nn.Module, optimizer: Optimizer
 ) -> None:
     """Refuse numbers that no training has: not finite, of another form, of another step."""
-    for name, like in _expected_state(optimizer).items():
+    for name, like in expected_state(optimizer).items():
         tensor = tensors[name]
         if (tensor.shape, tensor.dtype) != (like.shape, like.dtype):
             raise _ForeignError(f"{name} has another shape or type")
-        if name.endswith(".step") and tensor.item() != meta["step"]:
-            raise _ForeignError(f"{name} is not the number of its steps")
+        if name.endswith(".step"):
+            most, least = meta["step"], 0 if meta["scaler"] else meta["step"]
+            if not least <= tensor.item() <= most:  # a scaled loss leaves out what overflows
+                raise _ForeignError(f"{name} is not the number of its steps")
         if name.endswith(".exp_avg_sq") and bool((tensor < 0).any()):
             raise _ForeignError(f"{name} has a negative square")
     fresh = _model_tensors(model)  # a mask has infinities
@@ -295,7 +321,7 @@ def _check_state(
         wanted = fresh[name].isfinite().cpu() if name in fresh else True
         if tensor.is_floating_point() and bool((tensor.isfinite() != wanted).any()):
             raise _ForeignError(f"{name} is not finite")
-    indices = {name.split(".")[1] for name in _expected_state(optimizer)}
+    indices = {name.split(".")[1] for name in expected_state(optimizer)}
     if {*meta["scalars"]} != indices or any(
         value is not None for state in meta["scalars"].values() for value in state.values()
     ):
@@ -307,7 +333,7 @@ def _check_state(
     torch.Generator().set_state(tensors["generator.cpu"])
 
 
-def _expected_state(optimizer: Optimizer) -> dict[str, Tensor]:
+def expected_state(optimizer: Optimizer) -> dict[str, Tensor]:
     """A tensor like each of an optimizer's state after a step, by its name in the file."""
     found: dict[str, Tensor] = {}
     for own, group in zip(
@@ -340,7 +366,10 @@ def _load_optimizer(optimizer: Optimizer, tensors: dict[str, Tensor], meta: dict
 
 
 def _digest(tensors: dict[str, Tensor], meta: dict[str, Any]) -> str:
-    digest = hashlib.sha256(json.dumps(meta, sort_keys=True).encode())
+    said = {
+        k: v for k, v in meta.items() if v or k not in ("scaler", "stretches")
+    }  # older: neither
+    digest = hashlib.sha256(json.dumps(said, sort_keys=True).encode())
     for name in sorted(tensors):
         tensor = tensors[name]
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())

@@ -8,10 +8,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor, nn
+from torch.amp import GradScaler
 
 import mupkit
 from experiments.declare.config import RunConfig
@@ -23,6 +24,7 @@ from experiments.train.schedules import lr_factor
 DIVERGENCE_FACTOR = 10.0
 FINAL_FRACTION = 0.1
 Metric = float | str
+Measured = TypeVar("Measured")
 
 
 class Task(Protocol):
@@ -108,64 +110,130 @@ class RunResult:
     valid_losses: dict[int, float] = field(default_factory=dict)
 
 
+class Held:
+    """A model in training, held and updated by this process alone.
+
+    `distributed.Shared` is one that several processes hold.
+
+    Attributes:
+        model: newly built, on the machine's device.
+        optimizer: of its parameters.
+    """
+
+    def __init__(self, config: RunConfig, task: Task, machine: Machine):
+        self.config, self.task, self.machine = config, task, machine
+        self.model = task.build().to(machine.device)
+        self.optimizer = make_optimizer(self.model, config)
+        self.scaler = loss_scaler(config, machine)
+
+    def restore(self, checkpoint: Checkpoint) -> Resumed | None:
+        """Go on from a checkpoint, if it is there and whole."""
+        resumed = checkpoint.restore(self.model, self.optimizer, self.config.steps)
+        if resumed is not None and resumed.scaler:
+            self.scaler.load_state_dict(resumed.scaler)
+        return resumed
+
+    def loss(self, batch: Any, step: int) -> float:
+        """The mean loss of a batch; `update` goes by its gradient."""
+        with precision(self.config, self.machine):
+            self._loss = self.task.loss(self.model, batch)
+        return self._loss.item()
+
+    def update(self) -> None:
+        """Change the parameters by the gradient of the last loss."""
+        update(self.model, self.optimizer, self._loss, self.config.grad_clip, self.scaler)
+
+    def measure(self, function: Callable[[nn.Module], Measured]) -> Measured:
+        """What a function finds of the model in evaluation mode, without gradients."""
+        with evaluating(self.model, self.config, self.machine):
+            return function(self.model)
+
+    def spoiled(self) -> bool:
+        """Whether the last update spoiled the model.
+
+        With float16 a gradient that overflows is no update and spoils nothing, unless it overflows
+        without a scale, too.
+        """
+        overflows = self.scaler.is_enabled() and self.scaler.get_scale() >= 1
+        return spoiled(self.model, gradients=not overflows)
+
+    def keep(
+        self,
+        checkpoint: Checkpoint,
+        losses: Sequence[float],
+        seconds: float,
+        valid_losses: Mapping[int, float],
+    ) -> None:
+        """Write the state after a step, if that is due."""
+        scaler = self.scaler.state_dict()
+        checkpoint.keep(self.model, self.optimizer, losses, seconds, valid_losses, scaler)
+
+
 def train(
     config: RunConfig,
     task: Task,
     machine: Machine,
     on_step: Callable[[int, float], None] | None = None,
     checkpoint: Checkpoint | None = None,
+    hold: Callable[[RunConfig, Task, Machine], Held] = Held,
 ) -> RunResult:
     """Train one configuration, from scratch or from its checkpoint: the bits are the same.
 
     A run that diverges (`diverged`, `spoiled`) ends there, as a result and not as an error.
+
+    Args:
+        config, task, machine: what is trained, and where.
+        on_step: called with the number of each step and its loss.
+        checkpoint: of the run.
+        hold: what builds the model and updates it.
+
+    Raises:
+        UserError: if the task trains itself, which leaves nothing to `hold`.
     """
     if isinstance(task, TrainsItself):
+        if hold is not Held:
+            raise UserError(
+                f"{config.family}: another program trains this run (as with backend=fairseq) and "
+                "divides nothing; leave out --parallel, --accumulate and --recompute"
+            )
         return task.train(on_step)
     start = time.perf_counter()
     choose_products(config, machine)
     torch.manual_seed(config.seed)
-    model = task.build().to(machine.device)
-    optimizer = make_optimizer(model, config)
-    rates = [group["lr"] for group in optimizer.param_groups]
+    held = hold(config, task, machine)
+    rates = [group["lr"] for group in held.optimizer.param_groups]
     batches = task.batches(machine.device)
     losses: list[float] = []
     valid_losses: dict[int, float] = {}
-    resumed = checkpoint.restore(model, optimizer, config.steps) if checkpoint is not None else None
+    resumed = held.restore(checkpoint) if checkpoint is not None else None
     if resumed is not None:
         losses, start = _go_on(resumed, batches, on_step), start - resumed.seconds
         valid_losses = resumed.valid_losses
     diverged_step = None
     for step in range(len(losses), config.steps):
         factor = lr_factor(config.schedule, step, config.steps, config.warmup)
-        for group, rate in zip(optimizer.param_groups, rates, strict=True):
+        for group, rate in zip(held.optimizer.param_groups, rates, strict=True):
             group["lr"] = rate * factor
-        with precision(config, machine):
-            loss = task.loss(model, next(batches))
-        losses.append(loss.item())
+        losses.append(held.loss(next(batches), step))
         if on_step is not None:
             on_step(step, losses[-1])
         if diverged(losses):
             diverged_step = step
             break
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        apply_gradients(model, optimizer, config.grad_clip)
+        held.update()
         if isinstance(task, Validated) and (step + 1) % task.epoch == 0:
-            with evaluating(model, config, machine):
-                valid_loss = task.validate(model)
+            valid_loss = held.measure(task.validate)
             if math.isfinite(valid_loss):
                 valid_losses[step] = valid_loss
         if step + 1 == config.steps:
-            diverged_step = step if spoiled(model) else None
+            diverged_step = step if held.spoiled() else None
         elif checkpoint is not None:
-            spent = time.perf_counter() - start
-            checkpoint.keep(model, optimizer, losses, spent, valid_losses)
+            held.keep(checkpoint, losses, time.perf_counter() - start, valid_losses)
     final: float = math.nan
     metrics: Mapping[str, Metric] = {}
     if diverged_step is None:
         final = final_loss(losses)
-        with evaluating(model, config, machine):
-            metrics = task.evaluate(model)
+        metrics = held.measure(task.evaluate)
     seconds = time.perf_counter() - start
     return RunResult(tuple(losses), diverged_step, final, seconds, metrics, valid_losses)
 
@@ -190,7 +258,12 @@ def precision(config: RunConfig, machine: Machine) -> AbstractContextManager[Any
     """Autocast where the configuration asks for it; parameters and updates stay float32."""
     if config.precision != "bfloat16":
         return nullcontext()
-    return torch.autocast(machine.device, torch.bfloat16)
+    return torch.autocast(machine.device, getattr(torch, config.precision))
+
+
+def loss_scaler(config: RunConfig, machine: Machine) -> GradScaler:
+    """What scales the loss in float16, so that small gradients are not rounded to zero."""
+    return GradScaler(machine.device, enabled=config.precision == "float16")
 
 
 @contextmanager
@@ -202,13 +275,31 @@ def evaluating(model: nn.Module, config: RunConfig, machine: Machine) -> Iterato
     model.train()
 
 
-def apply_gradients(
-    model: nn.Module, optimizer: torch.optim.Optimizer, grad_clip: float | None
+def update(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    loss: Tensor,
+    grad_clip: float | None,
+    scaler: GradScaler,
 ) -> None:
-    """Update a model by the gradients that it has, clipped if the configuration asks for it."""
+    """Change the parameters by the gradient of a loss."""
+    optimizer.zero_grad(set_to_none=True)
+    scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+    apply_gradients(model, optimizer, grad_clip, scaler)
+
+
+def apply_gradients(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    grad_clip: float | None,
+    scaler: GradScaler,
+) -> None:
+    """Change the parameters by their gradients, whose norm over all of them is bounded."""
+    scaler.unscale_(optimizer)
     if grad_clip is not None:
         nn.utils.clip_grad_norm_(model.parameters(), grad_clip)
-    optimizer.step()
+    scaler.step(optimizer)
+    scaler.update()
 
 
 def _go_on(
@@ -234,9 +325,10 @@ def diverged(losses: Sequence[float]) -> bool:
     return not math.isfinite(losses[-1]) or losses[-1] > DIVERGENCE_FACTOR * losses[0]
 
 
-def spoiled(model: nn.Module) -> bool:
-    """Whether a gradient or a parameter of the model holds infinity or NaN."""
-    held = [t for p in model.parameters() for t in (p.detach(), p.grad) if t is not None]
+def spoiled(model: nn.Module, gradients: bool = True) -> bool:
+    """Whether a parameter of the model, or one of its `gradients`, holds infinity or NaN."""
+    held = [p.detach() for p in model.parameters()]
+    held += [p.grad for p in model.parameters() if gradients and p.grad is not None]
     return not all(bool(t.isfinite().all()) for t in held)
 
 
@@ -264,20 +356,28 @@ def beginning(losses: Sequence[float], diverged_step: int | None, steps: int) ->
     return None
 
 
-def make_optimizer(model: nn.Module, config: RunConfig) -> torch.optim.Optimizer:
+def make_optimizer(
+    model: nn.Module, config: RunConfig, fused: bool = True
+) -> torch.optim.Optimizer:
     """The optimizer of a configuration with the rates of the model's parametrization.
 
     In SP every dimension of the model is finite, so the same call gives the plain optimizer. A
     model may have factors of its own for Adam's rates, by name (`adam_factor`).
+
+    Args:
+        model, config: what is trained.
+        fused: use torch's fused kernels where they are right.
     """
     lr = 2.0**config.log2lr
+    # A step that is left out would spoil the momentum of torch's fused SGD.
+    fused = fused and config.precision != "float16"
     if config.optimizer == "sgd":
         return mupkit.MuSGD(
             model,
             lr=lr,
             momentum=config.momentum,
             weight_decay=config.weight_decay,
-            fused=True,
+            fused=fused,
         )
     make = mupkit.MuAdamW if config.optimizer == "adamw" else mupkit.MuAdam
     return make(
@@ -286,7 +386,7 @@ def make_optimizer(model: nn.Module, config: RunConfig) -> torch.optim.Optimizer
         betas=(config.beta1, config.beta2),
         eps=config.eps,
         weight_decay=config.weight_decay,
-        fused=True,
+        fused=fused,
     )
 
 

@@ -217,6 +217,7 @@ class _Stack:
         self.seeds = seeds
         places = torch.tensor([seeds.index(m.config.seed) for m in members])
         self.seed_of = places.to(machine.device)
+        self.scaler = engine.loss_scaler(self.config, machine)  # which does nothing
         self.graph: _Graph | None = None
 
     def advance(
@@ -304,7 +305,8 @@ class _Stack:
             for member, grad in zip(self.members, stacked.grad.unbind(), strict=True):
                 _parameters(member.model)[name].grad = grad
         for member in self.members:
-            engine.apply_gradients(member.model, member.optimizer, member.config.grad_clip)
+            clip = member.config.grad_clip
+            engine.apply_gradients(member.model, member.optimizer, clip, self.scaler)
         detached: Tensor = losses.detach()
         return detached
 

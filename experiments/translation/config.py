@@ -15,6 +15,7 @@ class TranslationConfig(TransformerDims):
 
     task: ClassVar[str] = f"{__package__}.backends:task"
     overhead: ClassVar[float] = 0.02
+    counts: ClassVar[Literal["examples", "tokens"]] = "tokens"
     tokens: ClassVar[str] = "byte pairs"
     layer_norm: ClassVar[Literal["pre", "post", ""]] = "post"
     idle_in_sweeps: ClassVar[frozenset[str]] = frozenset({"length_penalty"})

@@ -23,6 +23,7 @@ from experiments.models.encoder_decoder import (
 )
 from experiments.models.transformer import TransformerShape
 from experiments.train import engine
+from experiments.train.parts import Part
 from experiments.translation.config import TranslationConfig
 
 Batch = tuple[Tensor, Tensor, Tensor]
@@ -65,6 +66,14 @@ class Translating:
             ignore_index=PAD,
             label_smoothing=self.config.label_smoothing * size / (size - 1),
         )
+
+    def part(self, model: nn.Module, batch: Batch, part: Part) -> Tensor:
+        tokens = (batch[2] != PAD).sum()
+        source_BS, read_BT, target_BT = map(part.rows, batch)
+        share = (target_BT != PAD).sum() / tokens
+        if not len(source_BS):  # a model takes no batch without rows; this one counts for nothing
+            source_BS, read_BT, target_BT = (rows[:1] for rows in batch)
+        return self.loss(model, (source_BS, read_BT, target_BT)) * share
 
     def validate(self, model: nn.Module) -> float:
         """Cross-entropy per token of the validation split, without smoothing, in nats."""

@@ -20,6 +20,7 @@ from experiments.models.bert import Bert, BertOptions, build_bert
 from experiments.models.cross_entropy import IGNORED, cross_entropy
 from experiments.models.timing import step_seconds
 from experiments.models.transformer import TransformerShape
+from experiments.train.parts import Part
 
 MEASURED = 65_536  # tokens of a held-out split, at most, of which the loss is taken
 Batch = tuple[Tensor, int]
@@ -64,11 +65,14 @@ class MaskedLanguageModeling:
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         """Mean cross-entropy of the masked word pieces, in nats; 0 if chance masked none."""
-        windows, seed = batch
-        read_BL, wanted_BL = self.masked(windows, seed)
+        return self.part(model, batch, Part(0, 1))
+
+    def part(self, model: nn.Module, batch: Batch, part: Part) -> Tensor:
+        read_BL, wanted_BL = self.masked(*batch)
         device = next(model.parameters()).device
-        logits_BLV, wanted_BL = model(read_BL.to(device)), wanted_BL.to(device)
-        return cross_entropy(logits_BLV.flatten(0, 1), wanted_BL.flatten())
+        pieces = (wanted_BL != IGNORED).sum().to(device)
+        logits_BLV, wanted_BL = model(part.rows(read_BL).to(device)), part.rows(wanted_BL)
+        return cross_entropy(logits_BLV.flatten(0, 1), wanted_BL.flatten().to(device), pieces)
 
     def masked(self, windows: Tensor, seed: int) -> tuple[Tensor, Tensor]:
         """What the model reads and what it has to predict, (B, L), by the library's collator."""

@@ -22,6 +22,7 @@ from experiments.models.relative_transformer import (
 from experiments.models.timing import step_seconds
 from experiments.models.transformer import TransformerShape
 from experiments.train.engine import Metric
+from experiments.train.parts import Part
 
 VALIDATED = 32_768  # tokens of the validation split, at most, of which the loss is taken
 
@@ -69,6 +70,9 @@ class Pretraining:
         read_BL, wanted_BL = inputs
         logits_BLV = model(read_BL)
         return cross_entropy(logits_BLV.flatten(0, 1), wanted_BL.flatten())
+
+    def part(self, model: nn.Module, batch: Tensor, part: Part) -> Tensor:
+        return self.loss(model, part.rows(batch)) * (len(part.rows(batch)) / len(batch))
 
     def evaluate(self, model: nn.Module) -> dict[str, Metric]:
         """Mean loss on the first windows of the validation split, in nats a token, the time of a

@@ -12,6 +12,7 @@ from experiments.data.classification import index_batches, subset
 from experiments.data.images import load_images
 from experiments.families.mlp_cifar10.spec import MlpConfig
 from experiments.models.mlp import Mlp, MlpOptions, MlpShape, build_mlp
+from experiments.train.parts import Part
 
 
 class ImageRegression:
@@ -50,6 +51,9 @@ class ImageRegression:
             return images_BCHW, labels_B
         classes = self.images.classes
         return images_BCHW, F.one_hot(labels_B, classes).float() - 1 / classes
+
+    def part(self, model: nn.Module, batch: Tensor, part: Part) -> Tensor:
+        return self.loss(model, part.rows(batch)) * (len(part.rows(batch)) / len(batch))
 
     def evaluate(self, model: nn.Module) -> dict[str, float]:
         return {}

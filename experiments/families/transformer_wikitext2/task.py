@@ -17,6 +17,7 @@ from experiments.models.transformer import (
     TransformerShape,
     build_transformer,
 )
+from experiments.train.parts import Part
 
 
 class LanguageModeling:
@@ -53,6 +54,9 @@ class LanguageModeling:
         read_BL, wanted_BL = inputs
         logits_BLV = model(read_BL)
         return cross_entropy(logits_BLV.flatten(0, 1), wanted_BL.flatten())
+
+    def part(self, model: nn.Module, batch: Tensor, part: Part) -> Tensor:
+        return self.loss(model, part.rows(batch)) * (len(part.rows(batch)) / len(batch))
 
     def evaluate(self, model: nn.Module) -> dict[str, float]:
         return {}
