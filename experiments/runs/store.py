@@ -391,9 +391,9 @@ def _digest(
     content["final_loss"] = float(meta["final_loss"]).hex()
     if not meta.get("metrics"):  # older files have neither this key nor the next
         content.pop("metrics", None)
-    if not meta["provenance"].get("derived_from"):
-        provenance = meta["provenance"].items()
-        content["provenance"] = {k: v for k, v in provenance if k != "derived_from"}
+    later = {"derived_from", *LATER}  # older files have none of them
+    provenance = meta["provenance"].items()
+    content["provenance"] = {k: v for k, v in provenance if v or k not in later}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
