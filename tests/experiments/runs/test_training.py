@@ -80,7 +80,7 @@ def test_a_job_of_a_cluster_trains_its_group_alone(helping, tmp_path, monkeypatc
     monkeypatch.setattr(train, "help_with", lambda runs, *args, **kwargs: helped.extend(runs))
     by_id, needed = grouping.groups("smoke", data_sources.resolve_all())
     group = needed["fig1"][0]
-    train.train(group, ["fig1"], "smoke", None, 1, None, helping)
+    train.train(group, ["fig1"], "smoke", helping=helping)
     assert tuple(trained) == by_id[group].runs
     assert len(helped) == (24 if helping else 0)
 
