@@ -37,8 +37,9 @@ def test_groups_hold_each_run_once_and_cover_every_product(scale) -> None:
     # At `paper` nearly every run takes longer than a group should.
     needing = {i: [n for n, ids in needed.items() if i in ids] for i in groups}
     alike = Counter(map(tuple, needing.values()))
-    assert max(alike.values()) <= grouping.MOST_GROUPS
-    assert scale != "paper" or max(alike.values()) == grouping.MOST_GROUPS
+    most = {"gpu": grouping.MOST_ON_A_CARD}.get(scale, grouping.MOST_GROUPS)
+    assert max(alike.values()) <= most
+    assert scale in ("smoke", "small") or max(alike.values()) == most
 
 
 def trained(runs) -> list[RunConfig]:
@@ -70,8 +71,7 @@ def test_groups_are_of_like_cost_and_of_useful_length() -> None:
 def test_many_long_runs_make_as_many_groups_as_there_may_be(monkeypatch) -> None:
     runs = [tiny_run(seed=seed, steps=5 + seed % 3) for seed in range(40)]
     monkeypatch.setattr(grouping, "cost", lambda run: 1e6 * run.steps)
-    monkeypatch.setattr(grouping, "MOST_GROUPS", 7)
-    packed = grouping.pack(runs)
+    packed = grouping.pack(runs, most=7)
     costs = [sum(map(grouping.cost, group.runs)) for group in packed]
     assert len(packed) == 7 and max(costs) - min(costs) <= 7e6
     assert {run.id for group in packed for run in group.runs} == {run.id for run in runs}
