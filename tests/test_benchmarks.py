@@ -1,5 +1,6 @@
 """The scripts in benchmarks start, and their steps are made of names that exist."""
 
+import importlib
 import json
 import os
 import subprocess
@@ -34,6 +35,38 @@ def run(script: Path, *args: str) -> str:
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.stem)
 def test_every_script_explains_itself(script) -> None:
     assert script.name in run(script, "--help")
+
+
+@pytest.fixture
+def growth(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    return importlib.import_module("growth")
+
+
+def test_growth_is_measured_with_a_few_synthetic_runs() -> None:
+    words = ("--runs", "50", "--steps", "4", "--only", "group", "tables")
+    table = run(ROOT / "benchmarks" / "growth.py", *words).splitlines()
+    assert table[0].startswith("| operation | 50 runs, s | exponent |")
+    assert [line.split(" | ")[0].removeprefix("| ") for line in table[2:]] == [
+        "write the runs",
+        "declare and group them",
+        "collect into tidy tables",
+    ]
+    assert not (ROOT / "experiments" / "families" / "growth").exists()
+
+
+@pytest.mark.parametrize("power", [1.0, 2.0])
+def test_what_grows_too_fast_is_refused(growth, power) -> None:
+    runs = [100, 1_000, 10_000]
+    # Three seconds that every call costs, and what grows.
+    at = {n: 3.0 + 10 * (n / runs[-1]) ** power for n in runs}
+    found = [{"read": {"processor": at[n], "wall": at[n], "megabytes": 1.0}} for n in runs]
+    table, steep = growth.table(runs, found)
+    told = float(table.splitlines()[-1].split(" | ")[4])
+    assert told == pytest.approx(power, abs=0.1)
+    assert steep == (power > growth.STEEPEST)
+    short = [{"read": {"processor": 0.1, "wall": 0.1, "megabytes": 1.0}} for _ in runs]
+    assert "| – |" in growth.table(runs, short)[0]
 
 
 @pytest.mark.slow

@@ -17,6 +17,9 @@ from experiments.declare.schedules import OPEN_ENDED
 SECONDS_PER_FLOP = 1 / 1.8e11
 GROUP_SECONDS = 240.0  # that a group should take on one core
 MOST_GROUPS = 64  # of runs that the same products need: Snakemake is slow with thousands of jobs
+MOST_ON_A_CARD = (
+    8  # the same at the scale `gpu`, which is for one card: starting jobs takes its time
+)
 SPLIT, SHORTEST = 4, 30.0  # few runs still make up to so many groups, each of so many seconds
 
 
@@ -64,7 +67,7 @@ def groups(scale: Scale, data: dict[str, str]) -> tuple[dict[str, Group], dict[s
     all_groups: dict[str, Group] = {}
     of_product: dict[str, list[str]] = {name: [] for name in products}
     for needing, members in by_products.items():
-        for group in pack(members):
+        for group in pack(members, MOST_ON_A_CARD if scale == "gpu" else MOST_GROUPS):
             all_groups[group.id] = group
             for name in needing:
                 of_product[name].append(group.id)
@@ -92,18 +95,18 @@ def needed_with(
     return names, [i for i in needed[names[0]] if i in shared]
 
 
-def pack(runs: Sequence[RunConfig]) -> list[Group]:
+def pack(runs: Sequence[RunConfig], most: int = MOST_GROUPS) -> list[Group]:
     """Runs in groups of about equal cost: of about `GROUP_SECONDS` at most, or of one run.
 
     A run that is the beginning of a longer one joins its group and costs nothing. Few runs make
-    several short groups, so that several cores have work; many make `MOST_GROUPS` longer ones.
+    several short groups, so that several cores have work; many make `most` longer ones.
     """
     units: dict[str, list[RunConfig]] = {}
     for run in sorted(runs, key=lambda r: (-cost(r), r.id)):
         units.setdefault(beginning_of(run) or run.id, []).append(run)
     total = sum(cost(unit[0]) for unit in units.values())
     count = max(1, round(total / GROUP_SECONDS), min(SPLIT, int(total / SHORTEST)))
-    count = min(len(units), count, MOST_GROUPS)
+    count = min(len(units), count, most)
     bins: list[list[RunConfig]] = [[] for _ in range(count)]
     loads = [(0.0, number) for number in range(count)]  # a heap: the lightest first
     for unit in units.values():

@@ -1,6 +1,8 @@
 """Lines that a person follows."""
 
 import dataclasses
+import os
+import time
 
 import pytest
 
@@ -61,6 +63,32 @@ def test_lines_count_all_runs_and_come_now_and_then(tmp_path, capsys, times) -> 
         later(record(seed=seed))
     assert capsys.readouterr().err == "", "what was there before is not told run by run"
     assert SECONDS_BETWEEN_LINES >= 5
+
+
+def test_all_runs_are_counted_when_a_line_is_due_alone(tmp_path, capsys, times) -> None:
+    store, runs = Store(tmp_path), [tiny_run(seed=s) for s in range(40)]
+    own = Progress("fig1", runs, store, jobs=2)
+    looked = []
+    whole = store.looks_finished
+    store.looks_finished = lambda run_id: (looked.append(run_id), whole(run_id))[1]
+    for seed in range(40):
+        store.write(record(seed=seed))
+        own(record(seed=seed))
+    assert len(looked) < 5 * len(runs)
+    first, last = capsys.readouterr().err.splitlines()
+    assert first.startswith("fig1: 1 of 40 runs") and last.startswith("fig1: 40 of 40 runs")
+
+
+def test_lines_are_seldom_where_one_takes_long(tmp_path, capsys, times, monkeypatch) -> None:
+    store, runs = Store(tmp_path), [tiny_run(seed=s) for s in range(3)]
+    own = Progress("fig1", runs, store, jobs=2)
+    monkeypatch.setattr(progress, "SHARE", 1e-9)
+    for seed in range(2):
+        store.write(record(seed=seed))
+        own(record(seed=seed))
+        os.utime(own.stamp, (0, time.time() - 2 * SECONDS_BETWEEN_LINES))
+    assert len(capsys.readouterr().err.splitlines()) == 1
+    assert own.between > 100 * SECONDS_BETWEEN_LINES
 
 
 def test_the_first_time_left_is_the_plans_without_start_up(tmp_path, capsys, times) -> None:

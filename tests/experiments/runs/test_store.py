@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 import os
+import tracemalloc
 
 import pytest
 
@@ -139,6 +140,18 @@ def test_folder_that_cannot_be_made_is_one_clear_line(tmp_path) -> None:
     (tmp_path / "runs").write_text("a file where a folder should be")
     with pytest.raises(UserError, match="cannot write"):
         Store(tmp_path).write(record())
+
+
+def test_curves_take_little_more_memory_than_their_numbers() -> None:
+    losses = tuple(float(step) for step in range(1000))
+    records = [record(losses, seed=seed) for seed in range(100)]
+    tidying.tidy_curves(records)  # imports
+    tracemalloc.start()
+    curves = tidying.tidy_curves(records)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(curves) == 100_000
+    assert peak < 120 * len(curves)  # bytes; a dictionary for each row takes twice that
 
 
 def test_tidy_tables(tmp_path) -> None:

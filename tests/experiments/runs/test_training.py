@@ -6,6 +6,7 @@ import math
 import multiprocessing
 import os
 import signal
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,12 @@ def test_groups_hold_each_run_once_and_cover_every_product(scale) -> None:
     for name, ids in needed.items():
         runs = registry.product(name).runs(scale, data[registry.product(name).exhibit])
         assert sorted(r.id for i in ids for r in groups[i].runs) == sorted(r.id for r in runs)
+    # At `paper` nearly every run takes longer than a group should.
+    needing = {i: [n for n, ids in needed.items() if i in ids] for i in groups}
+    alike = Counter(map(tuple, needing.values()))
+    most = {"gpu": grouping.MOST_ON_A_CARD}.get(scale, grouping.MOST_GROUPS)
+    assert max(alike.values()) <= most
+    assert scale in ("smoke", "small") or max(alike.values()) == most
 
 
 def trained(runs) -> list[RunConfig]:
@@ -59,6 +66,15 @@ def test_groups_are_of_like_cost_and_of_useful_length() -> None:
         assert len(ids) >= grouping.SPLIT or sum(costs) < grouping.SHORTEST * (len(ids) + 1)
     total = sum(grouping.cost(run) for group in groups.values() for run in group.runs)
     assert total > 100 * len(groups)
+
+
+def test_many_long_runs_make_as_many_groups_as_there_may_be(monkeypatch) -> None:
+    runs = [tiny_run(seed=seed, steps=5 + seed % 3) for seed in range(40)]
+    monkeypatch.setattr(grouping, "cost", lambda run: 1e6 * run.steps)
+    packed = grouping.pack(runs, most=7)
+    costs = [sum(map(grouping.cost, group.runs)) for group in packed]
+    assert len(packed) == 7 and max(costs) - min(costs) <= 7e6
+    assert {run.id for group in packed for run in group.runs} == {run.id for run in runs}
 
 
 def test_a_job_works_for_what_was_asked_for_alone() -> None:
