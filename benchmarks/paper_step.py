@@ -34,7 +34,7 @@ from experiments.declare.config import RunConfig  # noqa: E402
 from experiments.declare.references import load  # noqa: E402
 from experiments.errors import UserError  # noqa: E402
 from experiments.products.paper_scale import declared, steps  # noqa: E402
-from experiments.products.paper_scale.steps import RECORD, Step, Steps  # noqa: E402
+from experiments.products.paper_scale.steps import RECORD, Step  # noqa: E402
 from experiments.runs import planning  # noqa: E402
 
 GB = 1e9
@@ -203,10 +203,7 @@ def main() -> None:
         family, values, limit_gb = args.worker
         worker(family, values, float(limit_gb))
         return
-    try:
-        found = steps.read(args.output)
-    except FileNotFoundError:
-        found = Steps(machine(), args.memory, {})
+    found = steps.read(args.output)
     known = {key for key, step in found.by_key.items() if step.outcome == "done" or not args.again}
     chosen = [
         one

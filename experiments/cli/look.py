@@ -319,9 +319,9 @@ def plan(
             row = _plan_row(planned(runs, store, timed((*runs, *more), jobs), jobs, more))
             table.add_row(product.name, *row)
     for family, data_source in _unsearched(found, scale):
-        runs, finals = tuning.declared(family.searches[scale], data_source)
+        trials, finals = tuning.declared(family.searches[scale], data_source)
         store = Store(results_dir(scale))
-        row = _plan_row(planned(runs, store, timed((*runs, *finals), jobs), jobs, finals))
+        row = _plan_row(planned(trials, store, timed((*trials, *finals), jobs), jobs, finals))
         table.add_row(f"tune {family.name}", *row)
         note(tuning.unsearched(family, scale))
     console.print(table)

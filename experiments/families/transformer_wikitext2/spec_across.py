@@ -23,15 +23,15 @@ from experiments.declare.statements import (
     transfers,
 )
 from experiments.declare.sweep import Override, Sweep
-from experiments.families.transformer_wikitext2.config import BASE, RATE, TransformerConfig
+from experiments.families.transformer_wikitext2.config import BASE, LOG2LR, TransformerConfig
 
 FIGURES = f"{__package__}.figures"
 
 # The caption of Fig. 4: width 256, depth 2, batch 20, length 256, 10,000 steps, base width 128.
 USUAL_AT: dict[Scale, dict[str, Any]] = {
-    "paper": {**BASE["paper"], "log2lr": RATE["paper"], "width": 256, "steps": 10_000},
-    "small": {**BASE["small"], "log2lr": RATE["small"], "width": 64},
-    "smoke": {**BASE["smoke"], "log2lr": RATE["smoke"], "width": 16},
+    "paper": {**BASE["paper"], "log2lr": LOG2LR["paper"], "width": 256, "steps": 10_000},
+    "small": {**BASE["small"], "log2lr": LOG2LR["small"], "width": 64},
+    "smoke": {**BASE["smoke"], "log2lr": LOG2LR["smoke"], "width": 16},
 }
 Seeds = Mapping[Scale, int | Sequence[int]]
 FIRST: Seeds = {"paper": 5, "small": 2, "smoke": 2}
@@ -72,7 +72,7 @@ SIZES: dict[str, Mapping[Scale, tuple[int, ...]]] = {
         "smoke": (16, 32),
     },
     "n_layer": {"paper": (2, 4, 8, 16, 32), "small": (2, 4, 8), "smoke": (2, 3)},
-    "batch_size": {"paper": (20, 40, 80, 160), "small": (8, 16, 32), "smoke": (2, 4)},
+    "batch_size": {"paper": (20, 32, 64, 128), "small": (8, 16, 32), "smoke": (2, 4)},
     "seq_len": {"paper": (64, 128, 256, 512), "small": (32, 64, 128), "smoke": (8, 16)},
     "steps": {"paper": (2_500, 5_000, 10_000, 20_000), "small": (125, 250, 500), "smoke": (3, 6)},
 }

@@ -16,8 +16,8 @@ from experiments.families.transformer_wikitext2.config import BASE, TransformerC
 
 FIGURES = f"{__package__}.figures"
 
-# Fig. 7 has µP at 0.001, SP at a quarter of it and at the same. Below `paper`, where 0.001 is not the
-# best rate, the best one of Fig. 1 stands for it.
+# Fig. 7 has µP at 0.001, SP at a quarter of it and at the same. Below `paper`, where 0.001 is not
+# the best rate, the best one of Fig. 1 stands for it.
 HIGH: dict[Scale, float] = {"paper": math.log2(0.001), "small": -7, "smoke": -7}
 LOW: dict[Scale, float] = {scale: rate - 2 for scale, rate in HIGH.items()}
 WIDTHS: dict[Scale, tuple[int, ...]] = {

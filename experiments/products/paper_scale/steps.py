@@ -58,13 +58,15 @@ class Steps:
 
 
 def read(path: Path = RECORD) -> Steps:
-    """The record.
+    """The record; one of nothing where there is none.
 
     Raises:
-        FileNotFoundError: there is none.
         DamagedFileError: naming it and what is wrong.
     """
-    return read_json(path, Steps)
+    try:
+        return read_json(path, Steps)
+    except FileNotFoundError:
+        return Steps("", 0.0, {})
 
 
 def write(steps: Steps, path: Path = RECORD) -> None:
