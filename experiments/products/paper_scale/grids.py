@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from experiments.declare import registry
@@ -24,18 +24,22 @@ class Compared:
         stated: what the paper states.
         product: name of ours.
         ours: the declared values, ascending.
-        agrees: whether these are the paper's, in the same terms.
+        agrees: whether these are the paper's.
+        as_declared: whether these are what the statement says of ours, where it differs.
     """
 
     stated: Stated
     product: str
     ours: tuple[Any, ...]
     agrees: bool
+    as_declared: bool
 
     @property
     def undeclared(self) -> bool:
-        """Whether it differs without a reason, or has a reason and does not differ."""
-        return self.agrees == bool(self.stated.why)
+        """Whether it differs in another way than is said, or has a reason and does not differ."""
+        if not self.stated.why:
+            return not self.agrees
+        return self.agrees or not self.as_declared
 
 
 def compare() -> list[Compared]:
@@ -44,8 +48,8 @@ def compare() -> list[Compared]:
     for stated in STATED:
         for name in stated.products:
             ours = _ours(stated, registry.product(name))
-            same = _agrees(stated, ours) and stated.factor == 1
-            found.append(Compared(stated, name, ours, same))
+            pinned = not stated.here or _agrees(replace(stated, paper=stated.here), ours)
+            found.append(Compared(stated, name, ours, _agrees(stated, ours), pinned))
     return found
 
 

@@ -151,12 +151,14 @@ def grids_table() -> str:
             told += ", among others"
         elif stated.form == "ends":
             told = " to ".join(map(value_text, stated.paper))
-        cells = (key, told, values_text(one.ours), stated.source, same)
+        follows = stated.why and not stated.here
+        ours = "what is found" if follows else values_text(one.ours)
+        cells = (key, told, ours, stated.source, same)
         rows.setdefault(cells, []).append(one.product)
     count = sum(bool(one.stated.why) for one in grids.compare())
     return (
         "What the paper's text states of its set-ups, each beside the declared sweeps. A "
-        "difference without a reason fails a test, and so does a reason without a difference. "
+        "difference without a reason fails a test, and so does another one than the declared. "
         f"There are {len(grids.compare())} comparisons, {count} with a reason.\n\n"
         + table(
             ["figure or table", "what", "the paper", "here", "stated in", "the same"],
