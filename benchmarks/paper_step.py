@@ -20,6 +20,7 @@ import json
 import math
 import os
 import resource
+import signal
 import subprocess
 import sys
 import time
@@ -160,7 +161,9 @@ def tried(one: declared.Configuration, limit_gb: float, timeout: float) -> Step:
         if done.returncode == 0:
             found = json.loads(done.stdout.splitlines()[-1])
             return replace(Step(**found), declared_batch=run.batch_size)
-        if done.returncode not in (TOO_LARGE, -9):
+        if done.returncode < 0 and done.returncode != -signal.SIGKILL:  # as where memory ends
+            sys.exit(f"stopped by signal {-done.returncode}; what was tried is in the record")
+        if done.returncode not in (TOO_LARGE, -signal.SIGKILL):
             said = (done.stderr.strip().splitlines() or ["it ended without a word"])[-1]
             return replace(nothing, outcome="failed", data=source, batch=batch, note=said[:200])
         batch //= SMALLER
