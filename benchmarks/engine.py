@@ -83,7 +83,7 @@ def config_of(width: int, kind: str = "ours"):
 
     precision = "bfloat16" if kind == "bfloat16" else "float32"
     return TransformerConfig.make(
-        **{**SMALL, **tuned(), "width": width, "log2lr": -8.0, "data": choose_text()},
+        **{**SMALL, **tuned("small"), "width": width, "log2lr": -8.0, "data": choose_text()},
         precision=precision,
     )
 

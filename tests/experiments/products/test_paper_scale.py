@@ -140,14 +140,14 @@ def test_a_batch_that_does_not_fit_is_quartered(monkeypatch, benchmark) -> None:
         step = json.dumps(
             {**vars(steps.Step("done", "digits", 1, batch, batch, (2.0, 1.0), 1.0, 1.0, ""))}
         )
-        fits = batch <= 4
-        return subprocess.CompletedProcess(command, 0 if fits else benchmark.TOO_LARGE, step, "")
+        return subprocess.CompletedProcess(command, int(batch > 4), step, "no memory\nat all")
 
     monkeypatch.setattr(benchmark.subprocess, "run", run)
     one = one_of("fig3")
     step = benchmark.tried(one, 4.0, 60.0)
     assert tried == [64, 16, 4]
     assert (step.outcome, step.batch, step.declared_batch) == ("done", 4, 64)
+    assert step.note == "larger batches: at all"
     widest = declared.configurations()[-1]
     held = benchmark.tried(widest, 4.0, 60.0)
     assert held.outcome == "too large" and held.note.endswith(" GB")
