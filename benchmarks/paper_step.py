@@ -6,8 +6,8 @@
 
 Configurations that differ in rates, multipliers, seeds or lengths alone are one. Each is trained in
 a process of its own, by the suite's own loop, the smallest first: a loss, an update, and the loss
-after it. If the batch needs more than the memory that is allowed, a quarter of it is tried, and so
-on to one example: this is another configuration, and the record says so. The record is
+after it. If that fails, as where memory ends, a quarter of the batch is tried, and so on to one
+example: this is another configuration, and the record says so, with what was said. The record is
 benchmarks/paper_steps.json; what is in it is not tried again, so the command can be stopped and
 typed again. `python -m experiments paper-scale` then writes the page.
 """
@@ -20,6 +20,7 @@ import json
 import math
 import os
 import resource
+import signal
 import subprocess
 import sys
 import time
@@ -34,12 +35,12 @@ from experiments.declare.config import RunConfig  # noqa: E402
 from experiments.declare.references import load  # noqa: E402
 from experiments.errors import UserError  # noqa: E402
 from experiments.products.paper_scale import declared, steps  # noqa: E402
-from experiments.products.paper_scale.steps import RECORD, Step, Steps  # noqa: E402
+from experiments.products.paper_scale.steps import RECORD, Step  # noqa: E402
 from experiments.runs import planning  # noqa: E402
 
 GB = 1e9
 SMALLER = 4  # part of a batch that is tried after it
-TOO_LARGE = 3  # exit status
+WORDS = 120  # characters of an error that the record keeps
 LEFT_FREE = 1.5  # GB of the machine's memory
 
 
@@ -127,14 +128,9 @@ def _limit(gb: float) -> None:
 
 
 def worker(family: str, values: str, limit_gb: float) -> None:
-    """Try one run, print its step as JSON; exit status `TOO_LARGE` if it does not fit."""
+    """Try one run and print its step as JSON."""
     run = registry.family(family).config.make(**json.loads(values))
-    try:
-        print(json.dumps(asdict(one_step(run, limit_gb))))
-    except (MemoryError, RuntimeError) as error:
-        if isinstance(error, MemoryError) or "allocate memory" in str(error):
-            sys.exit(TOO_LARGE)
-        raise
+    print(json.dumps(asdict(one_step(run, limit_gb))))
 
 
 def tried(one: declared.Configuration, limit_gb: float, timeout: float) -> Step:
@@ -149,7 +145,7 @@ def tried(one: declared.Configuration, limit_gb: float, timeout: float) -> Step:
         source = registry.family(run.family).resolve_data()
     except UserError as error:
         return replace(nothing, outcome="failed", note=str(error))
-    batch = run.batch_size
+    batch, said = run.batch_size, ""
     while batch >= 1:
         values = json.dumps({**run.model_dump(), "data": source, "batch_size": batch})
         command = [sys.executable, __file__, "--worker", run.family, values, str(limit_gb)]
@@ -158,13 +154,16 @@ def tried(one: declared.Configuration, limit_gb: float, timeout: float) -> Step:
         except subprocess.TimeoutExpired:
             return replace(nothing, outcome="failed", note=f"more than {timeout:g} seconds")
         if done.returncode == 0:
-            found = json.loads(done.stdout.splitlines()[-1])
-            return replace(Step(**found), declared_batch=run.batch_size)
-        if done.returncode not in (TOO_LARGE, -9):
-            said = (done.stderr.strip().splitlines() or ["it ended without a word"])[-1]
-            return replace(nothing, outcome="failed", data=source, batch=batch, note=said[:200])
+            found = Step(**json.loads(done.stdout.splitlines()[-1]))
+            why = f"larger batches: {said}" if said else ""
+            note = "; ".join(filter(None, (found.note, why)))
+            return replace(found, declared_batch=run.batch_size, note=note)
+        if done.returncode < 0 and done.returncode != -signal.SIGKILL:  # as where memory ends
+            sys.exit(f"stopped by signal {-done.returncode}; what was tried is in the record")
+        lines = done.stderr.strip().splitlines() or ["it ended without a word"]
+        said = lines[-1].replace("|", "/")[:WORDS]
         batch //= SMALLER
-    return replace(nothing, data=source, note="one example does not fit")
+    return replace(nothing, outcome="failed", data=source, note=said)
 
 
 def free_gb() -> float:
@@ -203,10 +202,7 @@ def main() -> None:
         family, values, limit_gb = args.worker
         worker(family, values, float(limit_gb))
         return
-    try:
-        found = steps.read(args.output)
-    except FileNotFoundError:
-        found = Steps(machine(), args.memory, {})
+    found = steps.read(args.output)
     known = {key for key, step in found.by_key.items() if step.outcome == "done" or not args.again}
     chosen = [
         one

@@ -72,6 +72,15 @@ def report(
         note(f"not there: {', '.join(missing)}")
 
 
+@app.command(name="paper-scale", epilog="Example: `python -m experiments paper-scale`")
+def paper_scale() -> None:
+    """Write docs/paper_scale.md: what the scale paper trains, costs and shares with the paper."""
+    from experiments.products.paper_scale import page
+
+    page.update()
+    console.print(str(page.PAGE), soft_wrap=True)
+
+
 @app.command(
     epilog="Example: `python -m experiments compare reference small`; "
     "`python -m experiments compare reference ~/their/results/small fig1`"

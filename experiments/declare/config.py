@@ -201,7 +201,7 @@ class RunConfig(BaseModel):
                 raise IdleKeyError(self.family, key, idle[key])
 
     def model(self) -> Reference:
-        """What builds its model, without data, on torch's default device: "module:function" of it.
+        """What builds its model, without data, to count parameters: "module:function" of the run.
 
         By default `build` of the module that has its task; a family whose `build` needs more than
         the configuration, or is elsewhere, says so.

@@ -25,6 +25,7 @@ from experiments.data.translation import load_translation
 from experiments.declare import registry, tuned
 from experiments.families.transformer_wikitext2.config import TransformerConfig
 from experiments.products import tidy_tables
+from experiments.products.paper_scale import steps as paper_steps
 from experiments.products.tidying import write_tables
 from experiments.runs import planning, training
 from experiments.runs.progress import Progress
@@ -179,6 +180,13 @@ def _tuned(results: Path, monkeypatch: Any) -> Stored:
     path = results.parent / "tuned.json"
     path.write_text('{"best": {"log2lr": -7}}')
     return Stored([path], lambda: tuned.best_point(path, TransformerConfig), (None,))
+
+
+def _steps(results: Path, monkeypatch: Any) -> Stored:
+    path = results.parent / "paper_steps.json"
+    step = paper_steps.Step("done", "digits", 10, 4, 4, (2.3, 2.2), 0.5, 1.0, "")
+    paper_steps.write(paper_steps.Steps("a processor", 4.0, {"0" * 16: step}), path)
+    return Stored([path], lambda: paper_steps.read(path), (paper_steps.Steps("", 0.0, {}),))
 
 
 def _marker(results: Path, monkeypatch: Any) -> Stored:
@@ -341,6 +349,14 @@ KINDS = {
             '{"best": {"momentum": 1.5}}',
             *(f'{{"best": {{"log2lr": {rate}}}}}' for rate in ("null", "NaN", "1e999", '"-7"')),
         ),
+    ),
+    "paper_steps.json": Kind(
+        _steps,
+        ("experiments.products.paper_scale.steps",),
+        "named",
+        {"absent": "no matter"},
+        doctor=False,  # it comes with the code, and a page is made of it
+        also=("{}", '{"machine": "", "limit_gb": 1, "by_key": {"a": {"outcome": "perfect"}}}'),
     ),
     "marker of a group": Kind(
         _marker,

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from experiments.declare.config import LARGEST_LOG2
 from experiments.declare.dimensions import TransformerDims
+from experiments.declare.references import Reference
 from experiments.declare.scales import Scale
 
 FINETUNED_LENGTH = 128  # tokens of an example in finetuning, at most (Appendix F.3)
@@ -55,6 +56,9 @@ class BertConfig(TransformerDims):
             keys = ("finetune_epochs", "finetune_log2lr")
             found |= dict.fromkeys(keys, "finetune_examples=0")
         return found
+
+    def model(self) -> Reference:
+        return f"{__package__}.unparametrized:build"
 
     def flops(self) -> float:
         """Training FLOPs: 6 for each matrix weight and token, and the attention products.

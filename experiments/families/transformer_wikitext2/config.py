@@ -98,7 +98,7 @@ BASE: dict[Scale, dict[str, Any]] = {
     "smoke": {**SMOKE, **tuned("smoke")},
 }
 """Values of a base run: those of `paper`, and what the other scales override."""
-RATE: dict[Scale, float] = {
+LOG2LR: dict[Scale, float] = {
     **dict.fromkeys(SCALES, -7),
     "paper": TUNED["paper"].best.get("log2lr", -7),
 }

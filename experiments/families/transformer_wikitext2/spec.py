@@ -27,8 +27,8 @@ from experiments.declare.statements import (
 from experiments.declare.sweep import Override, Sweep
 from experiments.families.transformer_wikitext2.config import (
     BASE,
+    LOG2LR,
     PAPER,
-    RATE,
     SMALL,
     SMOKE,
     TUNED,
@@ -118,7 +118,7 @@ COORDINATES = Computation(
     function=f"{__package__}.coordinates:measure",
     settings={
         # A readout that is not zero, so that the first step moves everything, as in the paper.
-        "base": {**BASE["paper"], "log2lr": RATE["paper"], "zero_readout": False},
+        "base": {**BASE["paper"], "log2lr": LOG2LR["paper"], "zero_readout": False},
         "widths": (128, 256, 512, 1024, 2048, 4096),
         "steps": 4,
         "seeds": (0, 1, 2, 3, 4),
@@ -130,7 +130,7 @@ COORDINATES = Computation(
                 **BASE["small"],
                 "base_width": 64,
                 "batch_size": 4,
-                "log2lr": RATE["small"],
+                "log2lr": LOG2LR["small"],
                 "zero_readout": False,
             },
             "widths": (64, 128, 256, 512, 1024, 2048),
@@ -140,7 +140,7 @@ COORDINATES = Computation(
             "base": {
                 **PAPER,
                 **BASE["smoke"],
-                "log2lr": RATE["smoke"],
+                "log2lr": LOG2LR["smoke"],
                 "zero_readout": False,
             },
             "widths": (16, 32, 64),

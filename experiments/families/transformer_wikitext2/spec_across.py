@@ -23,16 +23,16 @@ from experiments.declare.statements import (
     transfers,
 )
 from experiments.declare.sweep import Override, Sweep
-from experiments.families.transformer_wikitext2.config import BASE, RATE, TransformerConfig
+from experiments.families.transformer_wikitext2.config import BASE, LOG2LR, TransformerConfig
 
 FIGURES = f"{__package__}.figures"
 
 # The caption of Fig. 4: width 256, depth 2, batch 20, length 256, 10,000 steps, base width 128.
 USUAL_AT: dict[Scale, dict[str, Any]] = {
-    "paper": {**BASE["paper"], "log2lr": RATE["paper"], "width": 256, "steps": 10_000},
-    "gpu": {**BASE["gpu"], "log2lr": RATE["gpu"], "width": 256},
-    "small": {**BASE["small"], "log2lr": RATE["small"], "width": 64},
-    "smoke": {**BASE["smoke"], "log2lr": RATE["smoke"], "width": 16},
+    "paper": {**BASE["paper"], "log2lr": LOG2LR["paper"], "width": 256, "steps": 10_000},
+    "gpu": {**BASE["gpu"], "log2lr": LOG2LR["gpu"], "width": 256},
+    "small": {**BASE["small"], "log2lr": LOG2LR["small"], "width": 64},
+    "smoke": {**BASE["smoke"], "log2lr": LOG2LR["smoke"], "width": 16},
 }
 Seeds = Mapping[Scale, int | Sequence[int]]
 FIRST: Seeds = {"paper": 5, "gpu": 5, "small": 2, "smoke": 2}
@@ -87,7 +87,7 @@ SIZES: dict[str, Mapping[Scale, tuple[int, ...]]] = {
         "smoke": (2, 3),
     },
     "batch_size": {
-        "paper": (20, 40, 80, 160),
+        "paper": (20, 32, 64, 128),
         "gpu": (8, 16, 32, 64),
         "small": (8, 16, 32),
         "smoke": (2, 4),
@@ -327,10 +327,10 @@ FIG17 = Figure(
 )
 
 MUP_STEPS = ("mup", "steps")
-ONLY_RATE = ("log2lr",)
+RATE = ("log2lr",)
 LONG = (125, 250, 500, 1000, 2000)
 PANELS17_STEPS = Panels(
-    ONLY_RATE, (MUP_STEPS,), "fig17_steps", POST, sizes={"steps": {"gpu": LONG, "small": LONG}}
+    RATE, (MUP_STEPS,), "fig17_steps", POST, sizes={"steps": {"gpu": LONG, "small": LONG}}
 )
 FIG17_STEPS = Figure(
     name="fig17_steps",
@@ -424,7 +424,7 @@ FIG18_WIDE = replace(
         loses_gain(
             "Appendix G.2.3, Figs. 18 and 20",
             "In SP, across width, for the learning rate",
-            measure=PANELS18_WIDE.kept_gain(SP_WIDTH, ONLY_RATE),
+            measure=PANELS18_WIDE.kept_gain(SP_WIDTH, RATE),
         ),
     ),
 )

@@ -1,4 +1,4 @@
-"""What is declared at the scale `paper`: each product's runs, and the configurations that differ."""
+"""What is declared at the scale `paper`: the runs of each product, and how they differ."""
 
 from __future__ import annotations
 

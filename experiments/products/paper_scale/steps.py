@@ -19,8 +19,8 @@ class Step:
     """One configuration, tried.
 
     Attributes:
-        outcome: "done", or why not: "too large" if the largest part of the batch that was tried
-            needs more memory than was allowed, "failed" with an error otherwise.
+        outcome: "done"; "too large" if weights, gradients and moments alone need more memory than
+            was allowed, so that nothing was tried; "failed" if not even one example was trained.
         data: the data source; the paper's is not always to be had.
         parameters: of the model.
         batch: that was trained; less than the declared one if that does not fit.
@@ -58,13 +58,15 @@ class Steps:
 
 
 def read(path: Path = RECORD) -> Steps:
-    """The record.
+    """The record; one of nothing where there is none.
 
     Raises:
-        FileNotFoundError: there is none.
         DamagedFileError: naming it and what is wrong.
     """
-    return read_json(path, Steps)
+    try:
+        return read_json(path, Steps)
+    except FileNotFoundError:
+        return Steps("", 0.0, {})
 
 
 def write(steps: Steps, path: Path = RECORD) -> None:

@@ -51,7 +51,7 @@ def test_every_search_has_the_size_of_its_scale() -> None:
 
 def test_a_scale_without_a_search_is_refused_and_says_what_it_has() -> None:
     resnet = registry.family("resnet_cifar10")
-    with pytest.raises(UserError, match="only at small, smoke; at paper it has base .* Table 12"):
+    with pytest.raises(UserError, match=r"only at small, smoke; at paper it has base .* Table 12"):
         tuning.search_of(resnet, "paper")
     with pytest.raises(UserError, match="mlp_cifar10 declares a search at no scale"):
         tuning.search_of(registry.family("mlp_cifar10"), "small")

@@ -11,7 +11,6 @@ from experiments.data import image_source
 from experiments.data.augment import apply
 from experiments.declare import registry
 from experiments.declare.references import load
-from experiments.declare.scales import SCALES
 from experiments.errors import UserError
 from experiments.families.mlp_cifar10 import task as mlp_task
 from experiments.families.mlp_cifar10.spec import MlpConfig
@@ -113,7 +112,7 @@ def test_flops_of_a_wide_resnet() -> None:
     assert found == pytest.approx(ours, rel=0.05)
 
 
-@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("scale", ["small", "smoke"])  # paper: products/test_paper_scale.py
 @pytest.mark.parametrize("name", ["mlp_cifar10", "resnet_cifar10", "wide_resnet_imagenet"])
 def test_every_model_of_every_scale_can_be_built(name, scale) -> None:
     experiment = registry.family(name)
