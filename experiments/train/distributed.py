@@ -110,14 +110,17 @@ class Team:
             found, said = make()
         except UserError as error:
             said = {"refused": str(error)}
-        for rank, theirs in enumerate(map(json.loads, self.gather(json.dumps(said)))):
-            if refused := theirs.get("refused"):
-                raise UserError(refused if rank == 0 else f"process {rank}: {refused}")
-            for key, value in said.items():
+        all_said = [json.loads(text) for text in self.gather(json.dumps(said))]
+        for rank, theirs in enumerate(all_said):
+            if "refused" in theirs:
+                who = "" if rank == 0 else f"process {rank}: "
+                raise UserError(f"{who}{theirs['refused']}")
+        for rank, theirs in enumerate(all_said):
+            for key, value in all_said[0].items():
                 if theirs[key] != value:
                     raise UserError(
-                        f"{key}: process {rank} has {theirs[key]}, process {self.rank} has {value};"
-                        " start all with the same checkout, environment and data on equal machines"
+                        f"{key}: process {rank} has {theirs[key]}, process 0 has {value}; start "
+                        "all with the same checkout, environment and data on equal machines"
                     )
         return cast(Found, found)
 
