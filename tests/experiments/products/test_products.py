@@ -227,11 +227,14 @@ def test_runs_of_unlike_origin_are_told_on_the_face(project) -> None:
     draw.draw(TABLE, "small")
     page = project / "figures/small/table0.md"
     assert "runs of" not in page.read_text(encoding="utf-8")
-    _remade(Store(places.results_dir("small")), -8, matmul="other", code_version="other")
+    _remade(
+        Store(places.results_dir("small")), -8, matmul="other", code_version="other", computed="[]"
+    )
     collect.collect(TABLE, "small", "wikitext2")
     draw.draw(TABLE, "small")
     text = page.read_text(encoding="utf-8")
-    assert "runs of 2 versions of the code · runs of 2 kinds of matrix products · scale" in text
+    assert "runs of 2 versions of the code · runs of 2 kinds of matrix products · " in text
+    assert "runs of 2 ways of computing a step · scale" in text
 
 
 def test_a_product_over_steps_gets_a_row_for_each(project, monkeypatch) -> None:
