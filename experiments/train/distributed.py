@@ -360,9 +360,11 @@ class Shared(engine.Held):
             self.whole_optimizer.load_state_dict({"state": state, "param_groups": groups})
 
     def _full(self, value: Any) -> Any:
-        """A value of an optimizer's state, whole on process 0's CPU."""
+        """A value of an optimizer's state, whole; kept on process 0's CPU alone."""
         full = value.full_tensor() if isinstance(value, DTensor) else value
-        return full.cpu() if self.team.first and isinstance(full, Tensor) else None
+        if not isinstance(full, Tensor):
+            return full
+        return full.cpu() if self.team.first else None
 
 
 def refuse(model: nn.Module, task: engine.Task, way: Way, config: RunConfig) -> None:
