@@ -326,6 +326,8 @@ class Shared(engine.Held):
         if not self.team.several:
             return
         saved = self.whole_optimizer.state_dict()["state"] if self.team.first else {}
+        if not self.team.any(bool(saved)):
+            return  # no update was made yet
         state: dict[int, dict[str, Tensor]] = {}
         for name, like in expected_state(self.optimizer).items():
             _, index, key = name.split(".", 2)

@@ -54,7 +54,7 @@ def test_batches_of_examples_divide_and_batches_of_tokens_need_not() -> None:
     Way("ddp", 2, 2).refuse(tiny_run(batch_size=8))
     with pytest.raises(UserError, match=r"batch_size: 6 .* 4 equal parts .*: 2 x 2\); give a mult"):
         Way("ddp", 2, 2).refuse(tiny_run(batch_size=6))
-    values = {**VALUES["smoke"], "data": "multi30k", "log2lr": -7.0, "steps": 1}
+    values = {**VALUES["smoke"], "data": "multi30k", "log2lr": -7.0, "steps": 12}
     Way("ddp", 2, 2).refuse(Iwslt14Config.make(**{**values, "batch_size": 257}))
 
 

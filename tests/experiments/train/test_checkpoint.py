@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import os
 import signal
+from dataclasses import asdict
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 import mupkit
+from experiments.declare.way import Stretch
 from experiments.runs import training
 from experiments.runs.store import Store
 from experiments.train import checkpoint as module
@@ -271,8 +273,12 @@ BAD = {
     "losses that are text": (rewrite(losses=["1.0"] * 4), "losses"),
     "losses that are not finite": (rewrite(losses=[float("nan")] * 4), "losses"),
     "held-out losses of no step": (rewrite(valid_losses={"9": 1.0}), "held-out"),
-    "ways of computing of later steps": (rewrite(stretches=[{"from_step": 4}]), "ways of comp"),
+    "ways of computing of later steps": (
+        rewrite(stretches=[asdict(Stretch(from_step=4))]),
+        "ways of comp",
+    ),
     "a way of computing of no form": (rewrite(stretches=[{"processes": 0}]), "processes"),
+    "half a scale": (rewrite(scaler={"scale": 2.0}), "scale of the loss"),
     "a scale that is not finite": (rewrite(scaler={"scale": float("inf")}), "scale"),
     "negative seconds": (rewrite(seconds=-1.0), "seconds"),
     "no scalars": (rewrite(scalars={}), "its optimizer has numbers"),

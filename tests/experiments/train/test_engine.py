@@ -3,11 +3,13 @@
 import inspect
 import itertools
 import math
+from functools import partial
 from typing import get_args
 
 import pytest
 import torch
 from torch import nn
+from torch.amp import GradScaler
 
 import mupkit
 from experiments.declare import registry
@@ -185,7 +187,10 @@ def test_bfloat16_is_of_products_alone_and_by_request(tiny) -> None:
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
-def test_float16_leaves_out_an_update_that_overflows(optimizer) -> None:
+def test_float16_leaves_out_an_update_that_overflows(optimizer, monkeypatch) -> None:
+    scaler = partial(GradScaler, "cpu", 64.0)  # at which nothing overflows by itself
+    monkeypatch.setattr(engine, "loss_scaler", lambda config, machine: scaler())
+
     class Watched(Poisoned):
         def loss(self, model, batch):
             seen.append(model.weight.detach().clone())
