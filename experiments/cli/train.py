@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,7 +26,7 @@ from experiments.declare.config import RunConfig
 from experiments.declare.data_sources import resolve_all
 from experiments.declare.family import Family
 from experiments.declare.scales import Scale
-from experiments.declare.way import ALONE, Place, Way, chosen, place
+from experiments.declare.way import ALONE, Place, chosen, place
 from experiments.errors import UserError, unknown
 from experiments.messages import duration, hush, note
 from experiments.runs.grouping import groups, needed_with
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 app = typer.Typer()
 RECORDINGS = 100  # of a replayed run, about
 BLOW_UP_ROWS = 15
+LAST_WORD = 5.0  # seconds
 
 
 @app.command(
@@ -72,18 +74,17 @@ def run(
     How it is computed, by the last three options, is no part of its id (docs/distributed.md).
     """
     here = place()
-    if here is not None and here.rank > 0:
-        hush()  # the first process says the same
-    way = chosen(parallel, accumulate, recompute, here)
-    store = Store(results_dir(scale))
-    config = _configured(registry.family(family), context.args, data)
-    if store.looks_finished(config.id):
-        note(f"run {config.id} is in the store already")
-    if way == ALONE:
-        with _bar(config) as on_step:
-            record: Record | None = train_runs([config], store, on_step=on_step)[0]
-    else:
-        record = _share(config, store, way, here)
+    with _beside_the_first(here):
+        way = chosen(parallel, accumulate, recompute, here)
+        store = Store(results_dir(scale))
+        config = _configured(registry.family(family), context.args, data)
+        if store.looks_finished(config.id):
+            note(f"run {config.id} is in the store already")
+        with _bar(config, here is None or here.rank == 0) as on_step:
+            if way == ALONE:
+                record: Record | None = train_runs([config], store, on_step=on_step)[0]
+            else:
+                record = train_shared(config, store, way, here, on_step)
     if record is None:
         return
     outcome = f"diverged at step {record.diverged_step}"
@@ -93,12 +94,21 @@ def run(
     console.print(str(store.path(config.id)), soft_wrap=True)
 
 
-def _share(config: RunConfig, store: Store, way: Way, here: Place | None) -> Record | None:
-    """Train a run in another way than one process by itself; None on processes but the first."""
-    if here is not None and here.rank > 0:
-        return train_shared(config, store, way, here)
-    with _bar(config) as on_step:
-        return train_shared(config, store, way, here, on_step)
+@contextmanager
+def _beside_the_first(here: Place | None) -> Iterator[None]:
+    """Silence on processes but the first of those that torchrun started: that one says the same.
+
+    torchrun ends all when one ends. So one that cannot go on leaves the first time to say why.
+    """
+    if here is None or here.rank == 0:
+        yield
+        return
+    hush()
+    try:
+        yield
+    except UserError:
+        time.sleep(LAST_WORD)
+        raise
 
 
 def _configured(family: Family, args: list[str], data: str | None) -> RunConfig:
@@ -109,11 +119,13 @@ def _configured(family: Family, args: list[str], data: str | None) -> RunConfig:
 
 
 @contextmanager
-def _bar(config: RunConfig) -> Iterator[Callable[[int, float], None]]:
+def _bar(config: RunConfig, shown: bool = True) -> Iterator[Callable[[int, float], None]]:
     """A progress bar of a run: a function of each step and its loss."""
     from tqdm import tqdm
 
-    with tqdm(total=config.steps, unit="step", desc=config.describe(), leave=False) as bar:
+    with tqdm(
+        total=config.steps, unit="step", desc=config.describe(), leave=False, disable=not shown
+    ) as bar:
 
         def on_step(step: int, loss: float) -> None:
             bar.update()

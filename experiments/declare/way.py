@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field
 
 from experiments.declare.config import RunConfig
-from experiments.errors import UserError
+from experiments.errors import UserError, unknown
 
 Parallel = Literal["", "ddp", "fsdp2"]
 Count = Annotated[int, Field(gt=0)]
@@ -50,7 +50,7 @@ class Way:
         if config.counts == "examples" and config.batch_size % self.parts:
             raise UserError(
                 f"{config.family}: batch_size: {config.batch_size} examples do not divide into "
-                f"{self.parts} equal parts ({self.processes} processes, --accumulate "
+                f"{self.parts} equal parts (processes x --accumulate: {self.processes} x "
                 f"{self.accumulate}); give a multiple of {self.parts}"
             )
 
@@ -141,7 +141,7 @@ def chosen(parallel: str | None, accumulate: int, recompute: bool, place: Place 
             )
         return Way("", 1, accumulate, recompute)
     if parallel not in ("ddp", "fsdp2"):
-        raise UserError(f"--parallel: {parallel!r} is none of ddp, fsdp2")
+        raise unknown("--parallel", parallel, ("ddp", "fsdp2"))
     if place is None:
         raise UserError(f"--parallel {parallel} needs processes that torchrun starts: {EXAMPLE}")
     return Way("ddp" if parallel == "ddp" else "fsdp2", place.processes, accumulate, recompute)

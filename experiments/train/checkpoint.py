@@ -21,6 +21,7 @@ from pydantic import ConfigDict, Field
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.amp import GradScaler
 from torch.optim import Optimizer
 
 from experiments.declare.way import ALONE, Stretch, Way, going_on
@@ -56,7 +57,7 @@ class _Header:
     groups: list[dict[str, Any]]
     scalars: dict[str, dict[str, Any]]
     digest: str
-    scaler: dict[str, Finite] = field(default_factory=dict)
+    scaler: dict[str, int | Finite] = field(default_factory=dict)
     stretches: list[Stretch] = field(default_factory=list)
 
 
@@ -287,7 +288,8 @@ def _check_fit(
         raise _ForeignError("its model is a different one")
     if rigid(meta["groups"]) != rigid(_groups(optimizer)):
         raise _ForeignError("its optimizer is a different one")
-    if {*tensors} - {*found} - {"generator.cpu", "generator.cuda"} != {*expected_state(optimizer)}:
+    state = {*tensors} - {*found} - {"generator.cpu", "generator.cuda"}
+    if state != {*_expected_of(meta, optimizer)}:
         raise _ForeignError("its optimizer's state is not that of its parameters")
 
 
@@ -296,6 +298,8 @@ def _check_position(meta: dict[str, Any], steps: int) -> None:
     done = meta["step"]
     if done != len(meta["losses"]) or done >= steps:
         raise _ForeignError("its losses are not those of its steps")
+    if meta["scaler"] and {*meta["scaler"]} != {*GradScaler("cpu").state_dict()}:
+        raise _ForeignError("its scale of the loss is none of torch's")
     if any(stretch["from_step"] >= done for stretch in meta["stretches"]):
         raise _ForeignError("its ways of computing are not those of its steps")
     if any(step not in map(str, range(done)) for step in meta["valid_losses"]):
@@ -306,7 +310,8 @@ def _check_state(
     tensors: dict[str, Tensor], meta: dict[str, Any], model: nn.Module, optimizer: Optimizer
 ) -> None:
     """Refuse numbers that no training has: not finite, of another form, of another step."""
-    for name, like in expected_state(optimizer).items():
+    expected = _expected_of(meta, optimizer)
+    for name, like in expected.items():
         tensor = tensors[name]
         if (tensor.shape, tensor.dtype) != (like.shape, like.dtype):
             raise _ForeignError(f"{name} has another shape or type")
@@ -321,7 +326,7 @@ def _check_state(
         wanted = fresh[name].isfinite().cpu() if name in fresh else True
         if tensor.is_floating_point() and bool((tensor.isfinite() != wanted).any()):
             raise _ForeignError(f"{name} is not finite")
-    indices = {name.split(".")[1] for name in expected_state(optimizer)}
+    indices = {name.split(".")[1] for name in expected}
     if {*meta["scalars"]} != indices or any(
         value is not None for state in meta["scalars"].values() for value in state.values()
     ):
@@ -348,6 +353,11 @@ def expected_state(optimizer: Optimizer) -> dict[str, Tensor]:
     return found
 
 
+def _expected_of(meta: dict[str, Any], optimizer: Optimizer) -> dict[str, Tensor]:
+    """The same for a file: none if every update so far was left out, as a scaled loss may do it."""
+    return expected_state(optimizer) if meta["scalars"] or not meta["scaler"] else {}
+
+
 def _load_optimizer(optimizer: Optimizer, tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:
     state: dict[int, dict[str, Any]] = {int(i): dict(v) for i, v in meta["scalars"].items()}
     for name, tensor in tensors.items():
@@ -366,9 +376,8 @@ def _load_optimizer(optimizer: Optimizer, tensors: dict[str, Tensor], meta: dict
 
 
 def _digest(tensors: dict[str, Tensor], meta: dict[str, Any]) -> str:
-    said = {
-        k: v for k, v in meta.items() if v or k not in ("scaler", "stretches")
-    }  # older: neither
+    later = ("scaler", "stretches")  # older files have neither of them
+    said = {k: v for k, v in meta.items() if v or k not in later}
     digest = hashlib.sha256(json.dumps(said, sort_keys=True).encode())
     for name in sorted(tensors):
         tensor = tensors[name]

@@ -110,14 +110,17 @@ class Team:
             found, said = make()
         except UserError as error:
             said = {"refused": str(error)}
-        for rank, theirs in enumerate(map(json.loads, self.gather(json.dumps(said)))):
-            if refused := theirs.get("refused"):
-                raise UserError(refused if rank == 0 else f"process {rank}: {refused}")
-            for key, value in said.items():
+        all_said = [json.loads(text) for text in self.gather(json.dumps(said))]
+        for rank, theirs in enumerate(all_said):
+            if "refused" in theirs:
+                who = "" if rank == 0 else f"process {rank}: "
+                raise UserError(f"{who}{theirs['refused']}")
+        for rank, theirs in enumerate(all_said):
+            for key, value in all_said[0].items():
                 if theirs[key] != value:
                     raise UserError(
-                        f"{key}: process {rank} has {theirs[key]}, process {self.rank} has {value};"
-                        " start all with the same checkout, environment and data on equal machines"
+                        f"{key}: process {rank} has {theirs[key]}, process 0 has {value}; start "
+                        "all with the same checkout, environment and data on equal machines"
                     )
         return cast(Found, found)
 
@@ -323,6 +326,8 @@ class Shared(engine.Held):
         if not self.team.several:
             return
         saved = self.whole_optimizer.state_dict()["state"] if self.team.first else {}
+        if not self.team.any(bool(saved)):
+            return  # no update was made yet
         state: dict[int, dict[str, Tensor]] = {}
         for name, like in expected_state(self.optimizer).items():
             _, index, key = name.split(".", 2)
@@ -357,9 +362,11 @@ class Shared(engine.Held):
             self.whole_optimizer.load_state_dict({"state": state, "param_groups": groups})
 
     def _full(self, value: Any) -> Any:
-        """A value of an optimizer's state, whole on process 0's CPU."""
+        """A value of an optimizer's state, whole; kept on process 0's CPU alone."""
         full = value.full_tensor() if isinstance(value, DTensor) else value
-        return full.cpu() if self.team.first and isinstance(full, Tensor) else None
+        if not isinstance(full, Tensor):
+            return full
+        return full.cpu() if self.team.first else None
 
 
 def refuse(model: nn.Module, task: engine.Task, way: Way, config: RunConfig) -> None:

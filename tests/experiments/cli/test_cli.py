@@ -261,6 +261,12 @@ def test_options_of_run(tiny) -> None:
         (["--log2lr", "2000"], "log2lr: .*100"),
         (["--width", "1000000"], "width=1000000, n_head=4: weights and gradients take at least"),
         (["--d-head=1000000", "--width=1000000"], "d_head=1000000: weights and gradients take at"),
+        (["--parallel", "ddp"], "--parallel ddp needs processes that torchrun starts: torchrun .*"),
+        (["--parallel", "ddq"], "unknown --parallel 'ddq'; did you mean 'ddp'.*"),
+        (
+            ["--accumulate", "3"],
+            "batch_size: 16 examples do not divide into 3 equal parts .*; give a multiple of 3",
+        ),
         (["--batch-size", "10000000"], "batch_size: 10000000 is more than .*; give [0-9]+ or less"),
     ],
 )

@@ -24,6 +24,7 @@ from experiments.runs.grouping import cost
 from experiments.runs.places import ROOT
 from experiments.runs.store import Store
 from experiments.train import engine
+from experiments.train.parts import Divisible, Part
 from experiments.train.process import Machine
 from mupkit.coord_check import Report, coord_check
 
@@ -110,6 +111,21 @@ def test_the_seed_alone_decides_the_batches(name) -> None:
     assert first
     assert equal(first, batches(run.replace(width=2 * run.width, log2lr=run.log2lr - 1)))
     assert not equal(first, batches(run.replace(seed=1)))
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_parts_of_a_batch_sum_up_to_its_loss(name) -> None:
+    run = smoke(name)
+    task = load(run.task, run.family)(run)
+    if not isinstance(task, Divisible):
+        return  # a shared run of it is refused
+    model, batch = task.build().eval(), next(task.batches("cpu"))
+    with torch.no_grad():
+        for p in model.parameters():
+            p.add_(0.1 * torch.randn_like(p))  # so that rows have unequal losses
+        parts = [task.part(model, batch, Part(i, 3)) for i in range(3)]
+        assert sum(parts).item() == pytest.approx(task.loss(model, batch).item(), rel=1e-5)
+    assert len({round(part.item(), 4) for part in parts}) == 3
 
 
 def checked(run: RunConfig) -> Report:

@@ -243,12 +243,15 @@ def test_runs_of_unlike_origin_are_told_on_the_face(project) -> None:
     draw.draw(TABLE, "small")
     page = project / "figures/small/table0.md"
     assert "runs of" not in page.read_text(encoding="utf-8")
-    other = {"matmul": "other", "code_version": "other", "stacked": 2}
+    other = {"matmul": "other", "code_version": "other", "stacked": 2, "computed": "[]"}
     _remade(Store(places.results_dir("small")), -8, **other)
     collect.collect(TABLE, "small", "wikitext2")
     draw.draw(TABLE, "small")
     text = page.read_text(encoding="utf-8")
-    assert "runs of 2 versions of the code · runs of 2 kinds of matrix products · runs of " in text
+    assert (
+        "runs of 2 versions of the code · runs of 2 kinds of matrix products · runs of 2 " in text
+    )
+    assert "runs of 2 ways of computing a step · runs of which 1 of " in text
     assert re.search(r"runs of which 1 of \d+ were trained together · scale", text)
 
 

@@ -347,7 +347,9 @@ def test_what_is_no_beginning_is_trained(tiny, tmp_path, monkeypatch, changes) -
     assert trained == [long.id, short.id]
 
 
-@pytest.mark.parametrize("key", ["code_version", "torch_version", "matmul", "data_fingerprint"])
+@pytest.mark.parametrize(
+    "key", ["code_version", "torch_version", "matmul", "data_fingerprint", "computed"]
+)
 def test_a_longer_run_of_other_origin_is_no_source(tiny, tmp_path, monkeypatch, key) -> None:
     short, long = tiny_run(steps=3), tiny_run(steps=6)
     store = Store(tmp_path)

@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import os
 import signal
+from dataclasses import asdict
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 import mupkit
+from experiments.declare.way import Stretch
 from experiments.runs import training
 from experiments.runs.store import Store
 from experiments.train import checkpoint as module
@@ -109,6 +111,7 @@ CASES = {
     "momentum": {"optimizer": "sgd", "momentum": 0.9, "log2lr": -4},
     "momentum with clipping": {"optimizer": "sgd", "momentum": 0.9, "grad_clip": 0.05},
     "sgd": {"optimizer": "sgd", "log2lr": -4},
+    "float16": {"optimizer": "sgd", "momentum": 0.9, "log2lr": -4, "precision": "float16"},
 }
 
 
@@ -270,6 +273,13 @@ BAD = {
     "losses that are text": (rewrite(losses=["1.0"] * 4), "losses"),
     "losses that are not finite": (rewrite(losses=[float("nan")] * 4), "losses"),
     "held-out losses of no step": (rewrite(valid_losses={"9": 1.0}), "held-out"),
+    "ways of computing of later steps": (
+        rewrite(stretches=[asdict(Stretch(from_step=4))]),
+        "ways of comp",
+    ),
+    "a way of computing of no form": (rewrite(stretches=[{"processes": 0}]), "processes"),
+    "half a scale": (rewrite(scaler={"scale": 2.0}), "scale of the loss"),
+    "a scale that is not finite": (rewrite(scaler={"scale": float("inf")}), "scale"),
     "negative seconds": (rewrite(seconds=-1.0), "seconds"),
     "no scalars": (rewrite(scalars={}), "its optimizer has numbers"),
     "foreign scalars": (rewrite(scalars={"x": {}}), "its optimizer has numbers"),
@@ -334,6 +344,20 @@ def test_groups_of_mup_survive(always, tmp_path) -> None:
         assert restored["lr"] == new["lr"] * (1 - 2 / 6)
         assert {**restored, "lr": 0, "params": 0} == {**new, "lr": 0, "params": 0}
         assert all(p is q for p, q in zip(new["params"], restored["params"], strict=True))
+
+
+def test_older_files_have_no_ways_of_computing(always, tmp_path, capsys) -> None:
+    config = tiny_run(steps=4)
+    path = tmp_path / "a.safetensors"
+    interrupted(config, path, 2)
+    tensors = load_file(path)
+    with safe_open(path, framework="pt") as file:
+        meta = json.loads(file.metadata()[METADATA])
+    assert meta.pop("scaler") == {} and meta.pop("stretches") == []
+    save_file(tensors, path, {METADATA: json.dumps(meta)})  # the digest is as it was
+    assert module.damage(path) == ""
+    engine.train(config, Noisy(config), MACHINE, None, Checkpoint(path, ORIGIN))
+    assert "goes on after 2 steps" in capsys.readouterr().err
 
 
 def test_full_disk_does_not_end_the_run(always, tmp_path, capsys, monkeypatch) -> None:

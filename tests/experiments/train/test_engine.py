@@ -1,12 +1,15 @@
 """The training loop: divergence, determinism, schedules, pairing."""
 
 import inspect
+import itertools
 import math
+from functools import partial
 from typing import get_args
 
 import pytest
 import torch
 from torch import nn
+from torch.amp import GradScaler
 
 import mupkit
 from experiments.declare import registry
@@ -14,6 +17,7 @@ from experiments.declare.config import RunConfig
 from experiments.declare.family import Family
 from experiments.declare.references import load
 from experiments.declare.schedules import OPEN_ENDED, SCHEDULES
+from experiments.errors import UserError
 from experiments.families.transformer_wikitext2.task import LanguageModeling
 from experiments.train import engine
 from experiments.train.process import Machine
@@ -153,6 +157,8 @@ def test_a_task_may_train_itself() -> None:
             return engine.RunResult((1.0,), None, 1.0, 2.0)
 
     assert engine.train(tiny_run(), Elsewhere([]), MACHINE).losses == (1.0,)
+    with pytest.raises(UserError, match="another program trains this run"):
+        engine.train(tiny_run(), Elsewhere([]), MACHINE, hold=lambda *args: engine.Held(*args))
 
 
 def test_what_is_measured_at_the_end_is_not_of_a_run_that_diverged() -> None:
@@ -178,6 +184,44 @@ def test_bfloat16_is_of_products_alone_and_by_request(tiny) -> None:
     assert set(map(str, seen)) == {"torch.bfloat16", "{torch.float32}"}
     assert exact.id != rounded.id and exact.id == tiny_run(steps=3, precision="float32").id
     assert one != other and one == pytest.approx(other, rel=1e-2)
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_float16_leaves_out_an_update_that_overflows(optimizer, monkeypatch) -> None:
+    scaler = partial(GradScaler, "cpu", 64.0)  # at which nothing overflows by itself
+    monkeypatch.setattr(engine, "loss_scaler", lambda config, machine: scaler())
+
+    class Watched(Poisoned):
+        def loss(self, model, batch):
+            seen.append(model.weight.detach().clone())
+            return super().loss(model, batch)
+
+    for at in (0, 2, 4):  # the first one, where a momentum begins, and the last one
+        seen = []
+        config = tiny_run(**OPTIMIZERS[optimizer], precision="float16")
+        result = engine.train(config, task := Watched(at, math.inf), MACHINE)
+        assert result.diverged_step is None
+        seen.append(task.model.weight.detach())
+        kept = [torch.equal(before, after) for before, after in itertools.pairwise(seen)]
+        assert kept == [step == at for step in range(5)]
+
+
+def test_float16_diverges_where_no_scale_helps() -> None:
+    class Hopeless(Poisoned):
+        def loss(self, model, batch):
+            self.at = self.step + 1
+            return super().loss(model, batch)
+
+    few, many = (tiny_run(steps=steps, precision="float16") for steps in (5, 40))
+    assert engine.train(few, Hopeless(0, math.inf), MACHINE).diverged_step is None
+    assert engine.train(many, Hopeless(0, math.inf), MACHINE).diverged_step == 39
+
+
+def test_float16_is_near_float32(tiny) -> None:
+    exact, rounded = tiny_run(steps=6), tiny_run(steps=6, precision="float16")
+    one, other = (engine.train(c, LanguageModeling(c), MACHINE).losses for c in (exact, rounded))
+    assert one != other and one == pytest.approx(other, rel=1e-2)
+    assert exact.id != rounded.id
 
 
 def test_what_spoils_a_model() -> None:

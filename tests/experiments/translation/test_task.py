@@ -21,6 +21,7 @@ from experiments.products import collect, draw
 from experiments.runs import places, training
 from experiments.runs.store import Store
 from experiments.train import engine
+from experiments.train.parts import Part
 from experiments.train.process import Machine
 from experiments.translation.backends import TranslatingInFairseq, fairseq_options
 from experiments.translation.task import Translating
@@ -69,6 +70,20 @@ def test_loss_is_smoothed_over_the_other_words(pairs) -> None:
     wrong = (logp[keep].sum(1) - right) / (run.vocab_size - 1)
     by_hand = -(0.8 * right + 0.2 * wrong).mean()
     assert task.loss(model, batch).item() == pytest.approx(by_hand.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("more", [0, 2])
+def test_parts_of_a_batch_count_by_their_tokens(pairs, more) -> None:
+    task = Translating(config())
+    model, batch = task.build(), next(task.batches("cpu"))
+    parts = len(batch[0]) + more if more else 3  # of one row each, and two of none
+    shares = [task.part(model, batch, Part(i, parts)) for i in range(parts)]
+    assert len({round(share.item(), 3) for share in shares}) > 1
+    assert sum(shares).item() == pytest.approx(task.loss(model, batch).item(), rel=1e-5)
+    if more:
+        assert shares[-1].item() == 0
+        shares[-1].backward()  # every process has gradients to share
+        assert all(p.grad is not None for p in model.parameters())
 
 
 def test_validation_is_a_mean_over_tokens_whatever_the_batches(pairs) -> None:
