@@ -84,11 +84,24 @@ def test_a_version_follows_the_content_of_its_files(project) -> None:
     assert versions.computing_version(plain) != before
 
 
+def test_each_file_is_parsed_once_for_all_products(monkeypatch) -> None:
+    versions._imports.cache_clear()
+    parsed, parse = [], versions.ast.parse
+    monkeypatch.setattr(versions.ast, "parse", lambda code: parsed.append(code) or parse(code))
+    for product in registry.products().values():
+        versions.drawing_code(product)
+    assert len(parsed) == len(set(parsed)) > 50
+
+
 # What Python itself loads, against what is found by reading the code.
 
 
 def loaded(groups: dict[str, list[str]]) -> dict[str, set[str]]:
-    """Files of the project that importing each group of modules loads, in a process of its own."""
+    """Files of the project that importing each group of modules loads, in a process of its own.
+
+    Equal groups share a process.
+    """
+    distinct = {" ".join(sorted(set(modules))): sorted(set(modules)) for modules in groups.values()}
     code = f"""
 import importlib, json, os, sys
 import matplotlib.pyplot, pandas, scipy.stats, torch, pydantic  # once, not in every child
@@ -105,13 +118,17 @@ for name, modules in json.loads(sys.argv[1]).items():
     if os.waitpid(child, 0)[1]:
         sys.exit(f"{{name}} cannot be imported")
 """
-    command = [sys.executable, "-W", "ignore", "-c", code, json.dumps(groups)]
+    command = [sys.executable, "-W", "ignore", "-c", code, json.dumps(distinct)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     found = dict(json.loads(line) for line in done.stdout.splitlines())
-    assert found.keys() == groups.keys()
+    assert found.keys() == distinct.keys()
     return {
-        name: {str(Path(f).relative_to(ROOT)) for f in files if ".venv" not in f}
-        for name, files in found.items()
+        name: {
+            str(Path(f).relative_to(ROOT))
+            for f in found[" ".join(sorted(set(modules)))]
+            if ".venv" not in f
+        }
+        for name, modules in groups.items()
     }
 
 
