@@ -1,6 +1,7 @@
 """Shared fixtures: data for tests is a small random text, unless a test says otherwise."""
 
 import os
+import sys
 import tempfile
 
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -27,6 +28,17 @@ def no_data_folder(request, monkeypatch):
     """All other tests pass without a data folder, so none is there even if the machine has one."""
     if not request.node.get_closest_marker("data"):
         monkeypatch.delenv("MUPKIT_DATA", raising=False)
+
+
+@pytest.fixture(autouse=True)
+def no_modules_of_other_tests(tmp_path_factory):
+    """Modules from a temporary folder go with their test: the next may have one of that name."""
+    before = set(sys.modules)
+    yield
+    temporary = f"{tmp_path_factory.getbasetemp()}{os.sep}"
+    for name in sys.modules.keys() - before:
+        if str(getattr(sys.modules[name], "__file__", "")).startswith(temporary):
+            del sys.modules[name]
 
 
 @pytest.fixture(scope="session")

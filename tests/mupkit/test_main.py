@@ -90,7 +90,6 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.delenv("COLUMNS", raising=False)  # else tables are narrow
-    sys.modules.pop("my_model", None)
 
 
 def test_explain_prints_a_line_for_each_parameter(capsys):
