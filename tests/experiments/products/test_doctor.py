@@ -238,6 +238,17 @@ def test_forget_and_status_agree_with_the_doctor(folder) -> None:
     assert keep._forget_runs(runs, folder, False) == 1
 
 
+def test_forget_sets_a_folder_in_a_runs_place_aside(folder, capsys) -> None:
+    runs = registry.product("fig1").runs("smoke", "wikitext2")
+    path = folder.path(ids(folder)[0])
+    path.unlink()
+    (path / "mine").mkdir(parents=True)
+    assert keep._forget_runs(runs, folder, False) == 2
+    kept = folder.folder / "damaged" / f"{path.stem}-1.parquet"
+    assert ids(folder) == [] and (kept / "mine").exists()
+    assert capsys.readouterr().err == f"{path}: a folder, kept as {kept}\n"
+
+
 def test_notes_are_not_wrong(folder, capsys) -> None:
     tomorrow = (datetime.now(UTC) + timedelta(days=1)).isoformat(timespec="seconds")
     change(folder, finished_at=tomorrow)
