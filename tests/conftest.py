@@ -16,7 +16,8 @@ import pytest
 
 
 def pytest_collection_modifyitems(items):
-    """Tests of real data are skipped where there are none."""
+    """Long tests begin first, so that no process ends alone with one; real data may be missing."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
     if not os.environ.get("MUPKIT_DATA"):
         for item in items:
             if item.get_closest_marker("data"):

@@ -72,6 +72,6 @@ def finish(project, finished) -> Callable[[], None]:
 
     def copy() -> None:
         for made in ("results", "figures", "logs", ".snakemake"):
-            shutil.copytree(finished / made, project.root / made)
+            shutil.copytree(finished / made, project.root / made, dirs_exist_ok=True)
 
     return copy

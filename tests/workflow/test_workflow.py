@@ -78,7 +78,7 @@ def test_smoke_trains_and_draws_real_text(project) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)  # five workflows, twenty seconds on two idle cores
+@pytest.mark.timeout(900)  # five workflows, half a minute on two idle cores
 def test_again_trains_nothing_and_damage_is_repaired(project, finish) -> None:
     finish()
     times = {p: p.stat().st_mtime_ns for p in stored(project)}
