@@ -43,7 +43,9 @@ def copied(folder: Path, data: Path) -> Project:
             shutil.copytree(source, root / part, ignore=ignore)
         else:
             shutil.copy2(source, root / part)
-    env = {k: v for k, v in os.environ.items() if not k.startswith("MUPKIT")}
+    # Its many processes compile it once.
+    left_out = ("MUPKIT", "PYTHONDONTWRITEBYTECODE")
+    env = {k: v for k, v in os.environ.items() if not k.startswith(left_out)}
     return Project(root, env | {"MUPKIT_DATA": str(data), "MUPKIT_CACHE": str(folder / "cache")})
 
 
