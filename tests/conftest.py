@@ -10,9 +10,9 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_DATASETS_CACHE"] = os.path.join(tempfile.gettempdir(), "mupkit-tests", "datasets")
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
+
+from tests.data_series import write_split
 
 
 def pytest_collection_modifyitems(items):
@@ -47,14 +47,13 @@ def tiny_data(tmp_path_factory):
     """A folder laid out like WikiText-2 with 400 words in a skewed random order."""
     root = tmp_path_factory.mktemp("data")
     folder = root / "wikitext" / "wikitext-2-v1"
-    folder.mkdir(parents=True)
     rng = np.random.default_rng(0)
     for split, lines in (("train", 400), ("validation", 40), ("test", 40)):
         text = [
             " ".join(f"w{i}" for i in (rng.zipf(1.3, size=25) % 400).tolist()) + " <unk>"
             for _ in range(lines)
         ]
-        pq.write_table(pa.table({"text": text}), folder / f"{split}-00000-of-00001.parquet")
+        write_split(folder, split, {"text": text})
     return root
 
 

@@ -21,23 +21,17 @@ from experiments.products.doctor.finding import Finding
 from experiments.products.doctor.fix import fix
 from experiments.products.doctor.runs import DataNow
 from experiments.products.tidying import write_tables
-from experiments.runs import places, training
+from experiments.runs import training
 from experiments.runs.store import Store
 from experiments.train.checkpoint import Checkpoint
 from tests.experiments.runs.test_store import PROVENANCE, record, rewrite
-from tests.experiments.stored_files import healthy
 
 
 @pytest.fixture
-def folder(tmp_path, monkeypatch) -> Store:
+def folder(healthy_store) -> Store:
     """A healthy store of two runs that fig1 needs, with the tables of both."""
-    monkeypatch.setattr(places, "ROOT", tmp_path)
-    monkeypatch.setenv("MUPKIT_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("experiments.runs.store.code_version", lambda family: "c")
-    monkeypatch.setattr(DataNow, "__call__", lambda self, record: "d")
-    found = healthy(tmp_path / "results" / "smoke")
-    (found.folder / "fig1" / "scale.json").write_text('{"scale": "smoke"}')
-    return found
+    (healthy_store.folder / "fig1" / "scale.json").write_text('{"scale": "smoke"}')
+    return healthy_store
 
 
 def ids(folder: Store) -> list[str]:
