@@ -1,6 +1,7 @@
 """Shared fixtures: data for tests is a small random text, unless a test says otherwise."""
 
 import os
+import sys
 import tempfile
 
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -9,13 +10,14 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_DATASETS_CACHE"] = os.path.join(tempfile.gettempdir(), "mupkit-tests", "datasets")
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
+
+from tests.data_series import write_split
 
 
 def pytest_collection_modifyitems(items):
-    """Tests of real data are skipped where there are none."""
+    """Long tests begin first, so that no process ends alone with one; real data may be missing."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
     if not os.environ.get("MUPKIT_DATA"):
         for item in items:
             if item.get_closest_marker("data"):
@@ -29,19 +31,29 @@ def no_data_folder(request, monkeypatch):
         monkeypatch.delenv("MUPKIT_DATA", raising=False)
 
 
+@pytest.fixture(autouse=True)
+def no_modules_of_other_tests(tmp_path_factory):
+    """Modules from a temporary folder go with their test: the next may have one of that name."""
+    before = set(sys.modules)
+    yield
+    temporary = f"{tmp_path_factory.getbasetemp()}{os.sep}"
+    for name in sys.modules.keys() - before:
+        if str(getattr(sys.modules[name], "__file__", "")).startswith(temporary):
+            del sys.modules[name]
+
+
 @pytest.fixture(scope="session")
 def tiny_data(tmp_path_factory):
     """A folder laid out like WikiText-2 with 400 words in a skewed random order."""
     root = tmp_path_factory.mktemp("data")
     folder = root / "wikitext" / "wikitext-2-v1"
-    folder.mkdir(parents=True)
     rng = np.random.default_rng(0)
     for split, lines in (("train", 400), ("validation", 40), ("test", 40)):
         text = [
             " ".join(f"w{i}" for i in (rng.zipf(1.3, size=25) % 400).tolist()) + " <unk>"
             for _ in range(lines)
         ]
-        pq.write_table(pa.table({"text": text}), folder / f"{split}-00000-of-00001.parquet")
+        write_split(folder, split, {"text": text})
     return root
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+from scipy.special import stdtrit
 
 from experiments.declare.claims import Measured
 
@@ -19,5 +19,5 @@ def exponent(sizes: pd.DataFrame) -> Measured:
     value = float(slopes.mean())
     if len(slopes) < 2:
         return Measured(value, note="no interval: one seed")
-    half = float(stats.t.ppf(0.975, len(slopes) - 1) * stats.sem(slopes))
+    half = float(stdtrit(len(slopes) - 1, 0.975) * slopes.std(ddof=1) / np.sqrt(len(slopes)))
     return Measured(value, value - half, value + half)

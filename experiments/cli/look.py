@@ -254,10 +254,10 @@ def draw(
         bool, typer.Option("--partial", help="Draw the runs that are done so far, judge nothing.")
     ] = False,
     mend: Annotated[
-        bool, typer.Option("--mend", hidden=True, help="Make damaged tables again.")
+        bool, typer.Option("--mend", help="Make damaged tables again first; the workflow does.")
     ] = False,
     data: Annotated[
-        str | None, typer.Option(help="Data source of the runs, with --partial.")
+        str | None, typer.Option(help="Data source of the runs, with --partial or --mend.")
     ] = None,
 ) -> None:
     """Draw a figure from its tidy table, without training, and judge its claims."""
@@ -268,18 +268,18 @@ def draw(
 
     product = registry.product(name)
     results: Results = REFERENCE if reference else scale
+    if reference + partial + mend > 1:
+        raise UserError("give one of --reference, --partial and --mend")
     if partial:
-        if reference:
-            raise UserError("--partial draws runs of a scale, --reference the committed ones")
         path, so_far = draw_partial(product, scale, resolve_all(data)[product.exhibit])
         console.print(f"{path}.*\n{so_far}; nothing is judged", soft_wrap=True)
         return
     if data is not None and not mend:
-        raise UserError("--data says which runs --partial draws; give both")
+        raise UserError("--data says which runs --partial or --mend reads; give one of them")
     try:
         verdicts = draw.draw(product, results)
     except DamagedTableError as error:
-        if reference or not mend:
+        if not mend:
             raise
         note(f"{error.damage}; the tables of {name} are made again")
         collect.collect(product, scale, resolve_all(data)[product.exhibit])

@@ -11,7 +11,7 @@ from experiments.cli import keep, look, pages, train
 from experiments.errors import Interrupted, UserError
 from experiments.messages import note, prepare_streams
 from experiments.runs import places
-from experiments.runs.stopping import heed_signals, in_workflow
+from experiments.runs.stopping import heed_no_more, heed_signals, in_workflow
 
 app = typer.Typer(
     help="Reproduce Tensor Programs V (µTransfer): train sweeps, draw figures, judge claims.",
@@ -51,8 +51,11 @@ def main() -> None:
     prepare_streams()
     heed_signals()
     try:
-        _check_checkout()
-        app()
+        try:
+            _check_checkout()
+            app()
+        finally:
+            heed_no_more()
     except Interrupted:
         if not in_workflow():
             note("stopped: finished work is kept; the same command goes on with the rest")

@@ -15,6 +15,7 @@ from pathlib import Path
 from experiments.declare.product import Product
 from experiments.declare.references import load
 from experiments.declare.scales import Scale
+from experiments.errors import UserError
 from experiments.files import DamagedFileError
 from experiments.products.tidy_tables import read_provenance
 from experiments.products.tidying import write_frame
@@ -85,9 +86,15 @@ def forget(product: Product, folder: Path) -> int:
 
     Returns:
         How many files were dropped.
+
+    Raises:
+        UserError: if a folder has the name of one; then none is dropped.
     """
     names = (*(f"{table}.parquet" for table in product.tidy_tables), "scale.json", "claims.json")
     found = [folder / name for name in names if (folder / name).exists()]
+    for path in found:
+        if path.is_dir():
+            raise UserError(f"{path}: a folder, not a file; move it away")
     for path in found:
         path.unlink()
     return len(found)

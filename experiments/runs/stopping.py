@@ -56,6 +56,13 @@ def heed_signals() -> None:
             signal.signal(number, _interrupt)
 
 
+def heed_no_more() -> None:
+    """Let these signals end this process at once: while Python ends, nobody catches Interrupted."""
+    for number in SIGNALS:
+        if signal.getsignal(number) is _interrupt:
+            signal.signal(number, signal.SIG_DFL)
+
+
 def let_die() -> None:
     """Let Ctrl-C end this worker at once and without a word: its parent says what there is."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)

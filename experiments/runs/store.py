@@ -32,6 +32,7 @@ from experiments.files import (
     read_regular,
     take_lock,
 )
+from experiments.messages import note
 from experiments.runs.stopping import in_workflow, stopped
 from experiments.runs.versions import code_version
 
@@ -271,8 +272,11 @@ class Store:
         return self.folder / "checkpoints" / f"{_checked(run_id)}.safetensors"
 
     def remove(self, run_id: str) -> None:
-        """Forget a run, if it is there, and its checkpoint."""
-        self.path(run_id).unlink(missing_ok=True)
+        """Forget a run, if it is there, and its checkpoint; a folder in its place is set aside."""
+        path = self.path(run_id)
+        if path.is_dir() and not path.is_symlink():
+            note(f"{path}: a folder, kept as {self.set_aside(run_id)}")
+        path.unlink(missing_ok=True)
         self.checkpoint(run_id).unlink(missing_ok=True)
 
     def set_aside(self, run_id: str) -> Path:

@@ -84,7 +84,7 @@ def drawing_code(product: Product) -> list[Path]:
 
 def module_file(reference: str) -> Path:
     """The file of the module that "module:function" names."""
-    return _file(reference.partition(":")[0])
+    return _file(reference.partition(":")[0], ROOT)
 
 
 def imported(
@@ -103,23 +103,24 @@ def imported(
     while todo:
         file = todo.pop()
         found.add(file)
-        named = {_file(module) for module in _modules(file)}
-        todo |= {f for f in named - found if f.exists() and not skip(f)}
+        todo |= {f for f in _imports(file.read_bytes(), ROOT) - found if not skip(f)}
     return found
 
 
-def _file(module: str) -> Path:
-    return ROOT / f"{module.replace('.', '/')}.py"
+def _file(module: str, root: Path) -> Path:
+    return root / f"{module.replace('.', '/')}.py"
 
 
-def _modules(file: Path) -> Iterable[str]:
-    """Modules that a file imports anywhere; a name of a module is taken for one, too."""
-    for node in ast.walk(ast.parse(file.read_bytes())):
+@cache  # the workflow asks for the imports of every product, and most of them are the same files
+def _imports(code: bytes, root: Path) -> frozenset[Path]:
+    """Files below root that code imports anywhere; a name of a module is taken for one, too."""
+    modules: set[str] = set()
+    for node in ast.walk(ast.parse(code)):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            modules.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
-            yield node.module
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            modules |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return frozenset(file for name in modules if (file := _file(name, root)).exists())
 
 
 def _digest(files: Iterable[Path]) -> str:

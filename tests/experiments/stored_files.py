@@ -9,8 +9,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from torch import nn
 
@@ -31,6 +29,7 @@ from experiments.runs import planning, training
 from experiments.runs.progress import Progress
 from experiments.runs.store import Store
 from experiments.train import checkpoint, process
+from tests.data_series import write_split
 from tests.experiments.runs.test_store import PROVENANCE, record
 
 FIG1 = registry.product("fig1")
@@ -272,9 +271,8 @@ def _some_data(root: Path, monkeypatch: Any) -> None:
         "multi30k": {"de": text, "en": text},
     }
     for folder, table in columns.items():
-        (root / folder).mkdir(parents=True)
         for split in ("train", "validation", "test"):
-            pq.write_table(pa.table(table), root / folder / f"{split}-00000-of-00001.parquet")
+            write_split(root / folder, split, table)
 
 
 def _articles(results: Path, monkeypatch: Any) -> Stored:

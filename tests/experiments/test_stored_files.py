@@ -13,9 +13,7 @@ from experiments.products.doctor import runs as doctor_runs
 from experiments.products.doctor.examine import examine
 from experiments.products.doctor.finding import Finding
 from experiments.products.doctor.fix import fix
-from experiments.products.doctor.runs import DataNow
-from experiments.runs import places
-from tests.experiments.stored_files import KINDS, PLACES, damage, generated, healthy
+from tests.experiments.stored_files import KINDS, PLACES, damage, generated
 
 ROOT = Path(__file__).parents[2]
 CASES = [(name, how) for name, kind in KINDS.items() for how in kind.reactions()]
@@ -46,16 +44,11 @@ ELSEWHERE = {
 
 
 @pytest.fixture
-def results(tmp_path, monkeypatch) -> Path:
+def results(healthy_store, monkeypatch) -> Path:
     """A healthy results folder."""
-    monkeypatch.setattr(places, "ROOT", tmp_path)
-    monkeypatch.setenv("MUPKIT_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("experiments.runs.store.code_version", lambda family: "c")
-    monkeypatch.setattr(DataNow, "__call__", lambda self, record: "d")
-    store = healthy(tmp_path / "results" / "smoke")
-    needed = {path.stem for path in (store.folder / "runs").iterdir()}
+    needed = {path.stem for path in (healthy_store.folder / "runs").iterdir()}
     monkeypatch.setattr(doctor_runs, "_needed", lambda scale: needed)
-    return store.folder
+    return healthy_store.folder
 
 
 def damaged(path: Path, how: str) -> None:

@@ -108,8 +108,8 @@ def test_a_read_only_folder_is_one_line(project, small_disk) -> None:
 
 
 @pytest.mark.slow
-def test_changed_data_are_found_and_dropped_with_stale_alone(project, tmp_path) -> None:
-    assert train(project).returncode == 0
+def test_changed_data_are_found_and_dropped_with_stale_alone(project, finish, tmp_path) -> None:
+    finish()
     healthy = project.experiments("doctor", "--scale", "smoke")
     assert (healthy.returncode, healthy.stdout) == (0, "results/smoke is in order\n")
     changed = tmp_path / "changed"

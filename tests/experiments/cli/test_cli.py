@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from experiments import messages
 from experiments.analysis import verdicts
-from experiments.cli import look, options
+from experiments.cli import look, main, options
 from experiments.cli.main import app
 from experiments.declare import registry
 from experiments.declare.scales import SCALES
@@ -67,13 +67,17 @@ def cli(*args: str, **env: str) -> subprocess.CompletedProcess:
         (["reverse", "transformer_wikitext2", "--width", "16"], "give --narrow 16 or less"),
     ],
 )
-def test_bad_input_is_one_line_and_status_2(args, words) -> None:
-    done = cli(*args)
-    assert done.returncode == 2
-    assert words in done.stderr
-    assert done.stderr.startswith("error: ")
-    assert done.stderr.count("\n") == 1
-    assert done.stdout == ""
+def test_bad_input_is_one_line_and_status_2(args, words, monkeypatch, capsys) -> None:
+    monkeypatch.setattr(main, "heed_signals", lambda: None)
+    monkeypatch.setattr(sys, "argv", ["experiments", *args])
+    with pytest.raises(SystemExit) as end:
+        main.main()
+    said = capsys.readouterr()
+    assert end.value.code == 2
+    assert words in said.err
+    assert said.err.startswith("error: ")
+    assert said.err.count("\n") == 1
+    assert said.out == ""
 
 
 def test_closed_streams_and_a_poor_encoding_are_no_errors() -> None:
@@ -317,7 +321,6 @@ def test_who_makes_no_claims_says_so() -> None:
 
 
 def test_an_installed_copy_writes_nothing(tmp_path, monkeypatch, capsys) -> None:
-    from experiments.cli import main
     from experiments.runs import places
 
     monkeypatch.setattr(places, "ROOT", tmp_path)

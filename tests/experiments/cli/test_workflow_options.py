@@ -3,6 +3,8 @@
 import os
 import re
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -209,6 +211,16 @@ def test_ignored_signals_stay_ignored(signals) -> None:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # nohup
     stopping.heed_signals()
     assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+
+
+def test_a_signal_while_python_ends_is_no_exception_that_nobody_catches() -> None:
+    code = (
+        "import atexit, os, signal; from experiments.cli import main; main.app = lambda: None; "
+        "signal.signal(signal.SIGTERM, signal.SIG_DFL); "
+        "atexit.register(lambda: os.kill(os.getpid(), signal.SIGTERM)); main.main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (-signal.SIGTERM, "")
 
 
 @pytest.mark.parametrize("number", stopping.SIGNALS)

@@ -25,6 +25,7 @@ from experiments.data import image_source, places
 from experiments.data.cache import write_meta
 from experiments.data.images import Images, load_images
 from experiments.errors import UserError
+from tests.data_series import write_split
 
 PROJECT = Path(__file__).parents[3]
 DATA = os.environ.get("MUPKIT_DATA")
@@ -55,13 +56,16 @@ def rows(split: str, size: int) -> tuple[list[bytes], list[int], np.ndarray]:
     return [png(p) for p in pixels], [i % 10 for i in range(len(pixels))], pixels
 
 
-def write(
-    path: Path, column: str, images: list[Any], labels: Any, *, name: str | None = None
-) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
+def image_table(
+    column: str, images: list[Any], labels: Any, *, name: str | None = None
+) -> pa.Table:
     encoded = [{"bytes": image, "path": name} for image in images]
     kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
-    pq.write_table(pa.table({column: pa.array(encoded, kind), "label": labels}), path)
+    return pa.table({column: pa.array(encoded, kind), "label": labels})
+
+
+def write(path: Path, *columns: Any, **more: Any) -> None:
+    pq.write_table(image_table(*columns, **more), path)
 
 
 def write_tiny(root: Path, name: str = "cifar10") -> dict[str, Path]:
@@ -70,8 +74,9 @@ def write_tiny(root: Path, name: str = "cifar10") -> dict[str, Path]:
     size, column = (32, "img") if name == "cifar10" else (64, "image")
     paths = {}
     for split, file in splits.items():
-        paths[split] = root / folder / f"{file}-00000-of-00001.parquet"
-        write(paths[split], column, *rows(split, size)[:2])
+        (paths[split],) = write_split(
+            root / folder, file, image_table(column, *rows(split, size)[:2])
+        )
     return paths
 
 
@@ -240,9 +245,7 @@ def test_several_files_are_one_split_in_their_order(
     whole = load_images("cifar10")
     encoded, labels, _ = rows("train", 32)
     tiny["train"].unlink()
-    for i, part in enumerate((slice(0, 13), slice(13, 20))):
-        path = tiny["train"].with_name(f"train-{i:05d}-of-00002.parquet")
-        write(path, "img", encoded[part], labels[part])
+    write_split(tiny["train"].parent, "train", image_table("img", encoded, labels), ends=[13])
     assert same(load_images("cifar10"), whole)
 
 

@@ -1,16 +1,10 @@
 """Pages and passages: nothing of the text is changed, and a last word can be known from before."""
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from experiments.data import passages
 from experiments.errors import UserError
-
-
-def write(path, **columns) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(pa.table(columns), path)
+from tests.data_series import write_split
 
 
 @pytest.fixture
@@ -23,7 +17,7 @@ def write_novels(folder, *paragraphs) -> None:
     for name in ("wikipedia_en_sample", "english_novels"):
         for split in ("train", "validation", "test"):
             columns = {"text": [*paragraphs], "doc": ["a"] * len(paragraphs)}
-            write(folder / name / f"{split}-00000-of-00001.parquet", **columns)
+            write_split(folder / name, split, columns)
 
 
 def test_wikitext_is_joined_as_it_was() -> None:
@@ -38,7 +32,7 @@ def test_wikitext_is_joined_as_it_was() -> None:
 def test_words_of_wikitext_are_its_own(folder) -> None:
     lines = [" = Title = \n", "", " a , b . \n" * 1, *[" c , d . \n"] * 60]
     for split in ("train", "validation", "test"):
-        write(folder / f"wikitext/wikitext-2-v1/{split}-00000-of-00001.parquet", text=lines)
+        write_split(folder / "wikitext/wikitext-2-v1", split, {"text": lines})
     (page,) = passages.wikitext2_pages()  # the rest is less than a page
     assert page.text.startswith("= Title =\na, b.\nc, d.\n")
     assert page.words == 3 + 4 * 50  # parted signs are words, and the 200th is in the 50th line

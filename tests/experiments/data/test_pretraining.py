@@ -1,12 +1,11 @@
 """Running text for pretraining: documents, ids, what is refused, and what is told."""
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from experiments.data.pretraining import END, SPECIALS, load_text
 from experiments.data.pretraining_source import choose_pretraining
 from experiments.errors import UserError
+from tests.data_series import write_split
 
 SPLITS = ("train", "validation", "test")
 ARTICLE = "The cat sat on the mat.\nIt was a cat, and the mat was a mat. "
@@ -18,16 +17,12 @@ def folder(tmp_path, monkeypatch):
     monkeypatch.setenv("MUPKIT_DATA", str(tmp_path / "data"))
     monkeypatch.setenv("MUPKIT_CACHE", str(tmp_path / "cache"))
     for split in SPLITS:
-        write(tmp_path / "data", "wikipedia_en_sample", split, {"text": [ARTICLE * 3, "One more."]})
+        articles = {"text": [ARTICLE * 3, "One more."]}
+        write_split(tmp_path / "data" / "wikipedia_en_sample", split, articles)
         paragraphs = ["Chapter 1.", "It was dark.", "Another novel."]
         novels = {"text": paragraphs, "doc": ["a", "a", "b"]}
-        write(tmp_path / "data", "english_novels", split, novels)
+        write_split(tmp_path / "data" / "english_novels", split, novels)
     return tmp_path / "data"
-
-
-def write(root, name, split, columns):
-    (root / name).mkdir(parents=True, exist_ok=True)
-    pq.write_table(pa.table(columns), root / name / f"{split}-00000-of-00001.parquet")
 
 
 def documents(text, kind, split):
@@ -59,32 +54,32 @@ def test_word_pieces_are_lower_case_and_have_berts_signs(folder) -> None:
 
 
 def test_a_sign_in_the_text_is_text(folder) -> None:
-    write(folder, "wikipedia_en_sample", "test", {"text": ["a <|endoftext|> b"]})
+    write_split(folder / "wikipedia_en_sample", "test", {"text": ["a <|endoftext|> b"]})
     text = load_text("wikipedia_novels", 264, "bpe")
     assert documents(text, "bpe", "test")[0] == "a <|endoftext|> b"
 
 
 def test_the_cache_is_of_these_files(folder) -> None:
     first = load_text("wikipedia_novels", 264, "bpe")
-    write(folder, "wikipedia_en_sample", "train", {"text": [ARTICLE]})
+    write_split(folder / "wikipedia_en_sample", "train", {"text": [ARTICLE]})
     assert load_text("wikipedia_novels", 264, "bpe").fingerprint != first.fingerprint
 
 
 @pytest.mark.parametrize(("bad", "fault"), [(None, "no text"), (" ", "no text"), ("a\0b", "a NUL")])
 def test_bad_documents_are_told_in_train_and_refused_elsewhere(folder, bad, fault, capsys) -> None:
-    write(folder, "wikipedia_en_sample", "train", {"text": [ARTICLE * 3, bad, bad]})
+    write_split(folder / "wikipedia_en_sample", "train", {"text": [ARTICLE * 3, bad, bad]})
     load_text("wikipedia_novels", 264, "bpe")
     said = capsys.readouterr().err
     assert "2 training documents are left out; first" in said
     assert f"row 1 ({fault}" in said
-    write(folder, "wikipedia_en_sample", "validation", {"text": [ARTICLE, bad]})
+    write_split(folder / "wikipedia_en_sample", "validation", {"text": [ARTICLE, bad]})
     with pytest.raises(UserError, match=f"validation.*row 1: {fault}.*copy the file again"):
         load_text("wikipedia_novels", 264, "bpe")
 
 
 def test_files_that_cannot_be_read_are_named(folder) -> None:
     path = folder / "english_novels" / "train-00000-of-00001.parquet"
-    write(folder, "english_novels", "train", {"text": ["a"]})
+    write_split(folder / "english_novels", "train", {"text": ["a"]})
     with pytest.raises(UserError, match="found columns text; wanted text, doc"):
         load_text("wikipedia_novels", 264, "bpe")
     path.write_bytes(path.read_bytes()[:50])

@@ -22,6 +22,7 @@ import pytest
 from experiments.data import places, text_source
 from experiments.data.text import EOS, UNK, Corpus, load_corpus
 from experiments.errors import UserError
+from tests.data_series import write_split
 
 PROJECT = Path(__file__).parents[3]
 WIKITEXT2 = os.environ.get("MUPKIT_DATA")
@@ -44,9 +45,8 @@ def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def write_tiny(root: Path, lines: dict[str, list[str]] = TINY, column: str = "text") -> Path:
     folder = root / "wikitext" / "wikitext-2-v1"
-    folder.mkdir(parents=True, exist_ok=True)
     for split, text in lines.items():
-        pq.write_table(pa.table({column: text}), folder / f"{split}-00000-of-00001.parquet")
+        write_split(folder, split, {column: text})
     return folder
 
 

@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 
 from experiments.declare import registry
+from experiments.errors import UserError
 from experiments.products import computing
 from experiments.runs import versions
 
@@ -59,5 +60,9 @@ def test_state_and_forget(tmp_path, monkeypatch) -> None:
     table = tmp_path / "provenance.parquet"
     table.write_bytes(table.read_bytes()[:-9])
     assert computing.state(product, tmp_path) == "damaged"
+    (tmp_path / "claims.json").mkdir()
+    with pytest.raises(UserError, match=r"claims\.json: a folder, not a file; move it away"):
+        computing.forget(product, tmp_path)
+    (tmp_path / "claims.json").rmdir()
     assert computing.forget(product, tmp_path) == 2
     assert computing.state(product, tmp_path) == "missing"

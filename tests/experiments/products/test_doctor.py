@@ -21,23 +21,17 @@ from experiments.products.doctor.finding import Finding
 from experiments.products.doctor.fix import fix
 from experiments.products.doctor.runs import DataNow
 from experiments.products.tidying import write_tables
-from experiments.runs import places, training
+from experiments.runs import training
 from experiments.runs.store import Store
 from experiments.train.checkpoint import Checkpoint
 from tests.experiments.runs.test_store import PROVENANCE, record, rewrite
-from tests.experiments.stored_files import healthy
 
 
 @pytest.fixture
-def folder(tmp_path, monkeypatch) -> Store:
+def folder(healthy_store) -> Store:
     """A healthy store of two runs that fig1 needs, with the tables of both."""
-    monkeypatch.setattr(places, "ROOT", tmp_path)
-    monkeypatch.setenv("MUPKIT_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("experiments.runs.store.code_version", lambda family: "c")
-    monkeypatch.setattr(DataNow, "__call__", lambda self, record: "d")
-    found = healthy(tmp_path / "results" / "smoke")
-    (found.folder / "fig1" / "scale.json").write_text('{"scale": "smoke"}')
-    return found
+    (healthy_store.folder / "fig1" / "scale.json").write_text('{"scale": "smoke"}')
+    return healthy_store
 
 
 def ids(folder: Store) -> list[str]:
@@ -236,6 +230,17 @@ def test_forget_and_status_agree_with_the_doctor(folder) -> None:
     assert counts[:5] == ("1", "24", "0", "1", "0")
     assert keep._forget_runs(runs, folder, True) == 1
     assert keep._forget_runs(runs, folder, False) == 1
+
+
+def test_forget_sets_a_folder_in_a_runs_place_aside(folder, capsys) -> None:
+    runs = registry.product("fig1").runs("smoke", "wikitext2")
+    path = folder.path(ids(folder)[0])
+    path.unlink()
+    (path / "mine").mkdir(parents=True)
+    assert keep._forget_runs(runs, folder, False) == 2
+    kept = folder.folder / "damaged" / f"{path.stem}-1.parquet"
+    assert ids(folder) == [] and (kept / "mine").exists()
+    assert capsys.readouterr().err == f"{path}: a folder, kept as {kept}\n"
 
 
 def test_notes_are_not_wrong(folder, capsys) -> None:

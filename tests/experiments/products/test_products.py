@@ -223,6 +223,13 @@ def test_a_damaged_table_is_named_and_made_again(over_steps, project, capsys, fi
             assert path.read_bytes() == whole
 
 
+def test_what_draw_reads_is_said_once() -> None:
+    with pytest.raises(UserError, match="give one of --reference, --partial and --mend"):
+        look.draw("fig1", reference=True, mend=True)
+    with pytest.raises(UserError, match="--data says which runs --partial or --mend reads"):
+        look.draw("fig1", data="wikitext2")
+
+
 def _remade(store: Store, log2lr: int, **provenance) -> None:
     """A stored run with another origin."""
     (run,) = [r for r in TABLE.runs("small", "wikitext2") if r.log2lr == log2lr]

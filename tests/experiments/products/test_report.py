@@ -222,6 +222,7 @@ class _File:
 # The page
 
 
+@pytest.mark.slow
 def test_the_committed_page_is_that_of_the_reference(tmp_path: Path) -> None:
     made = page.make_report("reference", tmp_path / "page.html")
     assert (tmp_path / "page.html").read_bytes() == PAGE.read_bytes(), (

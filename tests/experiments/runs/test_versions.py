@@ -84,34 +84,60 @@ def test_a_version_follows_the_content_of_its_files(project) -> None:
     assert versions.computing_version(plain) != before
 
 
+def test_each_file_is_parsed_once_for_all_products(monkeypatch) -> None:
+    versions._imports.cache_clear()
+    parsed, parse = [], versions.ast.parse
+    monkeypatch.setattr(versions.ast, "parse", lambda code: parsed.append(code) or parse(code))
+    for product in registry.products().values():
+        versions.drawing_code(product)
+    assert len(parsed) == len(set(parsed)) > 50
+
+
 # What Python itself loads, against what is found by reading the code.
 
 
-def loaded(groups: dict[str, list[str]]) -> dict[str, set[str]]:
-    """Files of the project that importing each group of modules loads, in a process of its own."""
+def modules_of(*references: str) -> frozenset[str]:
+    return frozenset(reference.partition(":")[0] for reference in references)
+
+
+TASKS = {
+    f.name: modules_of(f.config.task) for f in registry.exhibits().values() if isinstance(f, Family)
+}
+DRAWN = {
+    product.name: modules_of("experiments.products.draw", *product.functions)
+    for product in registry.products().values()
+}
+COMPUTED = {p.name: p.computation for p in registry.products().values() if p.computation}
+COMPUTING = {name: modules_of(name_of(found.function)) for name, found in COMPUTED.items()}
+
+
+@pytest.fixture(scope="module")
+def loaded() -> dict[frozenset[str], set[str]]:
+    """Files of the project that importing some modules loads, in a process of its own."""
+    groups = sorted(map(sorted, {*TASKS.values(), *DRAWN.values(), *COMPUTING.values()}))
     code = f"""
 import importlib, json, os, sys
 import matplotlib.pyplot, pandas, scipy.stats, torch, pydantic  # once, not in every child
-for name, modules in json.loads(sys.argv[1]).items():
+for modules in json.loads(sys.argv[1]):
     sys.stdout.flush()
     child = os.fork()
     if not child:
         for module in modules:
             importlib.import_module(module)
         files = [getattr(m, "__file__", None) or "" for m in [*sys.modules.values()]]
-        print(json.dumps([name, [f for f in files if f.startswith({str(ROOT)!r} + "/")]]))
+        print(json.dumps([modules, [f for f in files if f.startswith({str(ROOT)!r} + "/")]]))
         sys.stdout.flush()
         os._exit(0)
     if os.waitpid(child, 0)[1]:
-        sys.exit(f"{{name}} cannot be imported")
+        sys.exit(f"{{modules}} cannot be imported")
 """
     command = [sys.executable, "-W", "ignore", "-c", code, json.dumps(groups)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    found = dict(json.loads(line) for line in done.stdout.splitlines())
-    assert found.keys() == groups.keys()
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [modules for modules, _ in found] == groups
     return {
-        name: {str(Path(f).relative_to(ROOT)) for f in files if ".venv" not in f}
-        for name, files in found.items()
+        frozenset(modules): {str(Path(f).relative_to(ROOT)) for f in files if ".venv" not in f}
+        for modules, files in found
     }
 
 
@@ -120,11 +146,10 @@ def code(files: set[str]) -> set[str]:
     return {f for f in files if not (f.startswith("exp") and f.endswith("__init__.py"))}
 
 
-def test_every_file_that_a_task_loads_counts_unless_it_declares() -> None:
-    families = [e for e in registry.exhibits().values() if isinstance(e, Family)]
-    tasks = {f.name: [f.config.task.partition(":")[0]] for f in families}
+def test_every_file_that_a_task_loads_counts_unless_it_declares(loaded) -> None:
     ground = {"experiments/errors.py", "experiments/files.py", "experiments/messages.py"}
-    for family, files in loaded(tasks).items():
+    for family, modules in TASKS.items():
+        files = loaded[modules]
         counted = names(versions.training_code(registry.family(family).config.task))
         declarations = {
             f for f in files if "/declare/" in f or Path(f).name.startswith(("spec", "config"))
@@ -133,15 +158,9 @@ def test_every_file_that_a_task_loads_counts_unless_it_declares() -> None:
         assert code(files) - ground - declarations <= counted, family
 
 
-def test_every_file_that_a_product_loads_redraws_it() -> None:
-    drawn = {
-        product.name: [
-            "experiments.products.draw",
-            *(reference.partition(":")[0] for reference in product.functions),
-        ]
-        for product in registry.products().values()
-    }
-    for name, files in loaded(drawn).items():
+def test_every_file_that_a_product_loads_redraws_it(loaded) -> None:
+    for name, modules in DRAWN.items():
+        files = loaded[modules]
         product = registry.product(name)
         counted = names(versions.drawing_code(product))
         assert len(code(files)) > 5
@@ -149,11 +168,7 @@ def test_every_file_that_a_product_loads_redraws_it() -> None:
         assert f"experiments/families/{product.exhibit}/spec.py" in counted
 
 
-def test_every_file_that_a_computation_loads_makes_it_again() -> None:
-    computed = {p.name: p.computation for p in registry.products().values() if p.computation}
-    modules = {
-        name: [name_of(computation.function).partition(":")[0]]
-        for name, computation in computed.items()
-    }
-    for name, files in loaded(modules).items():
-        assert code(files) <= names(versions.computing_code(computed[name])), name
+def test_every_file_that_a_computation_loads_makes_it_again(loaded) -> None:
+    for name, modules in COMPUTING.items():
+        counted = names(versions.computing_code(COMPUTED[name]))
+        assert code(loaded[modules]) <= counted, name

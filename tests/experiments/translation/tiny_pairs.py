@@ -3,8 +3,7 @@
 import random
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
+from tests.data_series import write_split
 
 COUNTS = {"train": 300, "validation": 24, "test": 8}
 
@@ -13,11 +12,10 @@ def write(root: Path, folder: str) -> None:
     """Parquet files of a folder with the columns `de` and `en`."""
     draw = random.Random(0)
     words = ["".join(draw.choices("abcdefghiklmnoprstu", k=draw.randint(3, 7))) for _ in range(80)]
-    (root / folder).mkdir(parents=True)
     for split, count in COUNTS.items():
         lines = [draw.choices(words, k=draw.randint(2, 7)) for _ in range(count)]
         texts = {
             "de": [" ".join(line) for line in lines],
             "en": [" ".join(word[::-1] for word in line) for line in lines],
         }
-        pq.write_table(pa.table(texts), root / folder / f"{split}-00000-of-00001.parquet")
+        write_split(root / folder, split, texts)

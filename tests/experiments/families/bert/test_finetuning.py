@@ -18,6 +18,7 @@ from experiments.families.bert.task import MaskedLanguageModeling
 from experiments.models.bert import Bert
 from experiments.train import engine
 from experiments.train.process import Machine
+from tests.data_series import write_split
 
 WORDS = ["the", "of", "and", "in", "to", "was", "is", "for", "as", "on"]
 
@@ -37,10 +38,8 @@ def write_glue(root, count=96) -> None:
                 [" ".join(draw.choices(WORDS[1:], k=3) + [WORDS[0]] * label) for label in labels]
                 for _ in task.columns
             ]
-            table = pa.table({**dict(zip(task.columns, texts, strict=True)), "label": labels})
-            path = root / "glue" / name / f"{split}-00000-of-00001.parquet"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            pq.write_table(table, path)
+            table = {**dict(zip(task.columns, texts, strict=True)), "label": labels}
+            write_split(root / "glue" / name, split, table)
 
 
 @pytest.fixture
@@ -148,10 +147,9 @@ def test_the_fingerprint_is_of_the_rows_however_files_divide_them(glue) -> None:
     one = glue / "glue" / "sst2" / "train-00000-of-00001.parquet"
     table = pq.read_table(one)
     one.unlink()
-    for i, part in enumerate((table.slice(0, 40), table.slice(40))):
-        pq.write_table(part, one.with_name(f"train-0000{i}-of-00002.parquet"))
+    _, second = write_split(one.parent, "train", table, ends=[40])
     assert glue_fingerprint() == first
-    pq.write_table(table.slice(41), one.with_name("train-00001-of-00002.parquet"))
+    pq.write_table(table.slice(41), second)
     assert glue_fingerprint() != first
 
 

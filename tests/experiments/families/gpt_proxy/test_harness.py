@@ -6,8 +6,6 @@ import math
 import random
 from types import SimpleNamespace
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
@@ -19,6 +17,7 @@ from experiments.families.gpt_proxy.config import VALUES, GptConfig, of_width
 from experiments.families.gpt_proxy.task import Pretraining, build
 from experiments.train import engine
 from experiments.train.process import Machine
+from tests.data_series import write_split
 
 LENGTH = 16
 WORDS = ["<|endoftext|>", *"abcdefghij"]
@@ -114,11 +113,6 @@ def folder(tmp_path, monkeypatch):
     draw = random.Random(0)
     words = ["".join(draw.choices("abcdefgh", k=4)) for _ in range(60)]
 
-    def write(name, **columns) -> None:
-        path = tmp_path / f"{name}-00000-of-00001.parquet"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        pq.write_table(pa.table(columns), path)
-
     def text(count=60) -> str:
         found = draw.choices(words, k=count - 1)
         first, middle, last = found[:9], ". ".join(found[9:12]), found[12:]
@@ -126,12 +120,13 @@ def folder(tmp_path, monkeypatch):
 
     for split in SPLITS:
         texts = [text() for _ in range(300)]
-        write(f"wikipedia_en_sample/{split}", text=texts)
-        write(f"english_novels/{split}", text=texts, doc=["a"] * 300)
-        write(f"wikitext/wikitext-2-v1/{split}", text=texts)
+        write_split(tmp_path / "wikipedia_en_sample", split, {"text": texts})
+        write_split(tmp_path / "english_novels", split, {"text": texts, "doc": ["a"] * 300})
+        write_split(tmp_path / "wikitext/wikitext-2-v1", split, {"text": texts})
     for split in ("train", "validation"):
         labels = [draw.randrange(2) for _ in range(30)]
-        write(f"glue/sst2/{split}", sentence=[text(6) for _ in labels], label=labels)
+        sentences = {"sentence": [text(6) for _ in labels], "label": labels}
+        write_split(tmp_path / "glue/sst2", split, sentences)
     return tmp_path
 
 
