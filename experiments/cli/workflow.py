@@ -251,24 +251,27 @@ class Workflow:
 
     Args:
         folder: of the results. The lock dies with its process, so nobody ever has to unlock it.
-        cluster: whether its jobs are those of a cluster.
     """
 
-    def __init__(self, folder: Path, cluster: bool = False):
-        self.cluster = cluster
+    def __init__(self, folder: Path):
+        self.cluster = False
         self.lock = FileLock(folder / ".workflow.lock")
         self.folder = folder
         self.goes_on: Path | None = None
         self.stopped = False
         self._before: dict[int, Any] = {}
 
-    def start(self) -> None:
+    def start(self, cluster: bool = False) -> None:
         """Wait for another workflow to end, then take its place.
+
+        Args:
+            cluster: whether its jobs are those of a cluster.
 
         Raises:
             UserError: if the folder cannot be written.
             Interrupted: by a signal while it waits.
         """
+        self.cluster = cluster
         self._before = {number: signal.getsignal(number) for number in stopping.SIGNALS}
         stopping.heed_signals()
         take_lock(self.lock, f"another workflow runs in {self.folder}")
@@ -286,8 +289,11 @@ class Workflow:
     def _stop(self, number: int, frame: FrameType | None) -> None:
         self.stopped = True
         self.end()
+        ending = b"at most the runs that are being trained end first"
+        if self.cluster:
+            ending = b"the jobs are cancelled, which may take a few minutes"
         with suppress(OSError):
-            os.write(2, b"stopping: at most the runs that are being trained end first\n")
+            os.write(2, b"stopping: " + ending + b"\n")
         # A closed terminal is treated as a wish to end: Snakemake itself knows the other two.
         handler = self._before[signal.SIGTERM if number == signal.SIGHUP else number]
         if self.cluster:

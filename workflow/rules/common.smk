@@ -243,13 +243,13 @@ for name, damage in DAMAGED.items():
 
 
 # One workflow at a time in a results folder; a second one waits and then finds the runs done.
-WORKFLOW = Workflow(STORE.folder, cluster=workflow.non_local_exec)
+WORKFLOW = Workflow(STORE.folder)
 WATCH = watch(ASKED, SCALE, DATA)
 
 
 onstart:
     try:
-        WORKFLOW.start()
+        WORKFLOW.start(cluster=workflow.non_local_exec)  # it is not known before
     except UserError as error:
         stop(error)
     except Interrupted:

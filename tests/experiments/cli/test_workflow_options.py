@@ -154,8 +154,8 @@ def test_a_signal_ends_what_the_jobs_look_at(tmp_path, signals) -> None:
 @pytest.mark.parametrize("number", stopping.SIGNALS)
 def test_any_signal_cancels_the_jobs_of_a_cluster(number, tmp_path, signals) -> None:
     signal.signal(number, lambda number, frame: None)
-    running = workflow.Workflow(tmp_path, cluster=True)
-    running.start()
+    running = workflow.Workflow(tmp_path)
+    running.start(cluster=True)
     with pytest.raises(KeyboardInterrupt):  # Snakemake cancels its jobs then
         os.kill(os.getpid(), number)
     assert running.stopped and stopping.stopped()
