@@ -258,6 +258,7 @@ class Workflow:
         self.lock = FileLock(folder / ".workflow.lock")
         self.folder = folder
         self.goes_on: Path | None = None
+        self.watch: Watch | None = None
         self.stopped = False
         self._before: dict[int, Any] = {}
 
@@ -280,8 +281,15 @@ class Workflow:
             if before != signal.SIG_IGN:
                 signal.signal(number, self._stop)
 
+    def follow(self, watch: Watch) -> None:
+        """Let something look for runs until the end."""
+        self.watch = watch
+        watch.start()
+
     def end(self) -> None:
         """Say that no job is needed any more."""
+        if self.watch is not None and not self.stopped:
+            self.watch.end()
         if self.goes_on is not None:
             with suppress(OSError):
                 self.goes_on.unlink(missing_ok=True)
@@ -319,7 +327,7 @@ class Watch:
         self.name, self.store = name, store
         self.left = {*runs}
         self.count = len(self.left)
-        self.said = -1
+        self.said = 0
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._go_on, daemon=True)
 
@@ -329,16 +337,15 @@ class Watch:
 
     def end(self) -> None:
         """Look for the last time."""
-        if self._thread.ident is not None and not self._ended.is_set():
-            self._ended.set()
-            self._thread.join()
-            self.look()
+        self._ended.set()
+        self._thread.join()
+        self.look()
 
     def look(self) -> None:
         """Write a line if there are more runs than before."""
         self.left = {run for run in self.left if not self.store.looks_finished(run)}
         done = self.count - len(self.left)
-        if done > max(self.said, 0):
+        if done > self.said:
             note(f"{self.name}: {done} of {self.count} runs")
         self.said = done
 

@@ -244,7 +244,6 @@ for name, damage in DAMAGED.items():
 
 # One workflow at a time in a results folder; a second one waits and then finds the runs done.
 WORKFLOW = Workflow(STORE.folder)
-WATCH = watch(ASKED, SCALE, DATA)
 
 
 onstart:
@@ -258,20 +257,18 @@ onstart:
     for line in to_train([name for name in ASKED if name in TARGETS], SCALE, DATA, JOBS):
         note(line)
     if workflow.non_local_exec:
-        WATCH.start()
+        WORKFLOW.follow(watch(ASKED, SCALE, DATA))
     for handler in logger.handlers:
         handler.addFilter(WORKFLOW.quiet)
 
 
 onsuccess:
-    WATCH.end()
     WORKFLOW.end()
     for line in made(ASKED, SCALE):
         note(line)
 
 
 onerror:
-    WATCH.end()
     WORKFLOW.end()
     if WORKFLOW.stopped:
         note(kept(ASKED, SCALE, DATA))

@@ -166,7 +166,6 @@ def test_how_far_a_cluster_is_is_told_when_it_changes(tmp_path, monkeypatch, cap
     monkeypatch.setattr(workflow, "results_dir", lambda scale: tmp_path)
     data = {registry.product("fig1").exhibit: "wikitext2"}
     looking = workflow.watch(["fig1", "fig2"], "smoke", data)
-    looking.end()  # it was not begun
     looking.look()
     assert capsys.readouterr().err == ""
     assert looking.count == 24
@@ -178,10 +177,9 @@ def test_how_far_a_cluster_is_is_told_when_it_changes(tmp_path, monkeypatch, cap
     assert capsys.readouterr().err == "2 figures and tables: 2 of 24 runs\n"
 
     monkeypatch.setattr(workflow, "SECONDS_BETWEEN_LINES", 0.01)
-    looking = workflow.watch(["fig1"], "smoke", data)
-    looking.start()
-    looking.end()
-    looking.end()
+    running = workflow.Workflow(tmp_path)
+    running.follow(workflow.watch(["fig1"], "smoke", data))
+    running.end()
     assert capsys.readouterr().err == "fig1: 2 of 24 runs\n"
 
 
