@@ -256,24 +256,28 @@ class Workflow:
 
     Args:
         folder: of the results. The lock dies with its process, so nobody ever has to unlock it.
-        cluster: whether its jobs are those of a cluster.
     """
 
-    def __init__(self, folder: Path, cluster: bool = False):
-        self.cluster = cluster
+    def __init__(self, folder: Path):
+        self.cluster = False
         self.lock = FileLock(folder / ".workflow.lock")
         self.folder = folder
         self.goes_on: Path | None = None
+        self.watch: Watch | None = None
         self.stopped = False
         self._before: dict[int, Any] = {}
 
-    def start(self) -> None:
+    def start(self, cluster: bool = False) -> None:
         """Wait for another workflow to end, then take its place.
+
+        Args:
+            cluster: whether its jobs are those of a cluster.
 
         Raises:
             UserError: if the folder cannot be written.
             Interrupted: by a signal while it waits.
         """
+        self.cluster = cluster
         self._before = {number: signal.getsignal(number) for number in stopping.SIGNALS}
         stopping.heed_signals()
         take_lock(self.lock, f"another workflow runs in {self.folder}")
@@ -282,8 +286,15 @@ class Workflow:
             if before != signal.SIG_IGN:
                 signal.signal(number, self._stop)
 
+    def follow(self, watch: Watch) -> None:
+        """Let something look for runs until the end."""
+        self.watch = watch
+        watch.start()
+
     def end(self) -> None:
         """Say that no job is needed any more."""
+        if self.watch is not None and not self.stopped:
+            self.watch.end()
         if self.goes_on is not None:
             with suppress(OSError):
                 self.goes_on.unlink(missing_ok=True)
@@ -291,8 +302,11 @@ class Workflow:
     def _stop(self, number: int, frame: FrameType | None) -> None:
         self.stopped = True
         self.end()
+        ending = b"at most the runs that are being trained end first"
+        if self.cluster:
+            ending = b"the jobs are cancelled, which may take a few minutes"
         with suppress(OSError):
-            os.write(2, b"stopping: at most the runs that are being trained end first\n")
+            os.write(2, b"stopping: " + ending + b"\n")
         # A closed terminal is treated as a wish to end: Snakemake itself knows the other two.
         handler = self._before[signal.SIGTERM if number == signal.SIGHUP else number]
         if self.cluster:
@@ -318,7 +332,7 @@ class Watch:
         self.name, self.store = name, store
         self.left = {*runs}
         self.count = len(self.left)
-        self.said = -1
+        self.said = 0
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._go_on, daemon=True)
 
@@ -328,16 +342,15 @@ class Watch:
 
     def end(self) -> None:
         """Look for the last time."""
-        if self._thread.ident is not None and not self._ended.is_set():
-            self._ended.set()
-            self._thread.join()
-            self.look()
+        self._ended.set()
+        self._thread.join()
+        self.look()
 
     def look(self) -> None:
         """Write a line if there are more runs than before."""
         self.left = {run for run in self.left if not self.store.looks_finished(run)}
         done = self.count - len(self.left)
-        if done > max(self.said, 0):
+        if done > self.said:
             note(f"{self.name}: {done} of {self.count} runs")
         self.said = done
 

@@ -2,6 +2,7 @@
 rule clean:
     log:
         f"{LOGS}/clean.log",
+    localrule: True
     conda:
         "../../environment.yml"
     params:
@@ -14,6 +15,7 @@ rule clean:
 rule purge:
     log:
         f"{LOGS}/purge.log",
+    localrule: True
     conda:
         "../../environment.yml"
     params:

@@ -240,13 +240,12 @@ for name, damage in DAMAGED.items():
 
 
 # One workflow at a time in a results folder; a second one waits and then finds the runs done.
-WORKFLOW = Workflow(STORE.folder, cluster=workflow.non_local_exec)
-WATCH = watch(ASKED, SCALE, DATA)
+WORKFLOW = Workflow(STORE.folder)
 
 
 onstart:
     try:
-        WORKFLOW.start()
+        WORKFLOW.start(cluster=workflow.non_local_exec)  # it is not known before
     except UserError as error:
         stop(error)
     except Interrupted:
@@ -255,20 +254,18 @@ onstart:
     for line in to_train([name for name in ASKED if name in TARGETS], SCALE, DATA, JOBS):
         note(line)
     if workflow.non_local_exec:
-        WATCH.start()
+        WORKFLOW.follow(watch(ASKED, SCALE, DATA))
     for handler in logger.handlers:
         handler.addFilter(WORKFLOW.quiet)
 
 
 onsuccess:
-    WATCH.end()
     WORKFLOW.end()
     for line in made(ASKED, SCALE):
         note(line)
 
 
 onerror:
-    WATCH.end()
     WORKFLOW.end()
     if WORKFLOW.stopped:
         note(kept(ASKED, SCALE, DATA))

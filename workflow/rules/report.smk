@@ -4,6 +4,7 @@ rule report:
         [path for name in ASKED for path in drawn(name)] if TARGETS else [],
     log:
         f"{LOGS}/report.log",
+    localrule: True
     conda:
         "../../environment.yml"
     params:

@@ -169,8 +169,8 @@ def test_a_signal_ends_what_the_jobs_look_at(tmp_path, signals) -> None:
 @pytest.mark.parametrize("number", stopping.SIGNALS)
 def test_any_signal_cancels_the_jobs_of_a_cluster(number, tmp_path, signals) -> None:
     signal.signal(number, lambda number, frame: None)
-    running = workflow.Workflow(tmp_path, cluster=True)
-    running.start()
+    running = workflow.Workflow(tmp_path)
+    running.start(cluster=True)
     with pytest.raises(KeyboardInterrupt):  # Snakemake cancels its jobs then
         os.kill(os.getpid(), number)
     assert running.stopped and stopping.stopped()
@@ -181,7 +181,6 @@ def test_how_far_a_cluster_is_is_told_when_it_changes(tmp_path, monkeypatch, cap
     monkeypatch.setattr(workflow, "results_dir", lambda scale: tmp_path)
     data = {registry.product("fig1").exhibit: "wikitext2"}
     looking = workflow.watch(["fig1", "fig2"], "smoke", data)
-    looking.end()  # it was not begun
     looking.look()
     assert capsys.readouterr().err == ""
     assert looking.count == 24
@@ -193,10 +192,9 @@ def test_how_far_a_cluster_is_is_told_when_it_changes(tmp_path, monkeypatch, cap
     assert capsys.readouterr().err == "2 figures and tables: 2 of 24 runs\n"
 
     monkeypatch.setattr(workflow, "SECONDS_BETWEEN_LINES", 0.01)
-    looking = workflow.watch(["fig1"], "smoke", data)
-    looking.start()
-    looking.end()
-    looking.end()
+    running = workflow.Workflow(tmp_path)
+    running.follow(workflow.watch(["fig1"], "smoke", data))
+    running.end()
     assert capsys.readouterr().err == "fig1: 2 of 24 runs\n"
 
 
