@@ -170,7 +170,9 @@ def _evaluating(model: nn.Module, config: RunConfig, machine: Machine) -> Iterat
 def _update(
     model: nn.Module, optimizer: torch.optim.Optimizer, loss: Tensor, grad_clip: float | None
 ) -> None:
-    optimizer.zero_grad(set_to_none=True)
+    for group in optimizer.param_groups:  # `zero_grad` takes 3 % of a narrow MLP's step
+        for p in group["params"]:
+            p.grad = None
     loss.backward()  # type: ignore[no-untyped-call]
     if grad_clip is not None:
         nn.utils.clip_grad_norm_(model.parameters(), grad_clip)

@@ -38,8 +38,8 @@ class ImageRegression:
         return index_batches(self.count, self.config.batch_size, self.config.seed)
 
     def loss(self, model: nn.Module, batch: Tensor) -> Tensor:
-        labels_B = self.images.train_labels[batch]
-        return self._loss(model(self._inputs(model, self.images.batch(batch))), labels_B)
+        inputs_BCHW = self._inputs(model, self.images.batch(batch))
+        return self._loss(model(inputs_BCHW), self.images.labels(batch))
 
     def evaluate(self, model: nn.Module) -> dict[str, float]:
         return {}

@@ -48,7 +48,7 @@ class Classification:
         device = next(model.parameters()).device
         images = self.images
         x_BCHW = apply(images.batch(index_B).to(device), changes, images.mean, images.std)
-        return self._loss(model(x_BCHW), images.train_labels[index_B])
+        return self._loss(model(x_BCHW), images.labels(index_B))
 
     def evaluate(self, model: nn.Module) -> dict[str, float]:
         images, device = self.images, next(model.parameters()).device
