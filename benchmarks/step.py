@@ -1,12 +1,14 @@
 """What the engine's choices are worth: one training step, with each choice undone in turn.
 
     python benchmarks/step.py                     # widths 32, 128, 256; about three minutes
+    python benchmarks/step.py --only "plain loss" "small pages"
     python benchmarks/step.py --profile 256       # where the time of a step goes
 
 Every variant trains the same model on the same random tokens in a process of its own, in turn with
-the others, one thread each. The table shows seconds per step of ours and, for each variant, the
-ratio of its time to ours: above 1, our choice is faster. Median over rounds, with minimum and
-maximum. A stack is several models trained as one by torch.func; its time is that of one member.
+the others, one thread each. The table shows processor seconds per step of ours (with two threads,
+seconds) and, for each variant, the ratio of its time to ours: above 1, our choice is faster. Median
+over rounds, with minimum and maximum. A stack is several models trained as one by torch.func; its
+time is that of one member.
 """
 
 from __future__ import annotations
@@ -25,7 +27,9 @@ ROOT = Path(__file__).parents[1]
 VARIANTS = {
     "ours": "",
     "default matmul": "set_float32_matmul_precision('highest')",
-    "memory returned": "glibc's default thresholds",
+    "memory returned": "glibc's default thresholds and pages",
+    "small pages": "of the machine's default size",
+    "plain loss": "F.cross_entropy",
     "fused attention": "F.scaled_dot_product_attention",
     "unfused Adam": "torch.optim.Adam(fused=False)",
     "two threads": "torch.set_num_threads(2)",
@@ -40,11 +44,12 @@ WARM_UP, STEPS = 5, 25
 def measure(variant: str, width: int) -> float:
     """Median seconds of a step."""
     step = prepare(variant, width)
+    clock = time.perf_counter if variant == "two threads" else time.process_time
     seconds = []
     for _ in range(WARM_UP + STEPS):
-        start = time.perf_counter()
+        start = clock()
         step()
-        seconds.append(time.perf_counter() - start)
+        seconds.append(clock() - start)
     return statistics.median(seconds[WARM_UP:]) / (STACK if variant.startswith("stack") else 1)
 
 
@@ -57,10 +62,13 @@ def prepare(variant: str, width: int) -> Callable[[], float]:
     from experiments.families.transformer_wikitext2.spec import FIG1
     from experiments.families.transformer_wikitext2.task import build
     from experiments.models import transformer
+    from experiments.models.cross_entropy import cross_entropy
     from experiments.train import engine, process
 
     if variant == "memory returned":
         process._keep_freed_memory = lambda: None
+    if variant == "small pages":
+        process._use_large_pages = lambda libc: None
     process.set_up()
     if variant == "default matmul":
         torch.set_float32_matmul_precision("highest")
@@ -89,8 +97,10 @@ def prepare(variant: str, width: int) -> Callable[[], float]:
     tokens = torch.randint(config.vocab_size, (config.batch_size, config.seq_len + 1))
     inputs, targets = tokens[:, :-1], tokens[:, 1:].flatten()
 
+    mean = F.cross_entropy if variant == "plain loss" else cross_entropy
+
     def loss_of(model):
-        return F.cross_entropy(model(inputs).flatten(0, 1), targets)
+        return mean(model(inputs).flatten(0, 1), targets)
 
     if variant == "chunked loss":
         loss_of = chunked(inputs, targets)
@@ -194,6 +204,7 @@ def main() -> None:
     )
     parser.add_argument("--widths", type=int, nargs="+", default=[32, 128, 256])
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--only", nargs="+", choices=list(VARIANTS)[1:], metavar="VARIANT")
     parser.add_argument("--one", nargs=2, metavar=("VARIANT", "WIDTH"), help=argparse.SUPPRESS)
     parser.add_argument("--profile", type=int, metavar="WIDTH", help="of our step")
     args = parser.parse_args()
@@ -203,12 +214,13 @@ def main() -> None:
     if args.one:
         print(json.dumps(measure(args.one[0], int(args.one[1]))))
         return
-    print("| width | ours, ms a step | " + " | ".join(list(VARIANTS)[1:]) + " |")
-    print("|---" * (len(VARIANTS) + 1) + "|")
+    others = args.only or list(VARIANTS)[1:]
+    print("| width | ours, ms a step | " + " | ".join(others) + " |")
+    print("|---" * (len(others) + 2) + "|")
     for width in args.widths:
-        seconds: dict[str, list[float]] = {v: [] for v in VARIANTS}
+        seconds: dict[str, list[float]] = {v: [] for v in ("ours", *others)}
         for _ in range(args.rounds):
-            for variant in VARIANTS:
+            for variant in seconds:
                 done = subprocess.run(
                     [sys.executable, __file__, "--one", variant, str(width)],
                     env={**os.environ, "OMP_NUM_THREADS": "1"},
@@ -218,7 +230,7 @@ def main() -> None:
                 )
                 seconds[variant].append(json.loads(done.stdout))
         cells = [str(width), spread([1e3 * s for s in seconds["ours"]])]
-        for variant in list(VARIANTS)[1:]:
+        for variant in others:
             pairs = zip(seconds[variant], seconds["ours"], strict=True)
             cells.append(spread([theirs / ours for theirs, ours in pairs]))
         print("| " + " | ".join(cells) + " |", flush=True)

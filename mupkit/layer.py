@@ -69,8 +69,11 @@ class MuReadout(nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:
         """Logits (..., out_features) of activations (..., in_features)."""
-        # In this order float32 rounds as in the mup package at any width ratio.
-        return super().forward(self.output_mult * input / self.width_mult())
+        # In this order float32 rounds as in the mup package at any width ratio. A factor of 1
+        # changes no bit, and would cost a pass forward and one backward.
+        width_mult = self.width_mult()
+        x = input if self.output_mult == 1 else self.output_mult * input
+        return super().forward(x if width_mult == 1 else x / width_mult)
 
 
 class MuSharedReadout(MuReadout):

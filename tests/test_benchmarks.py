@@ -25,9 +25,9 @@ def built_in_data(cache, monkeypatch) -> None:
     monkeypatch.setenv("MUPKIT_CACHE", str(cache))
 
 
-def run(script: Path, *args: str) -> str:
+def run(script: Path, *args: str, asked: str | None = None) -> str:
     command = [sys.executable, str(script), *args]
-    done = subprocess.run(command, capture_output=True, text=True, env=os.environ)
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ, input=asked)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -109,3 +109,15 @@ def test_the_table_of_the_gpu_has_a_row_for_each_stack(monkeypatch, capsys, buil
     assert [row["members"] for row in rows] == [4, 8]
     assert [row["2 processes"] for row in rows] == [8.0, 8.0]
     assert table[-1].split("|")[8:11] == [" 10.0 ", " 5.0 ", " 20.0 "]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["ours", "stock"])
+def test_a_worker_of_the_families_times_one_case_after_the_other(built_in_data, kind) -> None:
+    cases = [["mlp_cifar10", {"width": 16}], ["transformer_wikitext2", {"width": 32}]]
+    asked = "".join(f"{json.dumps(case)}\n2\n" for case in cases)
+    script = ROOT / "benchmarks" / "families.py"
+    answers = run(script, "--worker", kind, str(ROOT), asked=asked).splitlines()
+    seconds = [float(line.removeprefix("answer ")) for line in answers]
+    assert len(seconds) == 4
+    assert min(seconds) > 0

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Protocol, Self, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import mupkit
 from mupkit import TABLE_8, Rules
@@ -51,3 +51,11 @@ def build(
         mupkit.parametrize(model, base_model, delta_model, rules=rules, rescale_params=False)
     model.init_weights()
     return model
+
+
+def times(x: Tensor, factor: float | Tensor) -> Tensor:
+    """`x` times a factor; `x` itself for 1, which has the same bits without a pass over them.
+
+    The factor is a tensor where models are stacked that differ in it (`train.stacked`).
+    """
+    return x if not isinstance(factor, Tensor) and factor == 1 else x * factor

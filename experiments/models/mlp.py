@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 import mupkit
-from experiments.models.building import Model, build
+from experiments.models.building import Model, build, times
 from mupkit import SP, TABLE_8, Rules, init, interpolate
 
 Activation = Literal["relu", "tanh"]
@@ -75,7 +75,7 @@ class Mlp(Model):
     def forward(self, images_BCHW: Tensor) -> Tensor:
         """Outputs (B, K) of images (B, C, H, W)."""
         x_BI = images_BCHW.flatten(1)
-        x_BD = self.activation(self.input(x_BI) * self.options.input_mult**0.5)
+        x_BD = self.activation(times(self.input(x_BI), self.options.input_mult**0.5))
         outputs_BK: Tensor = self.readout(self.activation(self.hidden(x_BD)))
         return outputs_BK
 

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import mupkit
-from experiments.models.building import Model, build
+from experiments.models.building import Model, build, times
 from experiments.models.transformer import TransformerShape
 from mupkit import init
 
@@ -165,7 +165,7 @@ class RelativeTransformer(Model):
             x_BLD = x_BLD + self.position.weight[:length]
         else:
             r_LD = self.options.relative_mult * distances(length, x_BLD.shape[-1]).to(x_BLD)
-        x_BLD = x_BLD * self.options.embed_mult
+        x_BLD = times(x_BLD, self.options.embed_mult)
         for block in self.blocks:
             x_BLD = block(x_BLD, r_LD, self.mask_LL[:length, :length])
         logits_BLV: Tensor = self.readout(self.final_norm(x_BLD))

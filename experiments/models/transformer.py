@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import mupkit
-from experiments.models.building import Model, build
+from experiments.models.building import Model, build, times
 from mupkit import init
 
 
@@ -163,7 +163,7 @@ class Transformer(Model):
         """Logits (B, L, V) of token numbers (B, L)."""
         length = tokens_BL.shape[1]
         x_BLD = self.word(tokens_BL) + self.position.weight[:length]
-        x_BLD = x_BLD * self.options.embed_mult
+        x_BLD = times(x_BLD, self.options.embed_mult)
         mask_LL = self.mask_LL[:length, :length]
         for block in self.blocks:
             x_BLD = block(x_BLD, mask_LL)

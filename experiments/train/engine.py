@@ -283,7 +283,9 @@ def update(
     scaler: GradScaler,
 ) -> None:
     """Change the parameters by the gradient of a loss."""
-    optimizer.zero_grad(set_to_none=True)
+    for group in optimizer.param_groups:  # `zero_grad` takes 3 % of a narrow MLP's step
+        for p in group["params"]:
+            p.grad = None
     scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
     apply_gradients(model, optimizer, grad_clip, scaler)
 

@@ -36,6 +36,7 @@ CANDIDATES = ("highest", "medium")
 MIN_SPEEDUP = 1.04  # below what was seen where oneDNN wins at all, so that noise does not decide
 MAX_ERROR_RATIO = 4.0  # bfloat16 rounding would be a thousand times worse
 ROUNDS = 25
+HEAP = 256 * 2**20
 # Variables by which libraries choose instructions or precision behind torch's own settings.
 ROUNDING = (
     "ATEN_CPU_CAPABILITY",
@@ -104,6 +105,25 @@ def _keep_freed_memory() -> None:
     libc.mallopt(mmap_threshold, 32 * 1024 * 1024)
     libc.mallopt(trim_threshold, 2**31 - 1)
     libc.mallopt(top_pad, 64 * 1024 * 1024)
+    _use_large_pages(libc)
+
+
+def _use_large_pages(libc: ctypes.CDLL) -> None:
+    """Ask Linux for pages of 2 MB in the memory to come: addresses are looked up less often.
+
+    The heap grows by `HEAP` bytes, which stay free, and takes memory only where it is used.
+    """
+    mmap_max, hugepage = -4, 14
+    libc.malloc.argtypes, libc.malloc.restype = (ctypes.c_size_t,), ctypes.c_void_p
+    libc.free.argtypes = (ctypes.c_void_p,)
+    libc.madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+    libc.mallopt(mmap_max, 0)  # else so large a piece would lie outside the heap
+    start = libc.malloc(HEAP)
+    libc.mallopt(mmap_max, 65536)  # the default
+    if start:
+        page = os.sysconf("SC_PAGE_SIZE")
+        libc.madvise(-(-start // page) * page, HEAP - page, hugepage)
+        libc.free(start)
 
 
 def _chosen_matmul() -> str:

@@ -36,6 +36,24 @@ def test_at_base_width_it_is_a_linear_layer_bit_for_bit():
     assert torch.equal(layer(x), linear(x))
 
 
+@pytest.mark.parametrize("output_mult", [1.0, 3.0])
+@pytest.mark.parametrize("base", [16, 5])
+def test_factors_of_one_are_left_out_and_change_no_bit(output_mult, base):
+    layer = readout(16, base, output_mult=output_mult)
+    found, expected = (torch.randn(3, 16, requires_grad=True) for _ in range(2))
+    expected.data = found.data.clone()
+    layer(found).square().sum().backward()
+    scaled = output_mult * expected / (16 / base)
+    F.linear(scaled, layer.weight, layer.bias).square().sum().backward()
+    assert torch.equal(found.grad, expected.grad)
+    passes = (output_mult != 1) + (base != 16)
+    nodes = [layer(found).grad_fn]
+    for node in nodes:
+        nodes += [later for later, _ in node.next_functions if later is not None]
+    count = sum(node.name() in ("MulBackward0", "DivBackward0") for node in nodes)
+    assert count == passes
+
+
 def test_weight_and_bias_have_the_std_of_the_base_width():
     torch.manual_seed(0)
     linear = nn.Linear(64, 5)

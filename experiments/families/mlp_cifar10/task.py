@@ -46,7 +46,7 @@ class ImageRegression:
     def inputs(self, batch: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
         """Images (B, C, H, W) and labels (B,), or what squared error is taken against (B, K)."""
         images_BCHW = self.images.batch(batch).to(device).float().mul_(2 / 255).sub_(1)
-        labels_B = self.images.train_labels[batch].to(device)
+        labels_B = self.images.labels(batch).to(device)
         if self.config.loss == "xent":
             return images_BCHW, labels_B
         classes = self.images.classes

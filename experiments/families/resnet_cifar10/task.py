@@ -51,7 +51,7 @@ class Classification:
         index_B, changes = batch
         images = self.images
         x_BCHW = apply(images.batch(index_B).to(device), changes, images.mean, images.std)
-        return x_BCHW, images.train_labels[index_B].to(device)
+        return x_BCHW, images.labels(index_B).to(device)
 
     def objective(self, model: Callable[[Tensor], Tensor], *inputs: Tensor) -> Tensor:
         x_BCHW, labels_B = inputs

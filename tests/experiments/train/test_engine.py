@@ -4,10 +4,12 @@ import inspect
 import itertools
 import math
 from functools import partial
+from itertools import islice
 from typing import get_args
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 from torch.amp import GradScaler
 
@@ -254,6 +256,23 @@ def test_same_configuration_same_bits(tiny, optimizer) -> None:
     first, second = (engine.train(config, LanguageModeling(config), MACHINE) for _ in range(2))
     assert first.losses == second.losses
     assert len(set(first.losses)) == len(first.losses)
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+def test_losses_are_those_of_a_plain_loop_bit_for_bit(tiny, optimizer) -> None:
+    config = tiny_run(optimizer=optimizer, log2lr=-5)
+    task = LanguageModeling(config)
+    torch.manual_seed(config.seed)
+    model = task.build()
+    updates, losses = engine.make_optimizer(model, config), []
+    for batch in islice(task.batches("cpu"), config.steps):
+        logits = model(batch[:, :-1]).flatten(0, 1)
+        loss = F.cross_entropy(logits, batch[:, 1:].flatten())
+        losses.append(loss.item())
+        updates.zero_grad()
+        loss.backward()
+        updates.step()
+    assert engine.train(config, task, MACHINE).losses == tuple(losses)
 
 
 @pytest.mark.parametrize("changes", [{}, {"norm": "pre"}, {"tied": True}, {"bias": True}])

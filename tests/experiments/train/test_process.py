@@ -1,12 +1,18 @@
 """The choice of the matrix product: fast and exact, made once a machine."""
 
 import json
+import platform
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
 
 from experiments.errors import UserError
 from experiments.train import process
+
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture
@@ -81,3 +87,30 @@ def test_a_cache_that_cannot_be_a_folder_is_named(tmp_path, monkeypatch, inside)
     monkeypatch.setenv("MUPKIT_CACHE", str(tmp_path / inside))
     with pytest.raises(UserError, match=f"cannot write {tmp_path}/{inside[:4]}"):
         process.set_up()
+
+
+LARGE_PAGES = """
+import sys
+from experiments.train import process
+process._keep_freed_memory()
+process._keep_freed_memory()
+heap, flags, sizes = False, [], []
+for line in open("/proc/self/smaps"):
+    first = line.split()[0]
+    if not first.endswith(":"):
+        heap = "[heap]" in line
+    elif heap and first == "VmFlags:":
+        flags.append(line.split())
+    elif heap and first == "Size:":
+        sizes.append(int(line.split()[1]) * 1024)
+advised = sum(size for size, found in zip(sizes, flags) if "hg" in found)
+assert process.HEAP - 2**16 < advised < 2 * process.HEAP, (advised, sizes, flags)
+"""
+
+
+@pytest.mark.skipif(
+    platform.libc_ver()[0] != "glibc" or not Path("/sys/kernel/mm/transparent_hugepage").exists(),
+    reason="glibc, and a Linux with large pages",
+)
+def test_the_heap_is_in_large_pages_and_a_second_set_up_adds_none() -> None:
+    subprocess.run([sys.executable, "-c", LARGE_PAGES], check=True, cwd=ROOT)
