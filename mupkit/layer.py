@@ -72,8 +72,13 @@ class MuReadout(nn.Linear):
         # In this order float32 rounds as in the mup package at any width ratio. A factor of 1
         # changes no bit, and would cost a pass forward and one backward.
         width_mult = self.width_mult()
-        x = input if self.output_mult == 1 else self.output_mult * input
-        return super().forward(x if width_mult == 1 else x / width_mult)
+        x = input if _is_one(self.output_mult) else self.output_mult * input
+        return super().forward(x if _is_one(width_mult) else x / width_mult)
+
+
+def _is_one(mult: float | Tensor) -> bool:
+    """Whether a factor is the number 1; what a tensor holds is not looked at."""
+    return not isinstance(mult, Tensor) and mult == 1
 
 
 class MuSharedReadout(MuReadout):

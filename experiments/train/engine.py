@@ -256,7 +256,7 @@ def choose_products(config: RunConfig, machine: Machine) -> None:
 
 def precision(config: RunConfig, machine: Machine) -> AbstractContextManager[Any]:
     """Autocast where the configuration asks for it; parameters and updates stay float32."""
-    if config.precision != "bfloat16":
+    if config.precision in ("float32", "tf32"):
         return nullcontext()
     return torch.autocast(machine.device, getattr(torch, config.precision))
 
