@@ -1,7 +1,7 @@
 """How the time of each operation grows with the number of runs.
 
     python benchmarks/growth.py                                  # to 10,000 runs, ten minutes
-    python benchmarks/growth.py --runs 100 1000 10000 100000     # two hours
+    python benchmarks/growth.py --runs 100 1000 10000 100000     # hours
 
 In a copy of the checkout one synthetic family declares a figure of so many runs, instead of all
 families. Nothing is trained: its runs have made-up losses and are written through the store. Then
