@@ -302,9 +302,10 @@ def real_steps(tried: Steps) -> str:
         "multipliers, seeds and lengths: a loss, an update and the loss after it, in a process of "
         f"its own, on a CPU, with one thread ({tried.machine or 'not run'}; at most "
         f"{tried.limit_gb:g} GB). {len(rows)} were trained, {whole} of them with their whole "
-        "batch; where that does not fit, a quarter of it was tried, and so on. The processor was "
-        "shared, so that seconds are an upper bound. All losses are finite. The data are the "
-        "paper's where they are to be had.\n\n"
+        "batch; where that failed, as where memory ends, a quarter of it was tried, and so on. The "
+        "processor was shared, so that seconds are an upper bound. All losses are finite. The "
+        "data are the paper's where they are to be had; where a note says fairseq, it made two "
+        "updates and validated, and the seconds are of all of it.\n\n"
         + table(
             [
                 "family",
