@@ -170,7 +170,7 @@ def _evaluating(model: nn.Module, config: RunConfig, machine: Machine) -> Iterat
 def _update(
     model: nn.Module, optimizer: torch.optim.Optimizer, loss: Tensor, grad_clip: float | None
 ) -> None:
-    for group in optimizer.param_groups:  # `zero_grad` takes 3 % of a narrow MLP's step
+    for group in optimizer.param_groups:  # as `zero_grad` does, in less time
         for p in group["params"]:
             p.grad = None
     loss.backward()  # type: ignore[no-untyped-call]
