@@ -137,8 +137,7 @@ def tried(one: declared.Configuration, limit_gb: float, timeout: float) -> Step:
     """What becomes of a configuration, in processes of their own."""
     run = one.run
     nothing = Step("too large", run.data, count(run), 0, run.batch_size, (), 0.0, 0.0, "")
-    bytes_each = 12 if run.optimizer == "sgd" else 16
-    held = bytes_each * nothing.parameters / GB
+    held = steps.held_gb(run, nothing.parameters)
     if held > limit_gb:
         return replace(nothing, note=f"weights, gradients and moments alone take {held:,.0f} GB")
     try:
@@ -190,7 +189,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("--memory", type=float, default=20.0, help="GB that a step may take")
+    parser.add_argument(
+        "--memory", type=float, default=steps.LIMIT_GB, help="GB that a step may take"
+    )
     parser.add_argument("--only", help="of this family")
     parser.add_argument("--most", type=float, default=math.inf, help="FLOPs of a step")
     parser.add_argument("--timeout", type=float, default=3600.0, help="seconds of a try")

@@ -18,7 +18,7 @@ from experiments.products.paper_scale import declared, grids, steps
 from experiments.products.paper_scale.cost import GPUS, SHARE
 from experiments.products.paper_scale.stated import OPEN, ROUNDING, SIZES, Size
 from experiments.products.paper_scale.steps import Step, Steps
-from experiments.runs import tuning
+from experiments.runs import planning, tuning
 from experiments.runs.places import ROOT
 
 PAGE = ROOT / "docs" / "paper_scale.md"
@@ -286,7 +286,11 @@ def real_steps(tried: Steps) -> str:
         step = tried.by_key.get(one.key)
         told = [one.run.family, _run_text(one.run), ", ".join(sorted(one.products))]
         if step is None:
-            lacking.append([*told, "not tried"])
+            held = steps.held_gb(one.run, counted()[one.key])
+            why = f"too large: weights, gradients and moments alone take {held:,.0f} GB"
+            if held < steps.LIMIT_GB:
+                why = f"not reached yet; {planning.step_flops(one.run):.1g} FLOPs a step"
+            lacking.append([*told, why])
         elif step.outcome != "done":
             lacking.append([*told, f"{step.outcome}: {step.note}"])
         else:

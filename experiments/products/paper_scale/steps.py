@@ -8,9 +8,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
+from experiments.declare.config import RunConfig
 from experiments.files import read_json, write_atomically
 from experiments.runs.places import ROOT
 
+LIMIT_GB = 20.0
+"""Memory that a step may take, if nothing else is said."""
 RECORD = ROOT / "benchmarks" / "paper_steps.json"
 
 
@@ -55,6 +58,12 @@ class Steps:
     machine: str
     limit_gb: float
     by_key: dict[str, Step]
+
+
+def held_gb(run: RunConfig, parameters: int) -> float:
+    """GB of a run's weights, gradients and moments, without which no step is made."""
+    numbers = 3 if run.optimizer == "sgd" else 4  # beside weights and gradients one moment, or two
+    return 4 * numbers * parameters / 1e9
 
 
 def read(path: Path = RECORD) -> Steps:
