@@ -100,7 +100,7 @@ def one_step(run: RunConfig, limit_gb: float) -> Step:
         declared_batch=run.batch_size,
         losses=tuple(losses),
         peak_gb=round(peak(), 2),
-        seconds=round(times[-1] - times[-2], 2),
+        seconds=round(times[-1] - times[-2], 4),
         note=note if finite else "a loss is not finite",
     )
 
