@@ -64,15 +64,14 @@ def ours(family: str, values: dict[str, Any]) -> Step:
     """A step as the engine does it."""
     from experiments.train import engine, process
 
-    process.set_up()
+    machine = process.set_up()
     config, task = task_of(family, values)
-    model, batches = task.build(), task.batches("cpu")
-    optimizer = engine.make_optimizer(model, config)
+    held, batches = engine.Held(config, task, machine), task.batches("cpu")
 
     def step() -> float:
-        loss = task.loss(model, next(batches))
-        engine._update(model, optimizer, loss, config.grad_clip)
-        return loss.item()
+        loss = held.loss(next(batches), 0)
+        held.update()
+        return loss
 
     return step
 

@@ -85,7 +85,7 @@ class Round:
 
         for group in self.todo:
             done = self.results / "groups" / f"{group}.done"
-            train.train(group, [FIGURE], SCALE, None, 1, done)
+            train.train(group, [FIGURE], SCALE, done=done)
 
     def forked(self) -> int:
         """A process of its own that trains; its id."""

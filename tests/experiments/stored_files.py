@@ -207,7 +207,7 @@ def _checkpoint(results: Path, monkeypatch: Any) -> Stored:
     model(torch.ones(3)).sum().backward()
     optimizer.step()
     kept = checkpoint.Checkpoint(path, {"id": "0" * 16})
-    kept._write(model, optimizer, [1.0], 1.0, {})
+    kept._write(model, optimizer, [1.0], 1.0, {}, {})
 
     def read() -> object:
         found = kept.restore(model, optimizer, 5)

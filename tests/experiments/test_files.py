@@ -165,7 +165,7 @@ def locks_of_nfs(monkeypatch):
 
 @pytest.mark.skipif(not hasattr(fcntl, "F_OFD_SETLK"), reason="needs Linux")
 def test_locks_hold_where_they_are_those_of_bytes(tmp_path, locks_of_nfs) -> None:
-    left, path = tmp_path / ".file.txt.mupkit-12345678.txt", tmp_path / "a.lock"
+    left, path = tmp_path / ".file.txt.mupkit-00000000.txt", tmp_path / "a.lock"
     left.touch()
     assert not files.held(left)
     with files.atomic_path(tmp_path / "other.txt") as temporary:

@@ -49,10 +49,14 @@ def test_wrong_options_are_one_line_with_key_and_value(config, words) -> None:
 
 
 def test_options(monkeypatch) -> None:
-    assert workflow.options({}) == workflow.Options("small", None, None)
+    assert workflow.options({}) == workflow.Options("small", None, None, "1")
     monkeypatch.setenv("HOME", "/home/someone")
     given = workflow.options({"scale": "smoke", "data": "digits", "data_dir": "~/x"})
-    assert given == workflow.Options("smoke", "digits", Path("/home/someone/x"))
+    assert given == workflow.Options("smoke", "digits", Path("/home/someone/x"), "1")
+    assert [workflow.options({"stack": n}).stack for n in (16, "auto")] == ["16", "auto"]
+    for wrong in (0, "many", True, -1):
+        with pytest.raises(UserError, match="stack: .* is neither auto nor a number of runs"):
+            workflow.options({"stack": wrong})
     assert workflow.options({"data_dir": "x"}).data_dir == Path.cwd() / "x"
 
 

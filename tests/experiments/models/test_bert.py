@@ -126,6 +126,7 @@ def quiet(width, mup=True):
 def adam(net):
     class Config:
         log2lr, optimizer, beta1, beta2, eps, weight_decay = -7.0, "adam", 0.9, 0.999, 1e-8, 0.0
+        precision = "float32"
 
     return make_optimizer(net, Config)
 

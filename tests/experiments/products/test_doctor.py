@@ -171,7 +171,8 @@ def test_checkpoints(folder) -> None:
     fixed(folder)
     assert not unfinished.exists()
     kept = Checkpoint(unfinished, {"id": "0" * 16})
-    kept._write(model := torch.nn.Linear(1, 1), torch.optim.SGD(model.parameters()), [1.0], 0.0, {})
+    model = torch.nn.Linear(1, 1)
+    kept._write(model, torch.optim.SGD(model.parameters()), [1.0], 0.0, {}, {})
     assert examined(folder) == []
     orphan = checkpoints / f"{ids(folder)[0]}.safetensors"
     orphan.write_bytes(b"")
