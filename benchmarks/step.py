@@ -7,8 +7,7 @@
 Every variant trains the same model on the same random tokens in a process of its own, in turn with
 the others, one thread each. The table shows processor seconds per step of ours (with two threads,
 seconds) and, for each variant, the ratio of its time to ours: above 1, our choice is faster. Median
-over rounds, with minimum and maximum. A stack is several models trained as one by torch.func; its
-time is that of one member.
+over rounds, with minimum and maximum.
 """
 
 from __future__ import annotations
@@ -35,9 +34,8 @@ VARIANTS = {
     "two threads": "torch.set_num_threads(2)",
     "chunked loss": "readout and cross-entropy together, 256 tokens at a time",
     "no denormals": "torch.set_flush_denormal(True)",
-    "stack of 4": "torch.func.vmap over four models",
 }
-STACK, ROWS = 4, 256
+ROWS = 256
 WARM_UP, STEPS = 5, 25
 
 
@@ -50,7 +48,7 @@ def measure(variant: str, width: int) -> float:
         start = clock()
         step()
         seconds.append(clock() - start)
-    return statistics.median(seconds[WARM_UP:]) / (STACK if variant.startswith("stack") else 1)
+    return statistics.median(seconds[WARM_UP:])
 
 
 def prepare(variant: str, width: int) -> Callable[[], float]:
@@ -104,8 +102,6 @@ def prepare(variant: str, width: int) -> Callable[[], float]:
 
     if variant == "chunked loss":
         loss_of = chunked(inputs, targets)
-    if variant == "stack of 4":
-        return stacked([build(config) for _ in range(STACK)], inputs, targets)
 
     def step() -> float:
         loss = loss_of(model)
@@ -147,29 +143,6 @@ def chunked(inputs, targets):
         return ReadoutLoss.apply(x_ND, readout.weight)
 
     return loss_of
-
-
-def stacked(models, inputs, targets):
-    """A step of several models as one, with Adam on the stacked parameters."""
-    import torch
-    import torch.nn.functional as F
-    from torch.func import functional_call, stack_module_state
-
-    params, buffers = stack_module_state(models)
-    optimizer = torch.optim.Adam(params.values(), lr=2**-8, fused=True)
-
-    def loss_of(params, buffers):
-        logits = functional_call(models[0], (params, buffers), (inputs,))
-        return F.cross_entropy(logits.flatten(0, 1), targets)
-
-    def step() -> float:
-        loss = torch.vmap(loss_of)(params, buffers).sum()
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
-        return loss.item()
-
-    return step
 
 
 def profile(width: int) -> None:

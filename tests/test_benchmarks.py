@@ -74,12 +74,9 @@ def test_what_grows_too_fast_is_refused(growth, power) -> None:
     ("script", "args"),
     [
         ("step", ("--one", "ours", "32")),
-        ("step", ("--one", "stack of 4", "32")),
         ("engine", ("--worker", "ours", "32", "1")),
-        ("engine", ("--worker", "stock", "32", "1")),
         ("gpu", ("--worker", "stacked", "32", "2", "float32", "0.1")),
         ("vision", ("--worker", "ours", "mlp", "16", "1")),
-        ("vision", ("--worker", "stock", "mlp", "16", "1")),
     ],
 )
 def test_one_process_of_each_times_a_step(built_in_data, script, args) -> None:

@@ -23,7 +23,7 @@ from tests.mupkit.hf_models import (
 )
 
 CHECK = {"loss": lambda model: loss(model, 2, 4), "seeds": range(8), "steps": 6}
-WIDTHS, NARROW = [64, 192, 512], [32, 96, 256]
+WIDTHS = [32, 96, 256]
 
 
 def attentions(model: Any) -> dict[str, Any]:
@@ -81,7 +81,7 @@ def test_the_coordinate_check_fails_in_sp(name):
 
     report = coord_check(
         lambda width: without_queries(plain(name, width)),
-        NARROW,
+        WIDTHS,
         make_optimizer=plain_adam,
         **CHECK,
     )
@@ -103,7 +103,7 @@ def test_the_coordinate_check_sees_1_over_sqrt_d_attention(name):
                 setattr(module, QUERY_MULT, (1.0, getattr(module, QUERY_MULT)[1]))
         return model
 
-    report = coord_check(build, NARROW, make_optimizer=mu_adam, **CHECK)
+    report = coord_check(build, WIDTHS, make_optimizer=mu_adam, **CHECK)
     assert report.failures, report
     assert all(v.fit.tensor.endswith(("softmax", "self.dropout", "[1]")) for v in report.failures)
 
@@ -117,5 +117,5 @@ def test_the_coordinate_check_sees_a_conv1d_read_the_other_way_round(monkeypatch
         model = GPT2LMHeadModel(gpt2(width, d_ffn=64)).eval()
         return huggingface.parametrize(model, gpt2(BASE, d_ffn=64), gpt2(DELTA, d_ffn=64))
 
-    report = coord_check(build, NARROW, make_optimizer=mu_adam, **CHECK)
+    report = coord_check(build, WIDTHS, make_optimizer=mu_adam, **CHECK)
     assert any(v.fit.tensor.endswith("c_fc") for v in report.failures), report

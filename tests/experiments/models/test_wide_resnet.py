@@ -207,7 +207,7 @@ def test_copies_and_functional_calls_compute_the_same() -> None:
 
 @pytest.mark.slow
 def test_nothing_depends_on_width_in_mup() -> None:
-    report = check(build, WIDTHS, SIZE, sgd(LR), range(8), dtype=None, images=32)
+    report = check(build, WIDTHS, SIZE, sgd(LR), range(4), dtype=None, images=32)
     assert report.passed, report
 
 
