@@ -55,7 +55,7 @@ def test_options(monkeypatch) -> None:
     assert given == workflow.Options("smoke", "digits", Path("/home/someone/x"), "1")
     assert [workflow.options({"stack": n}).stack for n in (16, "auto")] == ["16", "auto"]
     for wrong in (0, "many", True, -1):
-        with pytest.raises(UserError, match="stack: .* is neither auto nor a number of runs"):
+        with pytest.raises(UserError, match=r"stack: .* is neither auto nor a number of runs"):
             workflow.options({"stack": wrong})
     assert workflow.options({"data_dir": "x"}).data_dir == Path.cwd() / "x"
 
