@@ -73,6 +73,13 @@ class Member:
     losses: list[float] = field(default_factory=list)
     spent: float = 0.0
 
+    def set_rates(self, factor: float) -> None:
+        """Give the optimizer's groups the rates of a step as numbers, as in a run alone."""
+        for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
+            group["lr"] = rate * factor
+            if "capturable" in group:
+                group["capturable"] = False
+
 
 def make_member(
     config: RunConfig, task: Task, machine: Machine, checkpoint: Checkpoint | None = None
@@ -230,7 +237,8 @@ class _Stack:
             config = self.config
             factor = lr_factor(config.schedule, now, config.steps, config.warmup)
             if self.machine.device not in RECORDED:
-                self._set_rates(factor)
+                for member in self.members:
+                    member.set_rates(factor)
                 history.append(self._step(inputs))
                 continue
             if self.graph is None:
@@ -264,11 +272,7 @@ class _Stack:
             return
         groups = member.optimizer.param_groups
         kept = [(group["lr"], group.get("capturable")) for group in groups]
-        factor = float(self.graph.factor)
-        for group, rate in zip(groups, member.rates, strict=True):
-            group["lr"] = rate * factor
-            if "capturable" in group:
-                group["capturable"] = False
+        member.set_rates(float(self.graph.factor))
         yield
         for group, (lr, capturable) in zip(groups, kept, strict=True):
             group["lr"] = lr
@@ -283,11 +287,6 @@ class _Stack:
         if len(found) == 1:
             return found[0]
         return tuple(torch.stack(parts) for parts in zip(*found, strict=True))
-
-    def _set_rates(self, factor: float) -> None:
-        for member in self.members:
-            for group, rate in zip(member.optimizer.param_groups, member.rates, strict=True):
-                group["lr"] = rate * factor
 
     def _step(self, inputs: tuple[Tensor, ...]) -> Tensor:
         """The losses (N,) of a batch, and the update of every member."""
@@ -382,12 +381,8 @@ class _Graph:
 
     def release(self, stack: _Stack) -> None:
         """Numbers as rates again, and gradients that outlive the graph."""
-        factor = float(self.factor)
         for member in stack.members:
-            for group, rate in zip(member.optimizer.param_groups, member.rates, strict=True):
-                group["lr"] = rate * factor
-                if "capturable" in group:
-                    group["capturable"] = False
+            member.set_rates(float(self.factor))
             for p in member.model.parameters():
                 p.grad = None if p.grad is None else p.grad.clone()
 

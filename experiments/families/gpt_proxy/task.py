@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
@@ -12,8 +12,8 @@ from experiments.data.pretraining import load_text
 from experiments.data.pretraining_source import BUILT_IN
 from experiments.data.windows import count_windows, window_batches
 from experiments.families.gpt_proxy.config import GptConfig
-from experiments.models.cross_entropy import cross_entropy
 from experiments.models.gradients import gradient_exponents
+from experiments.models.next_token import NextToken
 from experiments.models.relative_transformer import (
     RelativeOptions,
     RelativeTransformer,
@@ -27,7 +27,7 @@ from experiments.train.parts import Part
 VALIDATED = 32_768  # tokens of the validation split, at most, of which the loss is taken
 
 
-class Pretraining:
+class Pretraining(NextToken):
     """Next-token prediction on windows of the training split.
 
     Args:
@@ -58,18 +58,6 @@ class Pretraining:
     def batches(self, device: str) -> Iterator[Tensor]:
         config, tokens = self.config, self.tokens["train"].to(device)
         return window_batches(tokens, config.seq_len, config.batch_size, config.seed, more=1)
-
-    def loss(self, model: nn.Module, batch: Tensor) -> Tensor:
-        return self.objective(model, *self.inputs(batch, batch.device))
-
-    def inputs(self, batch: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
-        """What is read and what is predicted, (B, L)."""
-        return batch[:, :-1], batch[:, 1:]
-
-    def objective(self, model: Callable[[Tensor], Tensor], *inputs: Tensor) -> Tensor:
-        read_BL, wanted_BL = inputs
-        logits_BLV = model(read_BL)
-        return cross_entropy(logits_BLV.flatten(0, 1), wanted_BL.flatten())
 
     def part(self, model: nn.Module, batch: Tensor, part: Part) -> Tensor:
         return self.loss(model, part.rows(batch)) * (len(part.rows(batch)) / len(batch))

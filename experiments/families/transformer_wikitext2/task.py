@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from experiments.data.text import load_corpus
 from experiments.data.windows import count_windows, window_batches
 from experiments.families.transformer_wikitext2.config import TransformerConfig
-from experiments.models.cross_entropy import cross_entropy
+from experiments.models.next_token import NextToken
 from experiments.models.transformer import (
     Transformer,
     TransformerOptions,
@@ -20,7 +20,7 @@ from experiments.models.transformer import (
 from experiments.train.parts import Part
 
 
-class LanguageModeling:
+class LanguageModeling(NextToken):
     """Next-word prediction on windows of the training split.
 
     Args:
@@ -42,18 +42,6 @@ class LanguageModeling:
     def batches(self, device: str) -> Iterator[Tensor]:
         config, tokens = self.config, self.tokens.to(device)
         return window_batches(tokens, config.seq_len, config.batch_size, config.seed, more=1)
-
-    def loss(self, model: nn.Module, batch: Tensor) -> Tensor:
-        return self.objective(model, *self.inputs(batch, batch.device))
-
-    def inputs(self, batch: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
-        """What is read and what is predicted, (B, L)."""
-        return batch[:, :-1], batch[:, 1:]
-
-    def objective(self, model: Callable[[Tensor], Tensor], *inputs: Tensor) -> Tensor:
-        read_BL, wanted_BL = inputs
-        logits_BLV = model(read_BL)
-        return cross_entropy(logits_BLV.flatten(0, 1), wanted_BL.flatten())
 
     def part(self, model: nn.Module, batch: Tensor, part: Part) -> Tensor:
         return self.loss(model, part.rows(batch)) * (len(part.rows(batch)) / len(batch))
