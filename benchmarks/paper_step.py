@@ -2,12 +2,13 @@
 
     python benchmarks/paper_step.py --memory 16            # all that are not in the record
     python benchmarks/paper_step.py --only bert --memory 8
-    python benchmarks/paper_step.py --most 1e12            # steps of at most 1e12 FLOPs
+    python benchmarks/paper_step.py --most 1e13            # whole batches up to 1e13 FLOPs a step
 
 Configurations that differ in rates, multipliers, seeds or lengths alone are one. Each is trained in
 a process of its own, by the suite's own loop, the smallest first: a loss, an update, and the loss
-after it. If that fails, as where memory ends, a quarter of the batch is tried, and so on to one
-example: this is another configuration, and the record says so, with what was said. The record is
+after it. If that fails, as where memory ends, or takes more FLOPs than `--most`, a quarter of the
+batch is tried, and so on to one example: this is another configuration, and the record says so,
+with what was said. The record is
 benchmarks/paper_steps.json; what is in it is not tried again, so the command can be stopped and
 typed again. `python -m experiments paper-scale` then writes the page.
 """
@@ -133,7 +134,7 @@ def worker(family: str, values: str, limit_gb: float) -> None:
     print(json.dumps(asdict(one_step(run, limit_gb))))
 
 
-def tried(one: declared.Configuration, limit_gb: float, timeout: float) -> Step:
+def tried(one: declared.Configuration, limit_gb: float, most: float, timeout: float) -> Step:
     """What becomes of a configuration, in processes of their own."""
     run = one.run
     nothing = Step("too large", run.data, count(run), 0, run.batch_size, (), 0.0, 0.0, "")
@@ -145,6 +146,9 @@ def tried(one: declared.Configuration, limit_gb: float, timeout: float) -> Step:
     except UserError as error:
         return replace(nothing, outcome="failed", note=str(error))
     batch, said = run.batch_size, ""
+    while planning.step_flops(run.replace(batch_size=batch)) > most and batch >= SMALLER:
+        batch //= SMALLER
+        said = f"more than {most:.0e} FLOPs"
     while batch >= 1:
         values = json.dumps({**run.model_dump(), "data": source, "batch_size": batch})
         command = [sys.executable, __file__, "--worker", run.family, values, str(limit_gb)]
@@ -193,7 +197,7 @@ def main() -> None:
         "--memory", type=float, default=steps.LIMIT_GB, help="GB that a step may take"
     )
     parser.add_argument("--only", help="of this family")
-    parser.add_argument("--most", type=float, default=math.inf, help="FLOPs of a step")
+    parser.add_argument("--most", type=float, default=math.inf, help="FLOPs of a whole batch")
     parser.add_argument("--timeout", type=float, default=3600.0, help="seconds of a try")
     parser.add_argument("--again", action="store_true", help="those that failed or were too large")
     parser.add_argument("--output", type=Path, default=RECORD, help="the record")
@@ -208,15 +212,13 @@ def main() -> None:
     chosen = [
         one
         for one in declared.configurations()
-        if one.key not in known
-        and args.only in (None, one.run.family)
-        and planning.step_flops(one.run) <= args.most
+        if one.key not in known and args.only in (None, one.run.family)
     ]
     for place, one in enumerate(chosen, 1):
         while free_gb() < min(args.memory, 2 + LEFT_FREE):
             time.sleep(20)
         limit_gb = min(args.memory, free_gb() - LEFT_FREE)
-        step = tried(one, limit_gb, args.timeout)
+        step = tried(one, limit_gb, args.most, args.timeout)
         told = f"{step.outcome}, batch {step.batch} of {step.declared_batch}, {step.peak_gb} GB"
         told += f", {step.seconds} s {step.note}"
         print(
