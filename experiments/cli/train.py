@@ -44,6 +44,7 @@ app = typer.Typer()
 RECORDINGS = 100  # of a replayed run, about
 BLOW_UP_ROWS = 15
 LAST_WORD = 5.0  # seconds
+BRIEF = 60.0  # seconds after which a job looks for no work of other figures
 
 
 @app.command(
@@ -248,7 +249,8 @@ def tune(
 def train(
     group: Annotated[str, typer.Argument(help="Id of a group of runs.")],
     product: Annotated[
-        list[str] | None, typer.Option(help="A figure or table that is being made.")
+        list[str] | None,
+        typer.Option(help="A figure or table that is being made; all, figures or tables."),
     ] = None,
     scale: ScaleOption = "small",
     data: DataOption = None,
@@ -261,10 +263,12 @@ def train(
     by_id, needed = groups(scale, resolve_all(data))
     if group not in by_id:
         raise unknown("group", group, by_id)
-    store = Store(results_dir(scale))
+    store, start = Store(results_dir(scale)), time.monotonic()
     if done is not None and not done.resolve().is_relative_to(store.folder.resolve()):
         raise UserError(f"--done {done} is outside {store.folder}")
-    names, ids = needed_with(group, needed, product or ()) if helping else ([group], [group])
+    making = registry.asked(product) if product else []
+    named = [name for name in making if name in (product or ())]
+    names, ids = needed_with(group, needed, named) if helping else ([group], [group])
     runs = [run for i in ids for run in by_id[i].runs]
     progress = Progress(" ".join(names), runs, store, jobs)
     everything = [run for one in by_id.values() for run in one.runs]
@@ -277,6 +281,14 @@ def train(
         write_atomically(done, "".join(f"{r.id}\n" for r in by_id[group].runs).encode())
     if helping:
         help_with(runs, store, progress, known=everything, stack=size)
+        # A process takes seconds to start, so that one with little work looks for more.
+        family = own[0].family
+        also = {i: None for name in making for i in needed[name] if i not in ids}
+        others = [run for i in also for run in by_id[i].runs if run.family == family]
+        rest = BRIEF - (time.monotonic() - start)
+        if others and rest > 0:
+            more = Progress(family, [*runs, *others], store, jobs)
+            help_with(others, store, more, known=everything, stack=size, seconds=rest)
 
 
 @app.command(hidden=True)

@@ -235,18 +235,6 @@ def number_in(marker: Path) -> int | None:
     return int(words[-1]) if words and re.fullmatch("[0-9]{1,9}", words[-1]) else 0
 
 
-def asked(targets: Sequence[str], kinds: Mapping[str, str]) -> list[str]:
-    """The figures and tables that targets stand for; files among the targets are left out.
-
-    Args:
-        targets: names of rules; none stands for all.
-        kinds: "figure" or "table" by name of a product.
-    """
-    collective = {"all": ("figure", "table"), "figures": ("figure",), "tables": ("table",)}
-    wanted = {kind for target in targets or ("all",) for kind in collective.get(target, ())}
-    return [name for name, kind in kinds.items() if name in targets or kind in wanted]
-
-
 class Workflow:
     """A workflow that trains: one at a time in a results folder, and signals end it soon.
 

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
 from experiments.declare.family import Exhibit, Family
-from experiments.declare.product import Product
+from experiments.declare.product import Figure, Product, Table
 from experiments.errors import UserError, unknown
 from experiments.files import DamagedFileError
 from experiments.messages import note
 
+COLLECTIVE = {"all": (Figure, Table), "figures": (Figure,), "tables": (Table,)}
 FOLDER = Path(__file__).parents[1] / "families"
 _LEFT_OUT: dict[str, str] = {}
 
@@ -108,3 +109,17 @@ def product(name: str) -> Product:
     if name not in products():
         raise _unknown("figure or table", name, products())
     return products()[name]
+
+
+def asked(targets: Collection[str]) -> list[str]:
+    """The figures and tables that targets of the workflow stand for.
+
+    Args:
+        targets: names of products and of `COLLECTIVE`, none for all; other words are left out.
+    """
+    kinds = {kind for target in targets or ("all",) for kind in COLLECTIVE.get(target, ())}
+    return [
+        name
+        for name, product in products().items()
+        if name in targets or isinstance(product, tuple(kinds))
+    ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -92,19 +93,25 @@ def help_with(
     report: Callable[[Record], None],
     known: Iterable[RunConfig],
     stack: int | None = 1,
+    seconds: float = math.inf,
 ) -> None:
     """Train runs of other jobs that no process has begun, the costliest first, until none is left.
 
     So the jobs of a product end together, however well its groups were packed. A run that is the
     beginning of a longer one of `runs` waits until that is stored. No run waits for a longer one of
     `known` alone, which may never be trained.
+
+    Args:
+        runs, store, report, known, stack: as of `train_runs`.
+        seconds: from now, in which the runs are to end by a rough prediction.
     """
-    runs = list(runs)
+    runs = [run for run in runs if cost(run) < seconds]
     own = {run.id for run in runs}
     longer = _longer([*runs, *known])
+    end = time.monotonic() + seconds
     _train_stacks(runs, store, stack, report, longer)
     for run in sorted(runs, key=lambda r: (-cost(r), r.id)):
-        if not store.looks_finished(run.id):
+        if cost(run) < end - time.monotonic() and not store.looks_finished(run.id):
             others = [o for o in longer(run) if o.id in own or store.looks_finished(o.id)]
             record = _finish(run, store, others, None, wait=False)
             if record is not None:

@@ -13,7 +13,6 @@ from snakemake.logging import logger
 
 from experiments.cli.workflow import (
     Workflow,
-    asked,
     check_dates,
     check_folder,
     check_groups,
@@ -82,13 +81,17 @@ PRODUCTS = {
     name: "figure" if isinstance(product, Figure) else "table"
     for name, product in registry.products().items()
 }
-# The products that were asked for by name: a job whose runs several products need reports on these
-# and helps with these alone. Not params either. A process of Snakemake that runs a job of another
-# one, as on a cluster, was asked for nothing.
+# What was asked for: a job whose runs several products need reports on those that were named, and
+# helps with what was asked alone. Not params either. A process of Snakemake that runs a job of
+# another one, as on a cluster, was asked for nothing.
 ARGUMENTS = get_argument_parser().parse_known_args(sys.argv[1:])[0]
 TARGETS = ARGUMENTS.targets or []
-ASKED = asked(TARGETS, PRODUCTS) if workflow.is_main_process else []
-NAMED = " ".join(f"--product {name}" for name in PRODUCTS if name in TARGETS)
+ASKED = registry.asked(TARGETS) if workflow.is_main_process else []
+NAMED = " ".join(
+    f"--product {name}"
+    for name in (*registry.COLLECTIVE, *PRODUCTS)
+    if name in (TARGETS or ["all"]) and ASKED
+)
 try:
     wanted = [job.wildcards_dict.get("group") for job in ARGUMENTS.target_jobs]
     check_groups(filter(None, wanted), GROUPS, DATA)

@@ -12,14 +12,13 @@ import pytest
 from experiments.cli import workflow
 from experiments.declare import registry
 from experiments.declare.data_sources import resolve_all
+from experiments.declare.product import Figure
 from experiments.errors import UserError
 from experiments.messages import duration
 from experiments.products.following import expected
 from experiments.runs import planning, stopping
 from experiments.runs.places import ROOT
 from experiments.runs.store import Store
-
-KINDS = {"fig1": "figure", "fig2": "figure", "table3": "table"}
 
 
 @pytest.mark.parametrize(
@@ -78,10 +77,14 @@ def test_unknown_targets_are_one_line(target, words) -> None:
 
 
 def test_what_targets_stand_for() -> None:
-    assert workflow.asked([], KINDS) == ["fig1", "fig2", "table3"]
-    assert workflow.asked(["figures"], KINDS) == ["fig1", "fig2"]
-    assert workflow.asked(["tables", "fig1"], KINDS) == ["fig1", "table3"]
-    assert workflow.asked(["clean"], KINDS) == []
+    names = list(registry.products())
+    figures = [name for name in names if isinstance(registry.product(name), Figure)]
+    assert registry.asked([]) == registry.asked(["all"]) == names
+    assert registry.asked(["figures"]) == figures
+    assert 0 < len(figures) < len(names)
+    wanted = {"fig1", "fig2"} | {*names} - {*figures}
+    assert {*registry.asked(["fig2", "tables", "fig1"])} == wanted
+    assert registry.asked(["clean", "figures/small/fig1.png"]) == []
 
 
 def test_another_folder_is_refused(tmp_path, monkeypatch) -> None:

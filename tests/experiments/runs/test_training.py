@@ -101,6 +101,45 @@ def test_a_job_of_a_cluster_trains_its_group_alone(helping, tmp_path, monkeypatc
     assert len(helped) == (24 if helping else 0)
 
 
+@pytest.mark.parametrize("took", [0, 100])
+def test_a_short_job_goes_on_with_its_family_in_what_was_asked(took, tmp_path, monkeypatch) -> None:
+    from experiments.cli import train
+
+    now, helped = [0.0], []
+
+    def trained(*args, **kwargs) -> None:
+        now[0] += took
+
+    def help_with(runs, *args, seconds=math.inf, **kwargs) -> None:
+        helped.append((seconds, [run.id for run in runs]))
+
+    monkeypatch.setattr(train, "results_dir", lambda scale: tmp_path)
+    monkeypatch.setattr(train.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(train, "train_runs", trained)
+    monkeypatch.setattr(train, "help_with", help_with)
+    by_id, needed = grouping.groups("smoke", data_sources.resolve_all())
+    group = needed["fig16_wide"][0]
+    train.train(group, ["figures"], "smoke")
+    assert len(helped) == (2 if took < train.BRIEF else 1)
+    of_family = {
+        run.id
+        for name in registry.asked(["figures"])
+        for i in needed[name]
+        for run in by_id[i].runs
+        if run.family == "resnet_cifar10"
+    }
+    assert {run_id for _, ids in helped for run_id in ids} <= of_family
+    if took < train.BRIEF:
+        (_, first), (seconds, others) = helped
+        assert seconds == train.BRIEF
+        assert others
+        assert not {*first} & {*others}
+        assert {*first, *others} == of_family
+    helped.clear()
+    train.train(group, ["fig16"], "smoke")
+    assert len(helped) == 1
+
+
 def test_packing_is_deterministic_and_order_does_not_matter() -> None:
     assert [g.id for g in grouping.pack(RUNS)] == [g.id for g in grouping.pack(RUNS[::-1])]
 
@@ -442,6 +481,20 @@ def test_help_leaves_alone_what_others_train_and_what_waits_for_it(
     training.help_with(runs, store, reported.append, known=runs)
     assert trained[2:] == [long.id, RUNS[0].id]
     assert training.missing(runs, store) == []
+
+
+def test_help_for_a_time_begins_nothing_that_would_take_longer(tiny, tmp_path, monkeypatch) -> None:
+    store = Store(tmp_path)
+    wide, narrow = RUNS[3], RUNS[0]
+    costs = {run.id: 1.0 for run in RUNS} | {wide.id: 10.0}
+    monkeypatch.setattr(training, "cost", lambda run: costs[run.id])
+    trained = spy(monkeypatch)
+    training.help_with([wide, narrow], store, [].append, known=(), seconds=5.0)
+    assert trained == [narrow.id]
+    training.help_with([wide], store, [].append, known=(), seconds=0.0)
+    assert trained == [narrow.id]
+    training.help_with([wide], store, [].append, known=(), seconds=20.0)
+    assert trained == [narrow.id, wide.id]
 
 
 def test_help_does_not_wait_for_longer_runs_of_other_products(tiny, tmp_path, monkeypatch) -> None:
