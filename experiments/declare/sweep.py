@@ -51,6 +51,9 @@ class Sweep:
     seeds: int | Sequence[int]
     scales: Mapping[Scale, Override] = field(default_factory=dict)
     points: Sequence[Mapping[str, Any]] = ({},)
+    _made: dict[tuple[Scale, str], tuple[RunConfig, ...]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     @classmethod
     def by_scale(cls, name: str, config: type[RunConfig], at: Callable[[Scale], Override]) -> Sweep:
@@ -83,7 +86,12 @@ class Sweep:
         return {**grid, "seed": range(seeds) if isinstance(seeds, int) else seeds}
 
     def runs(self, scale: Scale, data: str) -> tuple[RunConfig, ...]:
-        """Every run of the sweep at a scale, on the data source `data`."""
+        """Every run of the sweep at a scale, on the data source `data`; made once."""
+        if (scale, data) not in self._made:
+            self._made[scale, data] = self._runs(scale, data)
+        return self._made[scale, data]
+
+    def _runs(self, scale: Scale, data: str) -> tuple[RunConfig, ...]:
         axes, override = self.axes(scale), self.scales.get(scale, Override())
         base = {**self.base, **override.base, "data": data}
         points = self.points if override.points is None else override.points
