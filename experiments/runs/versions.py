@@ -8,7 +8,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import subprocess
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from itertools import chain
 from pathlib import Path
@@ -115,12 +115,20 @@ def _file(module: str, root: Path) -> Path:
 def _imports(code: bytes, root: Path) -> frozenset[Path]:
     """Files below root that code imports anywhere; a name of a module is taken for one, too."""
     modules: set[str] = set()
-    for node in ast.walk(ast.parse(code)):
+    for node in _statements([ast.parse(code)]):
         if isinstance(node, ast.Import):
             modules.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
             modules |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
     return frozenset(file for name in modules if (file := _file(name, root)).exists())
+
+
+def _statements(nodes: Iterable[ast.AST]) -> Iterator[ast.AST]:
+    """Nodes and the statements inside them; expressions, which are most of a tree, are left out."""
+    for node in nodes:
+        yield node
+        for part in ("body", "orelse", "handlers", "finalbody", "cases"):
+            yield from _statements(getattr(node, part, ()))
 
 
 def _digest(files: Iterable[Path]) -> str:
