@@ -174,7 +174,8 @@ class RunConfig(BaseModel):
 
         A sweep may have one that `canonical` leaves out, such as `base_width` in SP. Any other that
         is not at its default is refused, since it would train the same run under another id, but
-        for `idle_in_sweeps`.
+        for `idle_in_sweeps`. A base dimension that equals the model's own is none of them: it says
+        that the run is the base itself, which another base would change.
         """
         keys = ("beta1", "beta2", "eps") if self.optimizer == "sgd" else ("momentum",)
         found = dict.fromkeys(keys, f"optimizer={self.optimizer}")

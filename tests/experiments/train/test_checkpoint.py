@@ -215,7 +215,7 @@ def damage_tensor(path) -> None:
 
 
 def rewritten(path, change, digest=True) -> None:
-    """Write the file again after `change(tensors, meta)`; its digest is right, or that of before."""
+    """Write the file again after `change(tensors, meta)`, under a right digest or the old one."""
     tensors = load_file(path)
     with safe_open(path, framework="pt") as file:
         meta = json.loads(file.metadata()[METADATA])
