@@ -70,6 +70,9 @@ class RunConfig(BaseModel):
     layer_norm: ClassVar[Literal["pre", "post", ""]] = ""
     """Where its models normalize, for the head of a picture, unless its runs have a key `norm`."""
 
+    measures: ClassVar[tuple[str, ...]] = ()
+    """Keys that say what is measured of a model at the end of its run, beside what always is."""
+
     idle_in_sweeps: ClassVar[frozenset[str]] = frozenset()
     """Idle keys that declared runs have, so that their ids are frozen with them."""
 
@@ -273,6 +276,10 @@ class RunConfig(BaseModel):
         counts its own.
         """
         return 6.0 * self.width**2 * self.batch_size * self.steps
+
+    def ending(self) -> str:
+        """What is measured at its end, such as "beam=5": alike in runs of a family that do so."""
+        return ", ".join(f"{key}={getattr(self, key)}" for key in self.measures)
 
     def describe(self) -> str:
         """A few words for a progress line."""

@@ -19,6 +19,7 @@ class BertConfig(TransformerDims):
     """A masked language model."""
 
     task: ClassVar[str] = f"{__package__}.task:MaskedLanguageModeling"
+    measures: ClassVar[tuple[str, ...]] = ("finetune_examples", "finetune_epochs")
     idle_in_sweeps: ClassVar[frozenset[str]] = frozenset({"embed_log2lr", "warmup"})
     overhead: ClassVar[float] = 0.03
     tokens: ClassVar[str] = "word pieces"
