@@ -398,13 +398,13 @@ def time_steps(run: RunConfig, machine: Machine, budget: float) -> Times:
     clock = time.process_time if machine.device == "cpu" else time.perf_counter
     make: Callable[[RunConfig], engine.Task] = load(run.task, run.family)
     make(run)  # what is prepared once is not timed
-    begin, end = clock(), time.perf_counter() + budget
+    begin, until = clock(), time.perf_counter() + budget
     task = make(run)
     times: list[float] = []
 
     def on_step(step: int, loss: float) -> None:
         times.append(clock())
-        if len(times) > WARM_UP + 1 and time.perf_counter() > end:
+        if len(times) > WARM_UP + 1 and time.perf_counter() > until:
             raise _EnoughError
 
     held: list[engine.Held] = []
@@ -413,11 +413,13 @@ def time_steps(run: RunConfig, machine: Machine, budget: float) -> Times:
         held.append(engine.Held(*given))
         return held[-1]
 
-    ours = {} if isinstance(task, engine.TrainsItself) else {"hold": hold}
+    long = run.replace(steps=max(run.steps, 100_000))
     with suppress(_EnoughError):
-        engine.train(run.replace(steps=max(run.steps, 100_000)), task, machine, on_step, **ours)
+        holding = engine.Held if isinstance(task, engine.TrainsItself) else hold
+        engine.train(long, task, machine, on_step, None, holding)
     steps = [after - before for before, after in pairwise(times)]
-    step, end = statistics.median(steps[WARM_UP:] or steps), None
+    step: float = statistics.median(steps[WARM_UP:] or steps)
+    end = None
     if held and budget:
         end = _time_end(lambda: held[0].measure(task.evaluate), clock)
         if isinstance(task, engine.Validated):

@@ -323,6 +323,7 @@ def after_four(tmp_path_factory):
     config, path = tiny_run(steps=6), tmp_path_factory.mktemp("whole") / "a.safetensors"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "SECONDS", 0.0)
+        patch.setattr(module, "SHARE", 1e9)
         interrupted(config, path, 4)
     return engine.train(config, Noisy(config), MACHINE).losses, path.read_bytes()
 
