@@ -118,6 +118,15 @@ def test_whole_tables_of_other_numbers_are_named(results, name) -> None:
         tidy_tables.read_table(fig1, "smoke", name)
 
 
+def test_a_table_of_other_columns_is_named_without_digests_too(results) -> None:
+    fig1 = registry.product("fig1")
+    (results / "fig1" / "scale.json").write_text('{"scale": "smoke"}', encoding="utf-8")
+    table = tidy_tables.read_table(fig1, "smoke", "runs")
+    table.drop(columns="final_loss").to_parquet(results / "fig1" / "runs.parquet", index=False)
+    with pytest.raises(UserError, match=r"runs\.parquet: no column final_loss"):
+        tidy_tables.read_table(fig1, "smoke", "runs")
+
+
 def wrong() -> list[Finding]:
     return [one for one in examine("smoke") if not one.note]
 
