@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from experiments.analysis.verdicts import Verdict
 
 app = typer.Typer()
+SHOWN = 0.02  # share of a product's time from which that of its runs' ends is told
 
 
 @app.command("list", epilog="Example: `python -m experiments list --scale paper`")
@@ -298,13 +299,14 @@ def plan(
     jobs: JobsOption = CORES,
     again: Annotated[bool, typer.Option("--again", help="Time this machine again.")] = False,
 ) -> None:
-    """Predict how long training takes, from steps timed on this machine (about ten seconds, once).
+    """Predict how long training takes, from steps timed on this machine (ten seconds, once; up to
+    two minutes where much is measured at a run's end).
 
     For stored runs it compares the prediction for the steps that they did with what they took.
     """
     from experiments.products.following import expected
 
-    head = ("target", "runs to train", "stored", f"time on {jobs} cores")
+    head = ("target", "runs to train", "stored", f"time on {jobs} cores", "of it at ends")
     columns = (*head, "stored: predicted", "took", "took / predicted")
     table = RichTable(*columns, box=None, pad_edge=False)
     products = [*map(registry.product, names)] if names else [*registry.products().values()]
@@ -316,18 +318,20 @@ def plan(
         if data_source is not None:
             runs, store = product.runs(scale, data_source), Store(results_dir(scale))
             more = expected(product, scale, data_source, store)
-            row = _plan_row(planned(runs, store, timed((*runs, *more), jobs), jobs, more))
+            row = _plan_row(planned(runs, store, timed((*runs, *more), jobs), jobs, more), jobs)
             table.add_row(product.name, *row)
     for family, data_source in _unsearched(found, scale):
         trials, finals = tuning.declared(family.searches[scale], data_source)
         store = Store(results_dir(scale))
-        row = _plan_row(planned(trials, store, timed((*trials, *finals), jobs), jobs, finals))
+        row = _plan_row(planned(trials, store, timed((*trials, *finals), jobs), jobs, finals), jobs)
         table.add_row(f"tune {family.name}", *row)
         note(tuning.unsearched(family, scale))
     console.print(table)
     console.print(
         "\nAfter +: runs that follow from what others give, an estimate until those are done. "
-        "Times of stored runs are of one core and of the steps that were done."
+        "Times of stored runs are of one core and of the steps that were done. At ends: what is "
+        "measured of a trained model, such as translations, finetuning and test images, timed with "
+        "a model of a few steps; ?: longer than was timed, and not in the time."
     )
 
 
@@ -340,8 +344,11 @@ def _unsearched(
     return [(f, data) for f, data in found if isinstance(f, Family) and tuning.lacks(f, scale)]
 
 
-def _plan_row(found: Plan) -> tuple[str, ...]:
-    counts = (found.left.count, str(found.stored), found.left.time)
+def _plan_row(found: Plan, cores: int) -> tuple[str, ...]:
+    left = found.left
+    ends = duration(left.ends / cores) if left.ends >= SHOWN * left.seconds * cores > 0 else ""
+    ends += f" ? of {left.endless} runs" if left.endless else ""
+    counts = (left.count, str(found.stored), left.time, ends.strip())
     if not found.took:
         return (*counts, "", "", "")
     ratio = f"{found.took / found.predicted:.2f}"

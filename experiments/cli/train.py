@@ -260,7 +260,8 @@ def train(
     helping: Annotated[bool, typer.Option(help="Go on with runs of other groups.")] = True,
 ) -> None:
     """Train one group of runs; a job of the workflow."""
-    by_id, needed = groups(scale, resolve_all(data))
+    found = resolve_all(data)
+    by_id, needed = groups(scale, found)
     if group not in by_id:
         raise unknown("group", group, by_id)
     store, start = Store(results_dir(scale)), time.monotonic()
@@ -270,7 +271,13 @@ def train(
     named = [name for name in making if name in (product or ())]
     names, ids = needed_with(group, needed, named) if helping else ([group], [group])
     runs = [run for i in ids for run in by_id[i].runs]
-    progress = Progress(" ".join(names), runs, store, jobs)
+
+    def following() -> list[RunConfig]:
+        from experiments.products.following import expected_of
+
+        return expected_of(names, scale, found, store)
+
+    progress = Progress(" ".join(names), runs, store, jobs, following)
     everything = [run for one in by_id.values() for run in one.runs]
     size = stack_size(stack)
     own, others = by_id[group].runs, runs if helping else ()

@@ -314,10 +314,11 @@ class Watch:
         name: what is made.
         runs: ids of all that it needs.
         store: where they will be.
+        to_follow: how many runs will follow from these, an estimate.
     """
 
-    def __init__(self, name: str, runs: Iterable[str], store: Store):
-        self.name, self.store = name, store
+    def __init__(self, name: str, runs: Iterable[str], store: Store, to_follow: int = 0):
+        self.name, self.store, self.to_follow = name, store, to_follow
         self.left = {*runs}
         self.count = len(self.left)
         self.said = 0
@@ -339,7 +340,8 @@ class Watch:
         self.left = {run for run in self.left if not self.store.looks_finished(run)}
         done = self.count - len(self.left)
         if done > self.said:
-            note(f"{self.name}: {done} of {self.count} runs")
+            follow = f", and {self.to_follow} that follow" if self.to_follow else ""
+            note(f"{self.name}: {done} of {self.count} runs{follow}")
         self.said = done
 
     def _go_on(self) -> None:
@@ -356,7 +358,12 @@ def watch(names: Sequence[str], scale: Scale, data: Mapping[str, str]) -> Watch:
     found = [registry.product(name) for name in names]
     runs = {run.id for p in found if p.exhibit in data for run in p.runs(scale, data[p.exhibit])}
     name = names[0] if len(names) == 1 else f"{len(names)} figures and tables"
-    return Watch(name, runs, Store(results_dir(scale)))
+    store, to_follow = Store(results_dir(scale)), 0
+    if any(product.follow_up for product in found):
+        from experiments.products.following import expected_of
+
+        to_follow = len(missing(expected_of(names, scale, data, store), store))
+    return Watch(name, runs, store, to_follow)
 
 
 def to_train(names: Sequence[str], scale: Scale, data: Mapping[str, str], cores: int) -> list[str]:

@@ -22,7 +22,6 @@ from experiments.data.places import cache_dir
 from experiments.errors import UserError, unknown
 from experiments.messages import note
 
-RULES = "1"  # raise it when the same files give other arrays
 SPLITS = ("train", "valid")
 Arrays = dict[str, NDArray[Any]]
 
@@ -81,7 +80,7 @@ def load_images(data_source: str) -> Images:
 def _origin(data_source: str) -> tuple[Path, Callable[[], Arrays]]:
     """Cache folder of a data source, and how to read it."""
     if data_source == "digits":
-        return cache_dir() / f"digits-images-{RULES}", _digits
+        return cache_dir() / f"digits-images-{image_source.RULES}", _digits
     files = image_source.files(data_source)
     if files is None:
         whole = image_source.prepared(data_source)
@@ -91,14 +90,14 @@ def _origin(data_source: str) -> tuple[Path, Callable[[], Arrays]]:
                 f"data={data_source}: MUPKIT_DATA is not set; "
                 f"set it to the folder that holds {folder}"
             )
-        cached_there = whole or cache_dir() / f"{data_source}-images-hub-{RULES}"
+        cached_there = whole or cache_dir() / f"{data_source}-images-{image_source.RULES}-hub"
         return cached_there, lambda: _of_hub(data_source)
 
     def read() -> Arrays:
         rows = {s: chain.from_iterable(map(image_rows, files[s])) for s in SPLITS}
         return _decoded(data_source, rows)
 
-    return cache_dir() / f"{data_source}-images-{cache_key(files, RULES)}", read
+    return cache_dir() / f"{data_source}-images-{image_source.RULES}-{cache_key(files)}", read
 
 
 # Reading

@@ -26,9 +26,6 @@ from experiments.messages import note
 EOS, UNK = "<eos>", "<unk>"
 Words = dict[str, list[list[str]]]  # by split and line
 
-# Part of the cache's key: count up when the code that turns text into words changes.
-RULES = "1"
-
 MIN_COUNT = 3  # rarer words of the Wikipedia sample are <unk>, as in WikiText
 TOKEN = re.compile(r"@[-,.]@|\.{3}|(?:[^\W\d_]\.){2,}|(?<=\w)'\w+|\w+|[^\w\s]")
 
@@ -78,7 +75,9 @@ def load_corpus(data_source: str, vocab_size: int) -> Corpus:
         )
     if vocab_size == size:
         return whole
-    folder = places.cache_dir() / f"{data_source}-{vocab_size}-{whole.fingerprint}"
+    folder = (
+        places.cache_dir() / f"{data_source}-{vocab_size}-{text_source.RULES}-{whole.fingerprint}"
+    )
 
     def fill_cut(new: Path) -> None:
         _write(new, _cut(whole, vocab_size))
@@ -90,14 +89,20 @@ def _origin(data_source: str) -> tuple[Path, str, Callable[[], Words]]:
     """Cache folder of a data source with its full vocabulary, its origin, and how to read it."""
     root = places.cache_dir()
     if data_source == "wikipedia_sample":
-        key = cache_key({}, RULES, wikipedia.SHA256)
-        return root / f"{data_source}-full-{key}", str(wikipedia.SAMPLE), _sample_words
+        key = cache_key({}, wikipedia.SHA256)
+        return (
+            root / f"{data_source}-full-{text_source.RULES}-{key}",
+            str(wikipedia.SAMPLE),
+            _sample_words,
+        )
     files = text_source.wikitext2_files()
     if files:
-        folder = root / f"{data_source}-full-{cache_key(files, RULES)}"
+        folder = root / f"{data_source}-full-{text_source.RULES}-{cache_key(files)}"
         where = str(files["train"][0].parent)
         return folder, where, lambda: _split_words(text_source.lines_of_parquet(files), where)
-    folder = text_source.prepared_wikitext2() or root / f"{data_source}-full-hub"
+    folder = (
+        text_source.prepared_wikitext2() or root / f"{data_source}-full-{text_source.RULES}-hub"
+    )
     hub = "the Hugging Face Hub"
     return folder, hub, lambda: _split_words(text_source.lines_of_hub(), hub)
 

@@ -21,6 +21,8 @@ TEXT_SOURCES = {
 }
 """Names of the data sources, with what a figure calls them."""
 SPLITS = ("train", "validation", "test")
+# Part of the cache's names: raise it when the same files give other words or other ids.
+RULES = "1"
 HUB = ("Salesforce/wikitext", "wikitext-2-v1")  # repository and configuration
 # Tokens of WikiText-2, word level, with one <eos> per line, and the digest of its 33,278 words in
 # order of first occurrence, as `vocab.json` has them. Raw text has about as many tokens.
@@ -59,7 +61,7 @@ def wikitext2_files() -> dict[str, list[Path]] | None:
 
 def prepared_wikitext2() -> Path | None:
     """The cache folder of the whole of WikiText-2, if an earlier run prepared it."""
-    return places.prepared("wikitext2-full-*", is_wikitext2)
+    return places.prepared(f"wikitext2-full-{RULES}-*", is_wikitext2)
 
 
 def is_wikitext2(meta: Mapping[str, Any]) -> bool:

@@ -70,6 +70,9 @@ class RunConfig(BaseModel):
     layer_norm: ClassVar[Literal["pre", "post", ""]] = ""
     """Where its models normalize, for the head of a picture, unless its runs have a key `norm`."""
 
+    measures: ClassVar[tuple[str, ...]] = ()
+    """Keys that say what is measured of a model at the end of its run, beside what always is."""
+
     idle_in_sweeps: ClassVar[frozenset[str]] = frozenset()
     """Idle keys that declared runs have, so that their ids are frozen with them."""
 
@@ -174,7 +177,8 @@ class RunConfig(BaseModel):
 
         A sweep may have one that `canonical` leaves out, such as `base_width` in SP. Any other that
         is not at its default is refused, since it would train the same run under another id, but
-        for `idle_in_sweeps`.
+        for `idle_in_sweeps`. A base dimension that equals the model's own is none of them: it says
+        that the run is the base itself, which another base would change.
         """
         keys = ("beta1", "beta2", "eps") if self.optimizer == "sgd" else ("momentum",)
         found = dict.fromkeys(keys, f"optimizer={self.optimizer}")
@@ -272,6 +276,10 @@ class RunConfig(BaseModel):
         counts its own.
         """
         return 6.0 * self.width**2 * self.batch_size * self.steps
+
+    def ending(self) -> str:
+        """What is measured at its end, such as "beam=5": alike in runs of a family that do so."""
+        return ", ".join(f"{key}={getattr(self, key)}" for key in self.measures)
 
     def describe(self) -> str:
         """A few words for a progress line."""

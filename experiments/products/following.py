@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from experiments.declare import registry
 from experiments.declare.config import RunConfig
 from experiments.declare.product import Product
 from experiments.declare.references import load
@@ -56,6 +57,23 @@ def expected(product: Product, scale: Scale, data: str, store: Store) -> list[Ru
     except UserError as error:  # what was found gives nothing to go on with
         note(f"{product.name}: {error}")
         return []
+
+
+def expected_of(
+    names: Iterable[str], scale: Scale, data: Mapping[str, str], store: Store
+) -> list[RunConfig]:
+    """The same of several products, which may share some; names of none of them are left out.
+
+    Args:
+        names: of products and of whatever else is trained for.
+        scale: of the runs.
+        data: data source by exhibit; products of an exhibit without one are left out.
+        store: where the runs are or will be.
+    """
+    found = map(registry.products().get, names)
+    following = [p for p in found if p is not None and p.follow_up and p.exhibit in data]
+    runs = (run for p in following for run in expected(p, scale, data[p.exhibit], store))
+    return [*{run.id: run for run in runs}.values()]
 
 
 def _made_up(runs: Sequence[RunConfig]) -> pd.DataFrame:

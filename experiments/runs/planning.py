@@ -2,9 +2,11 @@
 
 The time of a step depends on the run's shape: every key that is no real number (as rates are),
 without seed, steps and schedule. A few shapes of a product are timed with the engine, in as many
-processes at once as will train; the others are interpolated in FLOPs per step. The times only
-predict: groups follow from fixed constants (`experiments.runs.grouping`), so that they do not
-change when a machine is timed. Only the timing itself imports torch.
+processes at once as will train; the others are interpolated in FLOPs per step. So is what is
+measured at a run's end (translations, finetuning, test images), timed with a model that has done a
+few steps; where that takes too long to be timed, no time is claimed for it. The times only predict:
+groups follow from fixed constants (`experiments.runs.grouping`), so that they do not change when a
+machine is timed. Only the timing itself imports torch.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import hashlib
 import json
 import os
 import platform
+import signal
 import statistics
 import time
 from bisect import bisect_left
@@ -22,7 +25,8 @@ from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 from pydantic import Field
 
@@ -39,6 +43,7 @@ if TYPE_CHECKING:
 
 SHAPES = 6  # timed at most, for one product
 SECONDS = 9.0  # of steps for all of them
+ENDING = 20.0  # seconds that the end of a run may take to be timed
 WARM_UP = 3  # steps
 LONGEST = 1e12  # FLOPs of a step that is timed; longer steps are extrapolated
 NO_SHAPE = {"seed", "steps", "warmup", "schedule", "base_width"}
@@ -52,13 +57,19 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 @dataclass(frozen=True)
 class Timed:
-    """A shape that was timed: FLOPs and seconds of a step, and seconds before the first one."""
+    """A shape that was timed: FLOPs and seconds of a step, and seconds before the first one.
+
+    `end` has the seconds of what is measured at a run's end, which `ending` says in the words of
+    `RunConfig.ending`; None if they were more than `ENDING`, or another program measures.
+    """
 
     family: str
     what: str
     flops: Positive
     seconds: Positive
     start: Seconds
+    ending: str = ""
+    end: Seconds | None = 0.0
 
 
 @dataclass(frozen=True)
@@ -76,12 +87,23 @@ class Speed:
         points = [(t.flops, t.seconds) for t in self._of(run)]
         return interpolate(points, step_flops(run)) if points else grouping.cost(run) / run.steps
 
+    def end(self, run: RunConfig) -> float | None:
+        """Seconds of what is measured at the end of a run; None if nothing like it was timed."""
+        found = self.shapes.get(shape(run))
+        if found is not None and found.end is not None:
+            return found.end
+        alike = [t for t in self._of(run) if t.ending == run.ending()]
+        points = [(t.flops, t.end) for t in alike if t.end is not None]
+        return interpolate(points, step_flops(run)) if points else None
+
     def seconds(self, run: RunConfig, steps: int | None = None) -> float:
-        """Seconds of a run, or of its first steps, on one core."""
+        """Seconds of a run, or of its first steps, on one core; all of them have the end, too."""
         found = self.shapes.get(shape(run))
         starts = [found.start] if found else [t.start for t in self._of(run)]
         start = statistics.median(starts) if starts else 0.0
-        return start + self.step(run) * (run.steps if steps is None else steps)
+        done = run.steps if steps is None else steps
+        end = self.end(run) if done >= run.steps else None
+        return start + self.step(run) * done + (end or 0.0)
 
     def knows(self, run: RunConfig) -> bool:
         """Whether a run of its family was timed."""
@@ -100,12 +122,17 @@ class Left:
         to_follow: number of runs that follow from these; an estimate until all of them are there.
         seconds: of wall time until all is trained, on so many cores of this machine.
         timed: whether steps of its families were timed on this machine.
+        ends: how many seconds of one core are measurements at the ends of runs.
+        endless: number of runs whose measurements at the end are not in `seconds`, since they take
+            too long to be timed.
     """
 
     to_train: int
     to_follow: int
     seconds: float
     timed: bool
+    ends: float = 0.0
+    endless: int = 0
 
     @property
     def count(self) -> str:
@@ -208,11 +235,14 @@ def left(
 ) -> Left:
     """What a product lacks; arguments as in `plan`. What follows is trained after the rest."""
     own, more = training.missing(runs, store), training.missing(following, store)
+    ends = [speed.end(run) for run in (*own, *more) if speed.knows(run)]
     return Left(
         to_train=len(own),
         to_follow=len(more),
         seconds=seconds_left(own, speed, cores) + seconds_left(more, speed, cores),
         timed=all(map(speed.knows, (*own, *more))),
+        ends=sum(end for end in ends if end is not None),
+        endless=ends.count(None),
     )
 
 
@@ -242,7 +272,7 @@ def speed_file(cores: int) -> Path:
     info = Path("/proc/cpuinfo")
     text = info.read_text(encoding="utf-8") if info.exists() else platform.processor()
     model = next((line for line in text.splitlines() if line.startswith("model name")), text)
-    key = f"{model} torch {version('torch')} threads 1 processes {cores}"
+    key = f"{model} torch {version('torch')} threads 1 processes {cores} ends"
     return cache_dir() / f"speed-{hashlib.sha256(key.encode()).hexdigest()[:12]}.json"
 
 
@@ -272,7 +302,10 @@ def timed(runs: Sequence[RunConfig], cores: int) -> Speed:
         speed = known(cores)
         todo = {key: run for key, run in chosen.items() if key not in speed.shapes}
         if todo:
-            note(f"timing steps of {len(todo)} shapes in {cores} processes, about ten seconds")
+            note(
+                f"timing steps of {len(todo)} shapes, and the ends of their runs, in {cores} "
+                "processes, ten seconds to two minutes"
+            )
             new, process = _time_shapes(todo, cores)
             speed = Speed({**speed.shapes, **new}, process)
             write_atomically(path, json.dumps(asdict(speed), indent=1).encode())
@@ -281,6 +314,8 @@ def timed(runs: Sequence[RunConfig], cores: int) -> Speed:
 
 def choose(runs: Sequence[RunConfig]) -> dict[str, RunConfig]:
     """Runs to time by shape: all shapes if they are few, else evenly spaced ones by FLOPs.
+
+    Whatever is measured at a run's end is measured by one of them, unless its steps are too long.
 
     The run with the lowest rate stands for its shape, since it does not diverge. Shapes whose step
     is too long are left out; if all are, the family's example stands for them.
@@ -296,11 +331,14 @@ def choose(runs: Sequence[RunConfig]) -> dict[str, RunConfig]:
         for name, run in families.items():
             family = registry.family(name)
             short.append(family.config.make(**{**family.example, "data": run.data}))
+    by_ending: dict[str, RunConfig] = {}
+    for run in short:
+        by_ending.setdefault(f"{run.family} {run.ending()}", run)
     if len(short) > SHAPES:
         short = list({step_flops(run): run for run in short}.values())
         last, picks = len(short) - 1, min(SHAPES, len(short))
         short = [short[round(i * last / max(1, picks - 1))] for i in range(picks)]
-    return {shape(run): run for run in short}
+    return {shape(run): run for run in (*short, *by_ending.values())}
 
 
 def _time_shapes(runs: Mapping[str, RunConfig], cores: int) -> tuple[dict[str, Timed], float]:
@@ -311,31 +349,48 @@ def _time_shapes(runs: Mapping[str, RunConfig], cores: int) -> tuple[dict[str, T
         results = [future.result() for future in futures]
     times_by_shape = {}
     for i, (key, run) in enumerate(runs.items()):
-        seconds = statistics.fmean(times[i][0] for _, times in results)
-        start = statistics.fmean(times[i][1] for _, times in results)
-        times_by_shape[key] = Timed(run.family, run.describe(), step_flops(run), seconds, start)
+        found = [times[i] for _, times in results]
+        ends = [each.end for each in found if each.end is not None]
+        times_by_shape[key] = Timed(
+            run.family,
+            run.describe(),
+            step_flops(run),
+            statistics.fmean(each.step for each in found),
+            statistics.fmean(each.start for each in found),
+            run.ending(),
+            statistics.fmean(ends) if len(ends) == len(found) else None,
+        )
     return times_by_shape, statistics.fmean(ready for ready, _ in results)
 
 
-def _time_all(runs: Sequence[RunConfig], budget: float) -> tuple[float, list[tuple[float, float]]]:
+class Times(NamedTuple):
+    """Seconds of a step, before the first one, and of what is measured at the end (`Timed.end`)."""
+
+    step: float
+    start: float
+    end: float | None
+
+
+def _time_all(runs: Sequence[RunConfig], budget: float) -> tuple[float, list[Times]]:
     """Seconds until this process was ready, and the times of each run."""
     from experiments.train import process
 
     machine = process.set_up()
     ready = time.process_time()
-    _, first = time_steps(runs[0], machine, 0.0)  # of a process's first run, not of every run
+    first = time_steps(runs[0], machine, 0.0).start  # of a process's first run, not of every run
     times = [time_steps(run, machine, budget) for run in runs]
-    return ready + max(0.0, first - times[0][1]), times
+    return ready + max(0.0, first - times[0].start), times
 
 
-class _EnoughError(Exception):
-    """Ends a timed training."""
+class _EnoughError(BaseException):
+    """Ends a timed training or measurement, whatever errors that catches."""
 
 
-def time_steps(run: RunConfig, machine: Machine, budget: float) -> tuple[float, float]:
-    """Seconds of a step, and before the first, of a training that ends after `budget` seconds.
+def time_steps(run: RunConfig, machine: Machine, budget: float) -> Times:
+    """The times of a training that ends after `budget` seconds of steps.
 
-    On a CPU both are the process's own time: what one thread takes on an idle core, however busy
+    Without a budget its end is not timed. A step has its share of what is measured once an epoch.
+    On a CPU they are the process's own time: what one thread takes on an idle core, however busy
     the machine is now.
     """
     from experiments.train import engine
@@ -343,16 +398,52 @@ def time_steps(run: RunConfig, machine: Machine, budget: float) -> tuple[float, 
     clock = time.process_time if machine.device == "cpu" else time.perf_counter
     make: Callable[[RunConfig], engine.Task] = load(run.task, run.family)
     make(run)  # what is prepared once is not timed
-    begin, end = clock(), time.perf_counter() + budget
+    begin, until = clock(), time.perf_counter() + budget
     task = make(run)
     times: list[float] = []
 
     def on_step(step: int, loss: float) -> None:
         times.append(clock())
-        if len(times) > WARM_UP + 1 and time.perf_counter() > end:
+        if len(times) > WARM_UP + 1 and time.perf_counter() > until:
             raise _EnoughError
 
+    held: list[engine.Held] = []
+
+    def hold(*given: Any) -> engine.Held:
+        held.append(engine.Held(*given))
+        return held[-1]
+
+    long = run.replace(steps=max(run.steps, 100_000))
     with suppress(_EnoughError):
-        engine.train(run.replace(steps=max(run.steps, 100_000)), task, machine, on_step)
+        holding = engine.Held if isinstance(task, engine.TrainsItself) else hold
+        engine.train(long, task, machine, on_step, None, holding)
     steps = [after - before for before, after in pairwise(times)]
-    return statistics.median(steps[WARM_UP:] or steps), times[0] - begin
+    step: float = statistics.median(steps[WARM_UP:] or steps)
+    end = None
+    if held and budget:
+        end = _time_end(lambda: held[0].measure(task.evaluate), clock)
+        if isinstance(task, engine.Validated):
+            step += (_time_end(lambda: held[0].measure(task.validate), clock) or 0.0) / task.epoch
+    return Times(step, times[0] - begin, end)
+
+
+def _time_end(measure: Callable[[], object], clock: Callable[[], float]) -> float | None:
+    """Seconds of a measurement; None if it takes longer than `ENDING`."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise _EnoughError
+
+    own = clock is time.process_time
+    timer, number = (
+        (signal.ITIMER_PROF, signal.SIGPROF) if own else (signal.ITIMER_REAL, signal.SIGALRM)
+    )
+    before, begin = signal.signal(number, stop), clock()
+    try:
+        signal.setitimer(timer, ENDING)
+        measure()
+        return clock() - begin
+    except _EnoughError:
+        return None
+    finally:
+        signal.setitimer(timer, 0)
+        signal.signal(number, before)

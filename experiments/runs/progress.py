@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 
 from experiments.declare.config import RunConfig
@@ -14,6 +15,7 @@ from experiments.files import DamagedFileError, locked, read_regular, write_atom
 from experiments.messages import duration, note
 from experiments.runs.planning import known, seconds_left
 from experiments.runs.store import Record, Store
+from experiments.runs.training import missing
 
 SECONDS_BETWEEN_LINES = 10.0
 SHARE = 0.02  # of the time that lines may take
@@ -35,10 +37,22 @@ class Progress:
         runs: all of them.
         store: where they are.
         jobs: how many processes train at once.
+        following: the runs that will follow from these, an estimate; asked for when the first line
+            is written.
+        what: that the runs are, in words.
     """
 
-    def __init__(self, name: str, runs: Sequence[RunConfig], store: Store, jobs: int):
+    def __init__(
+        self,
+        name: str,
+        runs: Sequence[RunConfig],
+        store: Store,
+        jobs: int,
+        following: Callable[[], Sequence[RunConfig]] = tuple,
+        what: str = "runs",
+    ):
         self.name, self.store, self.jobs = name, store, jobs
+        self.following, self.what = following, what
         self.runs = {run.id: run for run in runs}
         self.speed = replace(known(jobs), process=0.0)  # processes have started
         self.took = self.predicted = PRIOR
@@ -73,14 +87,20 @@ class Progress:
             self.left.pop()
         return not self.left
 
+    @cached_property
+    def _to_follow(self) -> list[RunConfig]:
+        return missing(self.following(), self.store)
+
     def _time_left(self, left: Sequence[str]) -> str:
-        if not left:
+        own, more = [self.runs[run_id] for run_id in left], self._to_follow
+        if not own and not more:
             return ""
-        seconds = seconds_left([self.runs[run_id] for run_id in left], self.speed, self.jobs)
-        return f", about {duration(seconds * self.took / self.predicted)} left"
+        seconds = sum(seconds_left(runs, self.speed, self.jobs) for runs in (own, more))
+        follow = f", and {len(more)} that follow" if more else ""
+        return f"{follow}, about {duration(seconds * self.took / self.predicted)} left"
 
     def _done(self, left: int) -> str:
-        return f"{len(self.runs) - left} of {len(self.runs)} runs"
+        return f"{len(self.runs) - left} of {len(self.runs)} {self.what}"
 
     def _told_lately(self) -> bool:
         """Whether a process wrote a line a short time ago; below 0: the clock was set back."""

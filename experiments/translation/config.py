@@ -18,6 +18,7 @@ class TranslationConfig(TransformerDims):
     counts: ClassVar[Literal["examples", "tokens"]] = "tokens"
     tokens: ClassVar[str] = "byte pairs"
     layer_norm: ClassVar[Literal["pre", "post", ""]] = "post"
+    measures: ClassVar[tuple[str, ...]] = ("beam", "backend")
     idle_in_sweeps: ClassVar[frozenset[str]] = frozenset({"length_penalty"})
 
     batch_size: int = Field(gt=0, description="tokens a step, at most, padding included")

@@ -234,7 +234,7 @@ def _prepared(names: str, load: Callable[[], Any]) -> Callable[[Path, Any], Stor
     """Files in folders of the cache with such names; whatever else is there is made anew."""
 
     def make(results: Path, monkeypatch: Any) -> Stored:
-        _some_data(results.parent / "data", monkeypatch)
+        some_data(results.parent / "data", monkeypatch)
         load()
 
         def read() -> str:
@@ -260,7 +260,7 @@ def _pairs() -> Any:
     return load_translation("multi30k", 262)
 
 
-def _some_data(root: Path, monkeypatch: Any) -> None:
+def some_data(root: Path, monkeypatch: Any) -> None:
     """A few rows of each text, as `MUPKIT_DATA`."""
     monkeypatch.setenv("MUPKIT_DATA", str(root))
     text = [f"the <unk> number {i} is {i * i} ." for i in range(40)]

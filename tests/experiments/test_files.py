@@ -142,6 +142,22 @@ def test_a_file_of_data_that_is_a_pipe_or_folder_is_not_waited_for(tmp_path) -> 
             files.sha256(path)
 
 
+@pytest.mark.timeout(20)
+def test_what_becomes_a_link_or_a_pipe_after_the_look_is_not_followed(
+    tmp_path, monkeypatch
+) -> None:
+    monkeypatch.setattr(files, "irregular", lambda path: "")
+    link, pipe = tmp_path / "link", tmp_path / "pipe"
+    (tmp_path / "mine").write_text("mine")
+    link.symlink_to(tmp_path / "mine")
+    os.mkfifo(pipe)
+    with pytest.raises(UserError, match=f"cannot read {link}"):
+        files.read_regular(link)
+    assert files.read_regular(pipe) == b""
+    assert files.held(link) and not files.remove_unheld(link)
+    assert link.exists()
+
+
 def test_the_lock_file_of_a_living_process_stays(tmp_path) -> None:
     lock = files.FileLock(tmp_path / "a.lock")
     with lock:

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from experiments.declare import registry
 from experiments.errors import UserError
 from experiments.files import DamagedFileError
+from experiments.products import tidy_tables
 from experiments.products.doctor import runs as doctor_runs
 from experiments.products.doctor.examine import examine
 from experiments.products.doctor.finding import Finding
@@ -103,6 +105,26 @@ def test_the_doctor_names_it_and_what_it_fixes_is_gone(results, monkeypatch, nam
     left = wrong()
     assert not any(one.fixable for one in left)
     assert not left or os.path.lexists(path)
+
+
+@pytest.mark.parametrize("name", ["runs", "curves", "provenance"])
+def test_whole_tables_of_other_numbers_are_named(results, name) -> None:
+    """As Parquet nothing is wrong with them: scale.json alone tells."""
+    fig1 = registry.product("fig1")
+    table = tidy_tables.read_table(fig1, "smoke", name)
+    path = results / "fig1" / f"{name}.parquet"
+    table.iloc[::-1].to_parquet(path, index=False)
+    with pytest.raises(UserError, match=f"{path}: its content does not match its checksum"):
+        tidy_tables.read_table(fig1, "smoke", name)
+
+
+def test_a_table_of_other_columns_is_named_without_digests_too(results) -> None:
+    fig1 = registry.product("fig1")
+    (results / "fig1" / "scale.json").write_text('{"scale": "smoke"}', encoding="utf-8")
+    table = tidy_tables.read_table(fig1, "smoke", "runs")
+    table.drop(columns="final_loss").to_parquet(results / "fig1" / "runs.parquet", index=False)
+    with pytest.raises(UserError, match=r"runs\.parquet: no column final_loss"):
+        tidy_tables.read_table(fig1, "smoke", "runs")
 
 
 def wrong() -> list[Finding]:

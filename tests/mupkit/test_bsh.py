@@ -255,6 +255,15 @@ def test_what_is_no_text_file_is_refused(tmp_path, file):
             mupkit.bsh.load(path)
 
 
+def test_a_file_that_is_too_large_is_not_read(file, monkeypatch):
+    file.write_text("a.weight: [4]\n", encoding="utf-8")
+    monkeypatch.setattr(mupkit.bsh, "MOST", file.stat().st_size)
+    assert mupkit.bsh.load(file) == {"a.weight": [4]}
+    monkeypatch.setattr(mupkit.bsh, "MOST", file.stat().st_size - 1)
+    with pytest.raises(ValueError, match=r"model\.bsh is no regular file of at most"):
+        mupkit.bsh.load(file)
+
+
 @pytest.mark.parametrize("shape", [[0, None], [-1, None], [1.5, None], ["4", None]])
 def test_a_dictionary_of_impossible_sizes_is_refused(shape):
     with pytest.raises(ValueError, match=r"a\.weight: .* no tensor has"):

@@ -224,7 +224,10 @@ def test_unknown_scale_and_missing_data_folder_are_one_clear_line(project, tmp_p
     assert f"{elsewhere} does not exist" in moved.stderr
 
 
-def test_both_reports_show_what_is_there(project) -> None:
+def test_both_reports_show_what_is_there_and_no_home_is_needed(project, tmp_path) -> None:
+    (tmp_path / "file").touch()
+    for variable in ("HOME", "XDG_CACHE_HOME"):
+        project.env[variable] = str(tmp_path / "file" / "home")
     made = project.snakemake("fig2", "table3", "report", *SMOKE)
     assert made.returncode == 0, made.stderr
     page = project.root / "figures" / "smoke" / "report.html"

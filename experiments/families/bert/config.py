@@ -19,7 +19,8 @@ class BertConfig(TransformerDims):
     """A masked language model."""
 
     task: ClassVar[str] = f"{__package__}.task:MaskedLanguageModeling"
-    idle_in_sweeps: ClassVar[frozenset[str]] = frozenset({"warmup"})
+    measures: ClassVar[tuple[str, ...]] = ("finetune_examples", "finetune_epochs")
+    idle_in_sweeps: ClassVar[frozenset[str]] = frozenset({"embed_log2lr", "warmup"})
     overhead: ClassVar[float] = 0.03
     tokens: ClassVar[str] = "word pieces"
 
@@ -55,6 +56,8 @@ class BertConfig(TransformerDims):
         if not self.finetune_examples:
             keys = ("finetune_epochs", "finetune_log2lr")
             found |= dict.fromkeys(keys, "finetune_examples=0")
+        if self.embed_log2lr == self.log2lr:
+            found["embed_log2lr"] = f"log2lr={self.log2lr:g}, which it has anyway"
         return found
 
     def model(self) -> Reference:

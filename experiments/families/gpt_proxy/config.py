@@ -19,6 +19,7 @@ class GptConfig(TransformerDims):
         {"init_scale", "attn_temperature", "output_temperature", "embed_mult", "relative_mult"}
     )
     tokens: ClassVar[str] = "byte pairs"
+    measures: ClassVar[tuple[str, ...]] = ("count_exponents", "evaluations", "documents")
     layer_norm: ClassVar[Literal["pre", "post", ""]] = "pre"
 
     seq_len: int = Field(gt=0, description="tokens a sequence")

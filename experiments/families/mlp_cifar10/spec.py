@@ -38,6 +38,7 @@ class MlpConfig(RunConfig):
 
     task: ClassVar[str] = f"{__package__}.task:ImageRegression"
     overhead: ClassVar[float] = 0.0005
+    idle_in_sweeps: ClassVar[frozenset[str]] = frozenset({"t"})
     of_model: ClassVar[frozenset[str] | None] = frozenset(
         {"input_mult", "output_mult", "init_std", "zero_readout", "t"}
     )
@@ -66,6 +67,8 @@ class MlpConfig(RunConfig):
             found["t"] = "parametrization=sp"
         elif self.t == 0:
             found["base_width"] = "t=0"
+        elif self.width == self.base_width:
+            found["t"] = f"width={self.width}, at which SP and µP are equal"
         return found
 
     def narrowed(self, width: int) -> Self:

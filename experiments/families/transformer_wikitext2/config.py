@@ -17,6 +17,7 @@ class TransformerConfig(TransformerDims):
 
     task: ClassVar[str] = f"{__package__}.task:LanguageModeling"
     overhead: ClassVar[float] = 0.009
+    idle_in_sweeps: ClassVar[frozenset[str]] = frozenset({"base_n_layer"})
     of_model: ClassVar[frozenset[str] | None] = frozenset(
         {"output_mult", "attn_mult", "embed_mult", "init_std", "zero_readout", "zero_query"}
     )
@@ -45,7 +46,12 @@ class TransformerConfig(TransformerDims):
         return self
 
     def idle(self) -> dict[str, str]:
-        return super().idle() | ({"zero_readout": "tied=True"} if self.tied else {})
+        found = super().idle()
+        if self.tied:
+            found["zero_readout"] = "tied=True"
+        if self.base_n_layer == self.n_layer:
+            found["base_n_layer"] = f"n_layer={self.n_layer}, at which depth-µP is none"
+        return found
 
     def flops(self) -> float:
         """Training FLOPs: 6 for each matrix weight and token, and the attention products."""

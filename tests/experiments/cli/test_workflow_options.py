@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from experiments.cli import workflow
+from experiments.cli import train, workflow
 from experiments.declare import registry
 from experiments.declare.data_sources import resolve_all
 from experiments.declare.product import Figure
 from experiments.errors import UserError
 from experiments.messages import duration
-from experiments.products.following import expected
-from experiments.runs import planning, stopping
+from experiments.products.following import expected, expected_of
+from experiments.runs import grouping, planning, stopping
 from experiments.runs.places import ROOT
 from experiments.runs.store import Store
 
@@ -203,6 +203,35 @@ def test_how_far_a_cluster_is_is_told_when_it_changes(tmp_path, monkeypatch, cap
     running.follow(workflow.watch(["fig1"], "smoke", data))
     running.end()
     assert capsys.readouterr().err == "fig1: 2 of 24 runs\n"
+
+
+def test_what_follows_from_runs_is_told_with_them(tmp_path, monkeypatch, capsys) -> None:
+    name, scale = "table12", "smoke"
+    monkeypatch.setattr(workflow, "results_dir", lambda scale: tmp_path)
+    monkeypatch.setattr(train, "results_dir", lambda scale: tmp_path)
+    product, store = registry.product(name), Store(tmp_path)
+    data = {product.exhibit: "digits"}
+    follow = expected(product, scale, "digits", store)
+    assert follow and expected_of([name, name, "no product"], scale, data, store) == follow
+    assert expected_of([name, "fig1"], scale, {}, store) == []
+
+    looking = workflow.watch([name], scale, data)
+    run = min(looking.left)
+    looking.store.path(run).parent.mkdir()
+    looking.store.path(run).write_bytes(b"PAR1 PAR1")
+    looking.look()
+    count = f"1 of {looking.count} runs, and {len(follow)} that follow\n"
+    assert capsys.readouterr().err == f"{name}: {count}"
+
+    told = []
+    monkeypatch.setattr(train, "Progress", lambda *args: told.append(args))
+    monkeypatch.setattr(train, "resolve_all", lambda chosen: data)
+    for function in ("train_runs", "help_with"):
+        monkeypatch.setattr(train, function, lambda *args, **options: None)
+    (group, *_) = grouping.groups(scale, data)[1][name]
+    train.train(group, [name], scale)
+    ((*_, ask),) = told
+    assert ask() == follow
 
 
 def test_a_node_that_finds_other_data_than_the_workflow_says_so() -> None:

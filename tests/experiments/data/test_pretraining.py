@@ -2,9 +2,11 @@
 
 import pytest
 
-from experiments.data.pretraining import END, SPECIALS, load_text
+from experiments.data.pretraining import END, RULES, SPECIALS, load_text
 from experiments.data.pretraining_source import choose_pretraining
+from experiments.declare import registry
 from experiments.errors import UserError
+from experiments.products import tidy_tables
 from tests.data_series import write_split
 
 SPLITS = ("train", "validation", "test")
@@ -45,6 +47,8 @@ def test_documents_are_articles_and_whole_novels(folder) -> None:
     assert documents(text, "bpe", "validation") == expected
     assert text.tokens["train"].max() < 264
     assert text.tokenizer.get_vocab_size() == 264
+    # Whoever changes the one changes the other: prepared text of old rules stays in the cache.
+    assert (RULES, text.fingerprint) == ("2", "9ec1112eff182e82")
 
 
 def test_word_pieces_are_lower_case_and_have_berts_signs(folder) -> None:
@@ -113,3 +117,5 @@ def test_real_text(tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("MUPKIT_CACHE", str(tmp_path))
     text = load_text("wikipedia_novels", 2000, "bpe")
     assert len(text.tokens["train"]) > 2e7
+    trained = tidy_tables.read_table(registry.product("fig8"), "reference", "provenance")
+    assert {*trained["data_fingerprint"]} == {text.fingerprint}

@@ -131,7 +131,10 @@ def test_bad_value_of_a_family_names_the_key(family, changes, error) -> None:
         ("transformer_wikitext2", {"parametrization": "sp", "base_d_ffn": 16}, "base_d_ffn"),
         ("mlp_cifar10", {"parametrization": "sp", "t": 0.5}, "t"),
         ("mlp_cifar10", {"t": 0.0, "base_width": 16}, "base_width"),
+        ("mlp_cifar10", {"t": 0.5, "width": 64, "base_width": 64}, "t"),
         ("transformer_iwslt14", {"length_penalty": 2.0, "beam": 0}, "length_penalty"),
+        ("transformer_wikitext2", {"norm": "pre", "n_layer": 3, "base_n_layer": 3}, "base_n_layer"),
+        ("bert", {"log2lr": -9.0, "embed_log2lr": -9.0}, "embed_log2lr"),
     ],
 )
 def test_what_a_sweep_may_have_idle_is_refused_of_a_user(family, changes, key) -> None:
@@ -141,6 +144,22 @@ def test_what_a_sweep_may_have_idle_is_refused_of_a_user(family, changes, key) -
     run.refuse_idle({*changes} - {key})
     with pytest.raises(UserError, match=f"^{family}: {key}: changes nothing with .*; leave it out"):
         run.refuse_idle(changes)
+
+
+@pytest.mark.parametrize(
+    ("family", "changes"),
+    [
+        ("mlp_cifar10", {"t": 0.5, "width": 64, "base_width": 32}),
+        ("mlp_cifar10", {"t": 1.0, "width": 64, "base_width": 64}),
+        ("transformer_wikitext2", {"norm": "pre", "n_layer": 4, "base_n_layer": 2}),
+        ("transformer_wikitext2", {"width": 64, "base_width": 64, "base_d_ffn": 256}),
+        ("bert", {"log2lr": -9.0, "embed_log2lr": -8.0}),
+    ],
+)
+def test_what_changes_something_or_is_the_usual_value_is_not_refused(family, changes) -> None:
+    chosen = registry.family(family)
+    example = {**chosen.example, "data": next(iter(chosen.data_sources))}
+    chosen.config.of_example(example, changes)
 
 
 def test_a_users_value_drops_what_it_makes_idle_in_the_example() -> None:

@@ -4,13 +4,19 @@ import dataclasses
 import json
 import subprocess
 import sys
+import time
+from contextlib import suppress
 
 import pytest
 
 from experiments.declare import registry
+from experiments.declare.family import Family
+from experiments.families.transformer_wikitext2.config import TransformerConfig
+from experiments.families.transformer_wikitext2.task import LanguageModeling
 from experiments.runs import grouping, planning
 from experiments.runs.planning import Speed, Timed, interpolate
 from experiments.runs.store import Store
+from experiments.train.process import Machine
 from tests.experiments.runs.test_store import record
 from tests.tiny_runs import tiny_run
 
@@ -88,6 +94,81 @@ def test_what_follows_is_counted_and_comes_after_the_rest(tmp_path) -> None:
     store.write(dataclasses.replace(record(), id=more[0].id))
     rest = planning.plan(runs, store, speed, 2, more)
     assert (rest.left.count, rest.stored, rest.took) == ("1 + 1", 1, 1.5)
+
+
+def test_what_is_measured_at_a_runs_end_is_in_its_time(tmp_path) -> None:
+    runs = [tiny_run(seed=seed) for seed in range(2)]
+    one = dataclasses.replace(timed(runs[0], 2.0), end=7.0)
+    speed = Speed({planning.shape(runs[0]): one}, process=0.0)
+    assert speed.seconds(runs[0]) == speed.seconds(runs[0], 5) == 10.0 + 7.0
+    assert speed.seconds(runs[0], 4) == 8.0, "a run that diverged measures nothing"
+    left = planning.left(runs, Store(tmp_path), speed, 2)
+    assert (left.seconds, left.ends, left.endless) == (17.0, 14.0, 0)
+    other = tiny_run(width=64)
+    share = planning.step_flops(other) / planning.step_flops(runs[0])
+    assert speed.end(other) == pytest.approx(7.0 * share), "interpolated as steps are"
+
+
+def test_no_time_is_claimed_of_an_end_that_was_not_timed(tmp_path, monkeypatch) -> None:
+    run, like, unlike = tiny_run(), tiny_run(width=64), tiny_run(width=128, tied=True)
+    monkeypatch.setattr(type(run), "measures", ("tied",))
+    for ending, end in (("tied=False", None), ("tied=True", 3.0)):
+        one = dataclasses.replace(timed(run, 2.0), ending=ending, end=end)
+        speed = Speed({planning.shape(run): one}, process=0.0)
+        assert speed.end(like) is None, "nothing like it, or longer than was waited"
+        left = planning.left([like], Store(tmp_path), speed, 1)
+        assert (left.ends, left.endless) == (0.0, 1)
+    assert speed.end(unlike) > 3.0
+    assert planning.left([run], Store(tmp_path), Speed(), 1).endless == 0, "nothing was timed"
+
+
+def test_each_kind_of_end_is_timed(monkeypatch) -> None:
+    monkeypatch.setattr(TransformerConfig, "measures", ("tied",))
+    runs = [tiny_run(width=w, tied=w == 80) for w in range(16, 144, 8)]
+    chosen = planning.choose(runs).values()
+    assert {run.ending() for run in chosen} == {"tied=True", "tied=False"}
+    assert len(chosen) <= planning.SHAPES + 1
+
+
+def test_what_declares_its_ends_has_these_keys() -> None:
+    for exhibit in registry.exhibits().values():
+        if isinstance(exhibit, Family):
+            assert {*exhibit.config.measures} <= exhibit.config.model_fields.keys()
+    table6 = registry.product("table6").runs("small", "wikipedia_novels")
+    assert {run.ending() for run in table6} == {
+        "finetune_examples=0, finetune_epochs=5",
+        "finetune_examples=400, finetune_epochs=1",
+    }
+
+
+def test_an_end_is_timed_and_not_waited_for(tiny, monkeypatch) -> None:
+    clock = time.process_time
+
+    def busy(seconds: float):
+        end = clock() + seconds
+        while clock() < end:
+            with suppress(Exception):  # as lm-eval and others do
+                sum(range(1000))
+
+    class Measured(LanguageModeling):
+        epoch = 10
+
+        def evaluate(self, model):
+            assert not model.training
+            busy(0.2)
+            return {}
+
+        def validate(self, model):
+            busy(0.4)
+            return 0.0
+
+    monkeypatch.setattr(planning, "load", lambda reference, by: Measured)
+    run, machine = tiny_run(), Machine("cpu", 1, "highest")
+    found = planning.time_steps(run, machine, 0.05)
+    assert 0.2 <= found.end < 0.3 and 0.04 <= found.step < 0.2
+    assert planning.time_steps(run, machine, 0.0).end is None
+    monkeypatch.setattr(planning, "ENDING", 0.1)
+    assert planning.time_steps(run, machine, 0.05).end is None
 
 
 def test_two_cores_share_the_groups(tmp_path, monkeypatch) -> None:

@@ -100,3 +100,24 @@ def test_the_first_time_left_is_the_plans_without_start_up(tmp_path, capsys, tim
     store.write(made)
     own(made)
     assert "1 of 9 runs, about 40 s left" in capsys.readouterr().err
+
+
+def test_what_follows_is_in_the_line_and_in_its_time(tmp_path, capsys, times) -> None:
+    store, runs = Store(tmp_path), [tiny_run(seed=s) for s in range(2)]
+    more = [tiny_run(seed=s) for s in (7, 8, 9)]
+    store.write(record(seed=7))
+    own = Progress("fig6", runs, store, 1, lambda: more)
+    for seed in range(2):
+        made = record(seed=seed)
+        provenance = dataclasses.replace(made.provenance, seconds=6.0)  # as predicted
+        made = dataclasses.replace(made, provenance=provenance)
+        store.write(made)
+        own(made)
+        os.utime(own.stamp, (0, time.time() - 2 * SECONDS_BETWEEN_LINES))
+    first, last = capsys.readouterr().err.splitlines()
+    assert first.startswith("fig6: 1 of 2 runs, and 2 that follow, about 30 s left; ")
+    assert last.startswith("fig6: 2 of 2 runs, and 2 that follow, about 20 s left; ")
+    later = Progress("fig6", more, store, 1, what="runs that follow")
+    store.write(record(seed=8))
+    later(record(seed=8))
+    assert capsys.readouterr().err.startswith("fig6: 2 of 3 runs that follow, about ")

@@ -112,6 +112,7 @@ CASES = {
     "momentum with clipping": {"optimizer": "sgd", "momentum": 0.9, "grad_clip": 0.05},
     "sgd": {"optimizer": "sgd", "log2lr": -4},
     "float16": {"optimizer": "sgd", "momentum": 0.9, "log2lr": -4, "precision": "float16"},
+    "float16 with adam": {"precision": "float16"},
 }
 
 
@@ -209,45 +210,51 @@ def damage_tensor(path) -> None:
     tensors = load_file(path)
     with safe_open(path, framework="pt") as file:
         meta = file.metadata()
-    tensors["model.hidden.weight"][0, 0] += 1
+    tensors[WEIGHT][0, 0] += 1
     save_file(tensors, path, meta)
 
 
-def rewrite(**changes):
-    def change(path) -> None:
-        tensors = load_file(path)
-        with safe_open(path, framework="pt") as file:
-            meta = json.loads(file.metadata()[METADATA])
-        meta.update(changes)
+def rewritten(path, change, digest=True) -> None:
+    """Write the file again after `change(tensors, meta)`, under a right digest or the old one."""
+    tensors = load_file(path)
+    with safe_open(path, framework="pt") as file:
+        meta = json.loads(file.metadata()[METADATA])
+    change(tensors, meta)
+    if digest:
         meta.pop("digest")
         meta["digest"] = module._digest(tensors, meta)
-        save_file(tensors, path, {METADATA: json.dumps(meta)})
+    save_file(tensors, path, {METADATA: json.dumps(meta)})
 
-    return change
+
+def rewrite(digest=True, **changes):
+    """A header of other values."""
+    return lambda path: rewritten(path, lambda tensors, meta: meta.update(changes), digest)
 
 
 def forge(name, value):
-    """A tensor of other values under a right digest; None drops it."""
+    """A tensor of other values, or another tensor; None drops it."""
 
-    def change(path) -> None:
-        tensors = load_file(path)
-        with safe_open(path, framework="pt") as file:
-            meta = json.loads(file.metadata()[METADATA])
-        if value is None:
-            del tensors[name]
-        else:
-            tensors[name] = torch.full_like(tensors.get(name, torch.zeros(2)), value)
-        meta.pop("digest")
-        meta["digest"] = module._digest(tensors, meta)
-        save_file(tensors, path, {METADATA: json.dumps(meta)})
+    def change(tensors, meta) -> None:
+        found = tensors.pop(name, torch.zeros(2))
+        if value is not None:
+            other = isinstance(value, torch.Tensor)
+            tensors[name] = value if other else torch.full_like(found, value)
 
-    return change
+    return lambda path: rewritten(path, change)
 
 
-def forge_rate(path) -> None:
-    with safe_open(path, framework="pt") as file:
-        groups = json.loads(file.metadata()[METADATA])["groups"]
-    rewrite(groups=[{**group, "lr": float("nan")} for group in groups])(path)
+def forge_groups(key, value):
+    """Groups of the optimizer that have another value."""
+
+    def change(tensors, meta) -> None:
+        meta["groups"] = [{**group, key: value} for group in meta["groups"]]
+
+    return lambda path: rewritten(path, change)
+
+
+def forge_scalars(path) -> None:
+    """Another number of each parameter, which Adam does not have."""
+    rewritten(path, lambda tensors, meta: [s.update(x=1) for s in meta["scalars"].values()])
 
 
 def flip(path) -> None:
@@ -256,19 +263,22 @@ def flip(path) -> None:
     path.write_bytes(content)
 
 
+WEIGHT = "model.hidden.weight"
 BAD = {
     "empty": (lambda path: path.write_bytes(b""), ""),
     "truncated": (lambda path: path.write_bytes(path.read_bytes()[:-9]), ""),
     "half a header": (lambda path: path.write_bytes(path.read_bytes()[:60]), ""),
     "a flipped bit": (flip, "checksum"),
     "another weight": (damage_tensor, "checksum"),
+    "another loss": (rewrite(digest=False, losses=[1.0] * 4), "checksum"),
     "no safetensors": (lambda path: path.write_bytes(b"PAR1" * 100), ""),
     "no metadata": (lambda path: save_file({"a": torch.zeros(2)}, path), METADATA),
     "other code": (rewrite(origin={**ORIGIN, "code_version": "d"}), "code_version is d, not c"),
     "other run": (rewrite(origin={**ORIGIN, "id": "b"}), "id is b, not a"),
     "older origin": (rewrite(origin={"id": "a"}), "code_version is None"),
     "other optimizer": (rewrite(groups=[]), "optimizer is a different one"),
-    "other step": (rewrite(step=7), "losses"),
+    "another epsilon": (forge_groups("eps", 1.0), "optimizer is a different one"),
+    "other step": (rewrite(step=3), "losses are not those of its steps"),
     "as many steps as the run": (rewrite(step=6, losses=[1.0] * 6), "losses"),
     "losses that are text": (rewrite(losses=["1.0"] * 4), "losses"),
     "losses that are not finite": (rewrite(losses=[float("nan")] * 4), "losses"),
@@ -282,26 +292,50 @@ BAD = {
     "a scale that is not finite": (rewrite(scaler={"scale": float("inf")}), "scale"),
     "negative seconds": (rewrite(seconds=-1.0), "seconds"),
     "no scalars": (rewrite(scalars={}), "its optimizer has numbers"),
+    "further scalars": (forge_scalars, "its optimizer has numbers"),
     "foreign scalars": (rewrite(scalars={"x": {}}), "its optimizer has numbers"),
     "scalars of no form": (rewrite(scalars=[1]), "scalars"),
     "an unknown key": (rewrite(news=1), "news"),
-    "rates that are not finite": (forge_rate, "learning rate is nan"),
-    "parameters that are not finite": (forge("model.hidden.weight", float("nan")), "not finite"),
+    "rates that are not numbers": (forge_groups("lr", float("nan")), "learning rate is nan"),
+    "rates without end": (forge_groups("lr", float("inf")), "learning rate is inf"),
+    "negative rates": (forge_groups("lr", -0.5), "learning rate is -0.5"),
+    "rates of another type": (forge_groups("lr", True), "learning rate is True"),
+    "a parameter of another type": (forge(WEIGHT, torch.zeros(32, 32).double()), "model is a diff"),
+    "parameters that are not finite": (forge(WEIGHT, float("nan")), "not finite"),
     "no momentum": (forge("optimizer.0.exp_avg", None), "optimizer's state"),
     "state of no parameter": (forge("optimizer.99.exp_avg", 0.0), "optimizer's state"),
     "another momentum": (forge("optimizer.0.exp_avg_sq", -1.0), "negative"),
-    "other steps of Adam": (forge("optimizer.0.step", 9.0), "number of its steps"),
+    "momentum of another shape": (forge("optimizer.0.exp_avg", torch.zeros(3)), "another shape"),
+    "momentum of another type": (
+        forge("optimizer.0.exp_avg", torch.zeros(20, 32).double()),
+        "another shape or type",
+    ),
+    "more steps of Adam": (forge("optimizer.0.step", 9.0), "number of its steps"),
+    "fewer steps of Adam": (forge("optimizer.0.step", 2.0), "number of its steps"),
     "a spoiled generator": (forge("generator.cpu", 255), ""),
     "no generator": (forge("generator.cpu", None), "generator.cpu"),
 }
 
 
+@pytest.fixture(scope="module")
+def after_four(tmp_path_factory):
+    """The losses of six steps, and the checkpoint after four of them."""
+    config, path = tiny_run(steps=6), tmp_path_factory.mktemp("whole") / "a.safetensors"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "SECONDS", 0.0)
+        patch.setattr(module, "SHARE", 1e9)
+        interrupted(config, path, 4)
+    return engine.train(config, Noisy(config), MACHINE).losses, path.read_bytes()
+
+
 @pytest.mark.parametrize("case", BAD)
-def test_damaged_or_foreign_checkpoint_is_named_and_dropped(always, tmp_path, capsys, case) -> None:
+def test_damaged_or_foreign_checkpoint_is_named_and_dropped(
+    after_four, tmp_path, capsys, case
+) -> None:
     config = tiny_run(steps=6)
-    undisturbed = engine.train(config, Noisy(config), MACHINE)
+    undisturbed, whole = after_four
     path = tmp_path / "a.safetensors"
-    interrupted(config, path, 4)
+    path.write_bytes(whole)
     spoil, reason = BAD[case]
     spoil(path)
     capsys.readouterr()
@@ -312,7 +346,7 @@ def test_damaged_or_foreign_checkpoint_is_named_and_dropped(always, tmp_path, ca
 
     again = engine.train(config, Noisy(config), MACHINE, on_step, Checkpoint(path, ORIGIN))
     assert seen[0] is False
-    assert again.losses == undisturbed.losses
+    assert again.losses == undisturbed
     (line,) = capsys.readouterr().err.splitlines()
     assert str(path) in line
     assert reason in line
