@@ -29,7 +29,7 @@ from torch.func import functional_call, vmap
 
 from experiments.declare.config import RunConfig
 from experiments.errors import Interrupted
-from experiments.train import engine
+from experiments.train import engine, updates
 from experiments.train.checkpoint import Checkpoint
 from experiments.train.engine import RunResult, Task
 from experiments.train.process import Machine
@@ -58,8 +58,8 @@ class Member:
     Attributes:
         config, task: of the run.
         checkpoint: of the run; None for none.
-        model, optimizer: its own, made from its seed.
-        rates: of the optimizer's groups, before the schedule.
+        model, optimizer: its own, made from its seed; the optimizer's rates are those before the
+            schedule.
         losses: of the steps that were fetched.
         spent: seconds before an interruption.
     """
@@ -69,16 +69,12 @@ class Member:
     checkpoint: Checkpoint | None
     model: nn.Module
     optimizer: torch.optim.Optimizer
-    rates: list[float]
     losses: list[float] = field(default_factory=list)
     spent: float = 0.0
 
-    def set_rates(self, factor: float) -> None:
-        """Give the optimizer's groups the rates of a step as numbers, as in a run alone."""
-        for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
-            group["lr"] = rate * factor
-            if "capturable" in group:
-                group["capturable"] = False
+    def free(self) -> None:
+        """Let go of tensors that are slices of a whole stack's."""
+        del self.model, self.optimizer
 
 
 def make_member(
@@ -90,10 +86,12 @@ def make_member(
     model = task.build().to(machine.device)
     optimizer = engine.make_optimizer(model, config)
     rates = [group["lr"] for group in optimizer.param_groups]
-    member = Member(config, task, checkpoint, model, optimizer, rates)
+    member = Member(config, task, checkpoint, model, optimizer)
     resumed = checkpoint.restore(model, optimizer, config.steps) if checkpoint else None
     if resumed is not None:
         member.losses, member.spent = resumed.losses, resumed.seconds
+    for group, rate in zip(optimizer.param_groups, rates, strict=True):
+        group["lr"] = rate  # a checkpoint may have those of a step
     return member
 
 
@@ -159,7 +157,7 @@ def train_stacked(
     for iterator in batches.values():
         for _ in islice(iterator, first):
             pass
-    left, step = list(members), first
+    left, step = sorted(members, key=lambda m: updates.kind(m.optimizer)), first
     while left and step < config.steps:
         stack = _Stack(left, machine)
         diverged: list[Member] = []
@@ -185,8 +183,10 @@ def train_stacked(
             if on_steps is not None:
                 on_steps(step, len(left) - len(diverged))
         stack.release()
+        del stack
         for member in diverged:
             done(member, _result(member, machine, len(member.losses) - 1))
+            member.free()
         left = [m for m in left if m not in diverged]
     for member in left:
         spoiled = engine.spoiled(member.model)
@@ -212,11 +212,11 @@ class _Stack:
         self.skeleton = members[0].model
         models = [m.model for m in members]
         self.params = {
-            name: _stacked([_parameters(m)[name] for m in models]).requires_grad_()
+            name: updates.stacked([_parameters(m)[name] for m in models]).requires_grad_()
             for name in _parameters(models[0])
         }
         self.buffers = {
-            name: _stacked([dict(m.named_buffers())[name] for m in models])
+            name: updates.stacked([dict(m.named_buffers())[name] for m in models])
             for name, _ in models[0].named_buffers()
         }
         self.numbers = _differing(models, machine.device)
@@ -224,7 +224,13 @@ class _Stack:
         self.seeds = seeds
         places = torch.tensor([seeds.index(m.config.seed) for m in members])
         self.seed_of = places.to(machine.device)
-        self.scaler = engine.loss_scaler(self.config, machine)  # which does nothing
+        self.updates = updates.Updates(
+            [m.optimizer for m in members],
+            [[*_parameters(m).values()] for m in models],
+            [*self.params.values()],
+            [m.config.grad_clip for m in members],
+            len(members[0].losses),
+        )
         self.graph: _Graph | None = None
 
     def advance(
@@ -237,9 +243,7 @@ class _Stack:
             config = self.config
             factor = lr_factor(config.schedule, now, config.steps, config.warmup)
             if self.machine.device not in RECORDED:
-                for member in self.members:
-                    member.set_rates(factor)
-                history.append(self._step(inputs))
+                history.append(self.step(inputs, factor))
                 continue
             if self.graph is None:
                 self.graph = _Graph(self, inputs)
@@ -253,31 +257,19 @@ class _Stack:
             if member.checkpoint is not None:
                 if now:
                     member.checkpoint.hurry()
-                with self._plain_groups(member):
-                    member.checkpoint.keep(
-                        member.model, member.optimizer, member.losses, member.spent, {}
-                    )
+                member.checkpoint.keep(
+                    member.model, member.optimizer, member.losses, member.spent, {}
+                )
 
     def release(self) -> None:
-        """Let the members go on without the stack; frees the graph."""
-        if self.graph is not None:
-            self.graph.release(self)
-            self.graph = None
-
-    @contextmanager
-    def _plain_groups(self, member: Member) -> Iterator[None]:
-        """The optimizer's groups as they are in a run alone, with numbers as rates."""
-        if self.graph is None:
-            yield
-            return
-        groups = member.optimizer.param_groups
-        kept = [(group["lr"], group.get("capturable")) for group in groups]
-        member.set_rates(float(self.graph.factor))
-        yield
-        for group, (lr, capturable) in zip(groups, kept, strict=True):
-            group["lr"] = lr
-            if "capturable" in group:
-                group["capturable"] = capturable
+        """Give the members their last gradients, and free the graph."""
+        for name, whole in self.params.items():
+            assert whole.grad is not None
+            grads = whole.grad if self.graph is None else whole.grad.clone()
+            for member, grad in zip(self.members, grads.unbind(), strict=True):
+                _parameters(member.model)[name].grad = grad
+            whole.grad = None
+        self.graph = None
 
     def _inputs(self, batches: dict[int, Iterator[Any]]) -> tuple[Tensor, ...]:
         """The inputs of each seed (seeds, ...), of one seed without that axis."""
@@ -288,8 +280,8 @@ class _Stack:
             return found[0]
         return tuple(torch.stack(parts) for parts in zip(*found, strict=True))
 
-    def _step(self, inputs: tuple[Tensor, ...]) -> Tensor:
-        """The losses (N,) of a batch, and the update of every member."""
+    def step(self, inputs: tuple[Tensor, ...], factor: float | Tensor) -> Tensor:
+        """The losses (N,) of a batch, and the updates with rates times a factor."""
         one_seed = len(self.seeds) == 1
         if not one_seed:
             inputs = tuple(part.index_select(0, self.seed_of) for part in inputs)
@@ -299,13 +291,7 @@ class _Stack:
         with engine.precision(self.config, self.machine):
             losses = vmap(self._loss, in_dims)(self.params, self.buffers, self.numbers, *inputs)
         losses.sum().backward()  # type: ignore[no-untyped-call]
-        for name, stacked in self.params.items():
-            assert stacked.grad is not None
-            for member, grad in zip(self.members, stacked.grad.unbind(), strict=True):
-                _parameters(member.model)[name].grad = grad
-        for member in self.members:
-            clip = member.config.grad_clip
-            engine.apply_gradients(member.model, member.optimizer, clip, self.scaler)
+        self.updates.apply(factor)
         detached: Tensor = losses.detach()
         return detached
 
@@ -347,29 +333,19 @@ def record(step: Callable[[], Tensor]) -> Recorded:
 class _Graph:
     """A stacked step that is recorded: the processor launches one thing instead of hundreds.
 
-    The rates are tensors, so that a schedule can change them.
+    The factor of the rates is a tensor, so that a schedule can change it.
     """
 
     def __init__(self, stack: _Stack, inputs: tuple[Tensor, ...]):
         device = stack.machine.device
         self.inputs = tuple(part.clone() for part in inputs)
-        self.factor = torch.zeros((), device=device)
-        rates = [rate for member in stack.members for rate in member.rates]
-        self.rates = torch.tensor(rates, device=device)
-        current = self.rates.clone()
-        groups = [group for m in stack.members for group in m.optimizer.param_groups]
-        for group, rate in zip(groups, current.unbind(), strict=True):
-            group["lr"] = rate
-            if "capturable" in group:
-                group["capturable"] = True
-
-        def step() -> Tensor:
-            torch.mul(self.rates, self.factor, out=current)
-            return stack._step(self.inputs)
-
-        state = _State(stack)
-        self.replay, self.losses = record(step)
-        state.restore(stack)  # what the steps of recording changed
+        self.factor = torch.zeros((), dtype=torch.float64, device=device)
+        changed = [*stack.params.values(), *stack.buffers.values(), *stack.updates.state]
+        kept = [t.detach().to("cpu", copy=True) for t in changed]
+        self.replay, self.losses = record(lambda: stack.step(self.inputs, self.factor))
+        with torch.no_grad():  # put back what the steps of recording changed
+            for own, before in zip(changed, kept, strict=True):
+                own.copy_(before)
 
     def step(self, inputs: tuple[Tensor, ...], factor: float) -> Tensor:
         """A step with these inputs and this factor of the rates; its losses (N,)."""
@@ -379,53 +355,9 @@ class _Graph:
         self.replay()
         return self.losses.clone()
 
-    def release(self, stack: _Stack) -> None:
-        """Numbers as rates again, and gradients that outlive the graph."""
-        for member in stack.members:
-            member.set_rates(float(self.factor))
-            for p in member.model.parameters():
-                p.grad = None if p.grad is None else p.grad.clone()
-
-
-class _State:
-    """A copy of what a step changes: parameters, buffers and the optimizers' tensors."""
-
-    def __init__(self, stack: _Stack):
-        self.models = [t.detach().clone() for t in self._of_models(stack)]
-        self.optimizers = [t.clone() for t in self._of_optimizers(stack)]
-
-    def _of_models(self, stack: _Stack) -> list[Tensor]:
-        return [*stack.params.values(), *stack.buffers.values()]
-
-    def _of_optimizers(self, stack: _Stack) -> list[Tensor]:
-        return [
-            value
-            for member in stack.members
-            for state in member.optimizer.state.values()
-            for value in state.values()
-            if isinstance(value, Tensor)
-        ]
-
-    @torch.no_grad()
-    def restore(self, stack: _Stack) -> None:
-        """Put it back in place; the state of optimizers that had none becomes zero."""
-        for own, kept in zip(self._of_models(stack), self.models, strict=True):
-            own.copy_(kept)
-        for i, own in enumerate(self._of_optimizers(stack)):
-            own.copy_(self.optimizers[i]) if self.optimizers else own.zero_()
-
 
 def _parameters(model: nn.Module) -> dict[str, nn.Parameter]:
     return dict(model.named_parameters())
-
-
-@torch.no_grad()
-def _stacked(tensors: Sequence[Tensor]) -> Tensor:
-    """Tensors as one (N, ...), of which they become slices."""
-    whole = torch.stack([t.detach() for t in tensors])
-    for own, part in zip(tensors, whole.unbind(), strict=True):
-        own.data = part
-    return whole
 
 
 def _attributes(module: nn.Module, numbers: bool) -> Iterator[tuple[tuple[str, str | None], Any]]:

@@ -2,16 +2,18 @@
 
 import dataclasses
 import math
+import weakref
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from experiments.declare import registry
 from experiments.declare.config import OF_MODEL
 from experiments.declare.references import load
 from experiments.errors import Interrupted
 from experiments.families.gpt_proxy import task as gpt_task
-from experiments.train import engine, process, stacked
+from experiments.train import engine, process, stacked, updates
 from experiments.train.checkpoint import Checkpoint
 
 BUILT_IN = {  # families whose data come with the dependencies
@@ -247,3 +249,43 @@ def test_numbers_are_set_and_put_back() -> None:
         assert float(models[0].options.output_mult) == models[1].options.output_mult
         assert dataclasses.replace(before) == before
     assert models[0].options is before
+
+
+class Counted(TorchDispatchMode):
+    """Counts operations."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.count += 1
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("name", ["mlp_cifar10", "transformer_wikitext2"])
+def test_a_step_of_more_members_has_no_more_operations(name) -> None:
+    """On a GPU each is a kernel or more, which takes a moment however small it is."""
+    runs = configs(name)[:2]
+    runs = [run.replace(seed=0, log2lr=run.log2lr - n) for n in range(4) for run in runs]
+    counts = []
+    for chosen in (runs[:4], runs):
+        members = [stacked.make_member(run, task_of(run), machine("cpu")) for run in chosen]
+        members.sort(key=lambda member: updates.kind(member.optimizer))
+        stack = stacked._Stack(members, machine("cpu"))
+        inputs = stack._inputs({0: members[0].task.batches("cpu")})
+        with Counted() as counted:
+            stack.step(inputs, 1.0)
+        counts.append(counted.count)
+    assert counts[0] == counts[1]
+
+
+def test_a_member_that_diverged_holds_no_memory_of_the_stack(monkeypatch) -> None:
+    monkeypatch.setattr(stacked, "FETCHED", 3)
+    runs = configs("mlp_cifar10")[2:]
+    members = [stacked.make_member(run, task_of(run), machine("cpu")) for run in runs]
+    held = []
+
+    def done(member, result) -> None:
+        held.append(weakref.ref(next(member.model.parameters())))
+
+    stacked.train_stacked(members, machine("cpu"), done)
+    assert held[0]() is None
