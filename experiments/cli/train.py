@@ -270,13 +270,14 @@ def train(
     everything = [run for one in by_id.values() for run in one.runs]
     size = stack_size(stack)
     own, others = by_id[group].runs, runs if helping else ()
-    train_runs(own, store, progress, known=everything, stack=size, fill=others)
+    sharing = jobs if helping else 1  # on a cluster each job has a GPU of its own
+    train_runs(own, store, progress, known=everything, stack=size, fill=others, jobs=sharing)
     if done is not None:
         from experiments.files import write_atomically
 
         write_atomically(done, "".join(f"{r.id}\n" for r in by_id[group].runs).encode())
     if helping:
-        help_with(runs, store, progress, known=everything, stack=size)
+        help_with(runs, store, progress, known=everything, stack=size, jobs=sharing)
 
 
 @app.command(hidden=True)

@@ -13,7 +13,6 @@ Axes: N members.
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import math
 import time
@@ -40,8 +39,8 @@ from mupkit.parametrization import INITS, LAYOUT
 FETCHED = 50
 """Steps after which the losses are read; a member that diverged is trained on until then."""
 LARGEST = 256  # members of a stack whose size is chosen
-SHARE = 0.5  # of the GPU's free memory that a stack may take
-COPIES = 6  # of its weights that a member has beside a forward and backward pass
+SHARE = 0.5  # of the GPU's memory that the stacks of all jobs may take
+COPIES = 3  # of its weights that a member has beside steps: before them, and gradients around them
 RECORDED = {"cuda"}  # devices on which a step is recorded
 WARM_UP = 3  # steps before a CUDA graph is captured, as torch asks for
 NOTES = {REGISTRY, RESCALED, INITS, LAYOUT}
@@ -113,20 +112,64 @@ def structure(member: Member) -> tuple[Any, ...]:
     )
 
 
-def largest(member: Member, machine: Machine) -> int:
-    """How many such members a GPU holds at once, measured by one step of a copy of its model."""
-    model = copy.deepcopy(member.model)
-    batch = next(member.task.batches(machine.device))
-    torch.cuda.empty_cache()
-    before = torch.cuda.memory_allocated()
-    torch.cuda.reset_peak_memory_stats()
-    with engine.precision(member.config, machine):
-        loss = member.task.loss(model, batch)
-    loss.backward()  # type: ignore[no-untyped-call]
-    peak = torch.cuda.max_memory_allocated() - before
-    weights = sum(p.numel() * p.element_size() for p in model.parameters())
-    free, _ = torch.cuda.mem_get_info()
-    return max(1, min(LARGEST, int(SHARE * free / (peak + COPIES * weights))))
+def largest(members: Sequence[Member], machine: Machine, jobs: int = 1) -> int:
+    """How many such members a GPU holds at once, measured by steps of these.
+
+    Args:
+        members: two that are alike; of no use afterwards.
+        machine: where they are.
+        jobs: that share the GPU.
+    """
+
+    def peak(steps: Callable[[], None]) -> int:
+        torch.cuda.empty_cache()
+        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        steps()
+        return torch.cuda.max_memory_allocated() - before
+
+    each = member_bytes(members, machine, peak)
+    free, whole = torch.cuda.mem_get_info()
+    return fitting(each, free, whole, jobs)
+
+
+def fitting(each: float, free: int, whole: int, jobs: int) -> int:
+    """Members of so many bytes each in the memory of a GPU that jobs share.
+
+    A job's share is of the whole memory, so that jobs that start at once do not count on the same
+    bytes, and no more than the same share of what is free.
+    """
+    room = SHARE * min(free, whole / jobs)
+    return max(1, min(LARGEST, int(room / each)))
+
+
+def member_bytes(
+    members: Sequence[Member], machine: Machine, peak: Callable[[Callable[[], None]], int]
+) -> float:
+    """The memory that a stack takes for each member, beside data that all share.
+
+    Args:
+        members: a small stack; of no use afterwards.
+        machine: where they are.
+        peak: of the memory that is allocated while a function runs, in bytes.
+    """
+
+    def steps() -> None:
+        stack = _Stack(members, machine)
+        batches = {m.config.seed: m.task.batches(machine.device) for m in members}
+        for _ in range(2):
+            stack.step(stack._inputs(batches), 0.0)
+
+    weights = sum(p.numel() * p.element_size() for p in members[0].model.parameters())
+    next(members[0].task.batches(machine.device))  # the data set, which is not a member's
+    return peak(steps) / len(members) + COPIES * weights
+
+
+def ran_out(error: BaseException | None) -> bool:
+    """Whether an error is that a GPU's memory is full, or came of that."""
+    while error is not None and not isinstance(error, torch.OutOfMemoryError):
+        error = error.__context__
+    return error is not None
 
 
 def train_stacked(

@@ -1,13 +1,16 @@
 """Runs that are trained together have the numbers of the same runs alone."""
 
 import dataclasses
+import itertools
 import math
 import weakref
 
 import pytest
 import torch
+from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from experiments.data import held
 from experiments.declare import registry
 from experiments.declare.config import OF_MODEL
 from experiments.declare.references import load
@@ -251,6 +254,47 @@ def test_numbers_are_set_and_put_back() -> None:
     assert models[0].options is before
 
 
+def peak(steps) -> int:
+    """Of the memory that is allocated while a function runs, in bytes; a GPU counts it itself."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
+        steps()
+    events = seen.profiler.kineto_results.events()
+    changes = sorted((e.start_ns(), e.nbytes()) for e in events if e.name() == "[memory]")
+    return max(itertools.accumulate(size for _, size in changes))
+
+
+@pytest.mark.parametrize("name", ["mlp_cifar10", "transformer_wikitext2", "resnet_cifar10"])
+def test_a_stack_takes_the_memory_that_is_predicted(name, monkeypatch) -> None:
+    """From the making of its members to their results, recorded, with one that diverges."""
+    monkeypatch.setattr(stacked, "FETCHED", 2)
+    monkeypatch.setattr(stacked, "RECORDED", {"cpu"})
+    monkeypatch.setattr(stacked, "record", eager)
+    width = {"resnet_cifar10": 4}.get(name, 128)
+    count, base = 8, configs(name, width=width, steps=4)[1]
+    runs = [base.replace(log2lr=base.log2lr - i, seed=i % 2) for i in range(count)]
+    tasks = [task_of(run) for run in runs]
+
+    def members(given):
+        pairs = zip(given, tasks, strict=False)
+        return [stacked.make_member(run, task, machine("cpu")) for run, task in pairs]
+
+    each = stacked.member_bytes(members([base] * 2), machine("cpu"), peak)
+    whole = peak(lambda: stacked.train_stacked(members(runs), machine("cpu"), lambda *_: None))
+    (member,) = members(runs[:1])
+    # While a GPU's steps are recorded, its weights and moments are kept in the machine's memory.
+    elsewhere = 3 * sum(p.nbytes for p in member.model.parameters())
+    assert 0.5 < (whole / count - elsewhere) / each < 1.0
+
+
+def test_jobs_that_share_a_gpu_share_its_memory() -> None:
+    """Jobs that start at once do not count on the same bytes."""
+    assert stacked.fitting(1.0, 100, 100, 1) == 50
+    assert stacked.fitting(1.0, 100, 100, 4) == 12
+    assert stacked.fitting(1.0, 10, 100, 4) == 5
+    assert stacked.fitting(1000.0, 100, 100, 4) == 1
+    assert stacked.fitting(0.001, 100, 100, 1) == stacked.LARGEST
+
+
 class Counted(TorchDispatchMode):
     """Counts operations."""
 
@@ -289,3 +333,33 @@ def test_a_member_that_diverged_holds_no_memory_of_the_stack(monkeypatch) -> Non
 
     stacked.train_stacked(members, machine("cpu"), done)
     assert held[0]() is None
+
+
+class Waiting(TorchDispatchMode):
+    """Counts the copies to the device "meta", in a GPU's place, for which a processor waits."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        options = kwargs or {}
+        found = func(*args, **options)
+        if func is torch.ops.aten._to_copy.default and found.device != args[0].device:
+            self.count += not options.get("non_blocking")
+        return found
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_no_batch_makes_the_processor_wait_for_the_gpu(name, monkeypatch) -> None:
+    """But for the first, whether the data are there or too large for it."""
+    task = task_of(configs(name)[0])
+    like = task.inputs(next(task.batches("cpu")), torch.device("cpu"))
+    for room in (2**40, 0):
+        monkeypatch.setattr(held, "free", lambda device, room=room: room)
+        monkeypatch.setattr(held, "_HELD", {})
+        batches = task.batches("meta")
+        task.inputs(next(batches), torch.device("meta"))
+        with Waiting() as waiting:
+            inputs = task.inputs(next(batches), torch.device("meta"))
+        assert waiting.count == 0
+        assert all(part.device.type == "meta" for part in inputs)
+        assert [(p.shape, p.dtype) for p in inputs] == [(p.shape, p.dtype) for p in like]
