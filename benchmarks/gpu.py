@@ -89,7 +89,7 @@ def stacked_steps(width: int, count: int, precision: str, seconds: float) -> dic
     ]
     batches = {run.seed: tasks[run.seed].batches(machine.device) for run in chosen}
     start = time.perf_counter()
-    stack = stacked._Stack(members, machine)
+    stack = stacked.Stack(members, machine)
     stack.advance(batches, 0, WARM_UP)
     ready = time.perf_counter() - start
     start, done = time.perf_counter(), 0

@@ -266,9 +266,9 @@ def train(
         raise UserError(f"--done {done} is outside {store.folder}")
     names, ids = needed_with(group, needed, product or ()) if helping else ([group], [group])
     runs = [run for i in ids for run in by_id[i].runs]
-    progress = Progress(" ".join(names), runs, store, jobs)
-    everything = [run for one in by_id.values() for run in one.runs]
     size = stack_size(stack)
+    progress = Progress(" ".join(names), runs, store, jobs, size)
+    everything = [run for one in by_id.values() for run in one.runs]
     own, others = by_id[group].runs, runs if helping else ()
     sharing = jobs if helping else 1  # on a cluster each job has a GPU of its own
     train_runs(own, store, progress, known=everything, stack=size, fill=others, jobs=sharing)

@@ -35,12 +35,22 @@ class Progress:
         runs: all of them.
         store: where they are.
         jobs: how many processes train at once.
+        stack: how many runs are trained together at most, as of `training.train_runs`.
     """
 
-    def __init__(self, name: str, runs: Sequence[RunConfig], store: Store, jobs: int):
+    def __init__(
+        self,
+        name: str,
+        runs: Sequence[RunConfig],
+        store: Store,
+        jobs: int,
+        stack: int | None = 1,
+    ):
         self.name, self.store, self.jobs = name, store, jobs
         self.runs = {run.id: run for run in runs}
-        self.speed = replace(known(jobs), process=0.0)  # processes have started
+        speed = known(jobs, stack)
+        speed = speed if all(map(speed.knows, runs)) else known(jobs)
+        self.speed = replace(speed, process=0.0)  # processes have started
         self.took = self.predicted = PRIOR
         self.known = set(filter(store.looks_finished, self.runs))
         self.left = [run_id for run_id in self.runs if run_id not in self.known]

@@ -320,7 +320,7 @@ def _train_stacks(
             alike.setdefault(str(run.stack_key), {})[run.id] = run
     for members in alike.values():
         left = list(members.values())
-        size = _stack_size(left[0], jobs) if stack is None else stack
+        size = stack_limit(left[0], jobs) if stack is None else stack
         while len(left) > 1 and size > 1:
             now, left = left[:size], left[size:]
             size = _train_stack(now, store, report, size)
@@ -328,7 +328,7 @@ def _train_stacks(
                 raise Interrupted
 
 
-def _stack_size(run: RunConfig, jobs: int) -> int:
+def stack_limit(run: RunConfig, jobs: int) -> int:
     """How many runs such as this each of the jobs on a GPU holds at once; 1 on a CPU."""
     from experiments.declare.references import load
     from experiments.train import process, stacked

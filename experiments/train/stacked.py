@@ -155,7 +155,7 @@ def member_bytes(
     """
 
     def steps() -> None:
-        stack = _Stack(members, machine)
+        stack = Stack(members, machine)
         batches = {m.config.seed: m.task.batches(machine.device) for m in members}
         for _ in range(2):
             stack.step(stack._inputs(batches), 0.0)
@@ -202,7 +202,7 @@ def train_stacked(
             pass
     left, step = sorted(members, key=lambda m: updates.kind(m.optimizer)), first
     while left and step < config.steps:
-        stack = _Stack(left, machine)
+        stack = Stack(left, machine)
         diverged: list[Member] = []
         while not diverged and step < config.steps:
             start = time.perf_counter()
@@ -246,7 +246,7 @@ def _result(member: Member, machine: Machine, diverged_step: int | None) -> RunR
     return RunResult(tuple(member.losses), diverged_step, final, seconds, metrics)
 
 
-class _Stack:
+class Stack:
     """Members whose parameters and buffers are slices of stacked tensors (N, ...)."""
 
     def __init__(self, members: Sequence[Member], machine: Machine):
@@ -379,7 +379,7 @@ class _Graph:
     The factor of the rates is a tensor, so that a schedule can change it.
     """
 
-    def __init__(self, stack: _Stack, inputs: tuple[Tensor, ...]):
+    def __init__(self, stack: Stack, inputs: tuple[Tensor, ...]):
         device = stack.machine.device
         self.inputs = tuple(part.clone() for part in inputs)
         self.factor = torch.zeros((), dtype=torch.float64, device=device)

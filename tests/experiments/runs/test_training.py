@@ -207,7 +207,7 @@ def test_a_stack_that_does_not_fit_is_halved(tiny, tmp_path, monkeypatch, capsys
     monkeypatch.setattr(checkpoint, "SECONDS", 0.0)
     runs = [tiny_run(seed=seed, steps=6) for seed in range(5)]
     alone = training.train_runs(runs, Store(tmp_path / "alone"))
-    step, done = stacked._Stack.step, []
+    step, done = stacked.Stack.step, []
 
     def full(stack, inputs, factor):
         members, steps = len(stack.members), len(stack.members[0].losses)
@@ -220,7 +220,7 @@ def test_a_stack_that_does_not_fit_is_halved(tiny, tmp_path, monkeypatch, capsys
                     raise RuntimeError("the recording is lost")
         return step(stack, inputs, factor)
 
-    monkeypatch.setattr(stacked._Stack, "step", full)
+    monkeypatch.setattr(stacked.Stack, "step", full)
     found = training.train_runs(runs, Store(tmp_path / "halved"), stack=8)
     assert [r.provenance.stacked for r in found] == [2, 2, 0, 2, 2]
     assert all(steps > 0 for members, steps in done[done.index((3, 4)) :][:2])
@@ -231,7 +231,7 @@ def test_a_stack_that_does_not_fit_is_halved(tiny, tmp_path, monkeypatch, capsys
 
 
 def test_what_did_not_fit_is_not_tried_again(tiny, tmp_path, monkeypatch) -> None:
-    step, sizes = stacked._Stack.step, []
+    step, sizes = stacked.Stack.step, []
 
     def full(stack, inputs, factor):
         sizes.append(len(stack.members))
@@ -239,7 +239,7 @@ def test_what_did_not_fit_is_not_tried_again(tiny, tmp_path, monkeypatch) -> Non
             raise torch.OutOfMemoryError("planted")
         return step(stack, inputs, factor)
 
-    monkeypatch.setattr(stacked._Stack, "step", full)
+    monkeypatch.setattr(stacked.Stack, "step", full)
     training.train_runs([tiny_run(seed=seed) for seed in range(8)], Store(tmp_path), stack=4)
     assert sizes.count(4) == 1
 
@@ -248,7 +248,7 @@ def test_another_error_of_a_stack_is_no_lack_of_memory(tiny, tmp_path, monkeypat
     def broken(stack, inputs, factor):
         raise RuntimeError("planted")
 
-    monkeypatch.setattr(stacked._Stack, "step", broken)
+    monkeypatch.setattr(stacked.Stack, "step", broken)
     with pytest.raises(RuntimeError, match="planted"):
         training.train_runs([tiny_run(seed=seed) for seed in range(2)], Store(tmp_path), stack=2)
 

@@ -314,7 +314,7 @@ def test_a_step_of_more_members_has_no_more_operations(name) -> None:
     for chosen in (runs[:4], runs):
         members = [stacked.make_member(run, task_of(run), machine("cpu")) for run in chosen]
         members.sort(key=lambda member: updates.kind(member.optimizer))
-        stack = stacked._Stack(members, machine("cpu"))
+        stack = stacked.Stack(members, machine("cpu"))
         inputs = stack._inputs({0: members[0].task.batches("cpu")})
         with Counted() as counted:
             stack.step(inputs, 1.0)
