@@ -254,8 +254,14 @@ class Stack:
         self.config, self.task = members[0].config, members[0].task
         self.skeleton = members[0].model
         models = [m.model for m in members]
+        # Gradients of batched products come by column, and are copied where their weights do not.
+        linear = {
+            f"{name}.weight" for name, m in models[0].named_modules() if isinstance(m, nn.Linear)
+        }
         self.params = {
-            name: updates.stacked([_parameters(m)[name] for m in models]).requires_grad_()
+            name: updates.stacked(
+                [_parameters(m)[name] for m in models], name in linear
+            ).requires_grad_()
             for name in _parameters(models[0])
         }
         self.buffers = {

@@ -32,9 +32,12 @@ def kind(optimizer: Optimizer) -> tuple[str, bool]:
 
 
 @torch.no_grad()
-def stacked(tensors: Sequence[Tensor]) -> Tensor:
-    """Tensors as one (N, ...), of which they become slices."""
-    whole = torch.stack([t.detach() for t in tensors])
+def stacked(tensors: Sequence[Tensor], by_column: bool = False) -> Tensor:
+    """Tensors as one (N, ...), of which they become slices; matrices row by row or by column."""
+    if by_column:
+        whole = torch.stack([t.detach().t() for t in tensors]).transpose(1, 2)
+    else:
+        whole = torch.stack([t.detach() for t in tensors])
     for own, part in zip(tensors, whole.unbind(), strict=True):
         own.data = part
     return whole
@@ -138,7 +141,8 @@ class _Kind:
                 o.state[ps[i]] for o, ps in zip(self.optimizers, self.parameters, strict=True)
             ]
             if key in states[0]:
-                found.append(stacked([state[key] for state in states]))
+                by_column = not whole.is_contiguous()
+                found.append(stacked([state[key] for state in states], by_column))
                 continue
             found.append(torch.zeros_like(whole))
             for state, part in zip(states, found[-1].unbind(), strict=True):

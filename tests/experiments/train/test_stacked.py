@@ -363,3 +363,22 @@ def test_no_batch_makes_the_processor_wait_for_the_gpu(name, monkeypatch) -> Non
         assert waiting.count == 0
         assert all(part.device.type == "meta" for part in inputs)
         assert [(p.shape, p.dtype) for p in inputs] == [(p.shape, p.dtype) for p in like]
+
+
+@pytest.mark.parametrize("name", ["mlp_cifar10", "transformer_wikitext2"])
+def test_gradients_come_as_their_weights_lie(name) -> None:
+    """Where they do not, torch copies each, which took half of a wide MLP's step."""
+    runs = configs(name)[:2]
+    members = [stacked.make_member(run, task_of(run), machine("cpu")) for run in runs]
+    batches = {run.seed: m.task.batches("cpu") for run, m in zip(runs, members, strict=True)}
+    linear = {n for n, m in members[0].model.named_modules() if isinstance(m, torch.nn.Linear)}
+    stack = stacked.Stack(members, machine("cpu"))
+    weights = {n: p for n, p in stack.params.items() if n.removesuffix(".weight") in linear}
+    came = {}
+    for key, weight in weights.items():
+        weight.register_hook(lambda grad, key=key: came.update({key: grad.stride()}))
+    stack.step(stack._inputs(batches), 1.0)
+    assert came == {key: weight.stride() for key, weight in weights.items()}
+    assert linear
+    moments = [t.stride() for t in stack.updates.state if t.ndim == 3]
+    assert {weight.stride() for weight in weights.values()} <= {*moments} or not moments
