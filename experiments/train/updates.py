@@ -141,7 +141,7 @@ class _Kind:
                 o.state[ps[i]] for o, ps in zip(self.optimizers, self.parameters, strict=True)
             ]
             if key in states[0]:
-                by_column = not whole.is_contiguous()
+                by_column = whole.ndim == 3 and not whole.is_contiguous()
                 found.append(stacked([state[key] for state in states], by_column))
                 continue
             found.append(torch.zeros_like(whole))
