@@ -77,8 +77,10 @@ def stacked_steps(width: int, count: int, precision: str, seconds: float) -> dic
     machine = process.set_up()
     chosen = runs(width, max(count, 1), precision)
     if count == 0:
-        first = stacked.make_member(chosen[0], LanguageModeling(chosen[0]), machine)
-        count = stacked.largest(first, machine)
+        task = LanguageModeling(chosen[0])
+        pair = [stacked.make_member(chosen[0], task, machine) for _ in range(2)]
+        count = stacked.largest(pair, machine)
+        del pair
         chosen = runs(width, count, precision)
     tasks = {run.seed: LanguageModeling(run) for run in chosen}
     members = [
@@ -87,7 +89,7 @@ def stacked_steps(width: int, count: int, precision: str, seconds: float) -> dic
     ]
     batches = {run.seed: tasks[run.seed].batches(machine.device) for run in chosen}
     start = time.perf_counter()
-    stack = stacked._Stack(members, machine)
+    stack = stacked.Stack(members, machine)
     stack.advance(batches, 0, WARM_UP)
     ready = time.perf_counter() - start
     start, done = time.perf_counter(), 0

@@ -10,7 +10,15 @@ import typer
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from experiments.cli.options import DataOption, JobsOption, ScaleOption, console, keys_table
+from experiments.cli.options import (
+    DataOption,
+    JobsOption,
+    ScaleOption,
+    StackOption,
+    console,
+    keys_table,
+    stack_size,
+)
 from experiments.declare import registry
 from experiments.declare.data_sources import resolve_all
 from experiments.declare.family import Exhibit, Family
@@ -297,6 +305,7 @@ def plan(
     scale: ScaleOption = "small",
     data: DataOption = None,
     jobs: JobsOption = CORES,
+    stack: StackOption = "1",
     again: Annotated[bool, typer.Option("--again", help="Time this machine again.")] = False,
 ) -> None:
     """Predict how long training takes, from steps timed on this machine (ten seconds, once; up to
@@ -313,17 +322,19 @@ def plan(
     trained = [product for product in products if product.sweeps]
     found = _with_data(trained, data, strict=bool(names))
     if again:
-        speed_file(jobs).unlink(missing_ok=True)
+        speed_file(jobs, stack_size(stack)).unlink(missing_ok=True)
     for product, data_source in found:
         if data_source is not None:
             runs, store = product.runs(scale, data_source), Store(results_dir(scale))
             more = expected(product, scale, data_source, store)
-            row = _plan_row(planned(runs, store, timed((*runs, *more), jobs), jobs, more), jobs)
+            speed = timed((*runs, *more), jobs, stack_size(stack))
+            row = _plan_row(planned(runs, store, speed, jobs, more), jobs)
             table.add_row(product.name, *row)
     for family, data_source in _unsearched(found, scale):
         trials, finals = tuning.declared(family.searches[scale], data_source)
         store = Store(results_dir(scale))
-        row = _plan_row(planned(trials, store, timed((*trials, *finals), jobs), jobs, finals), jobs)
+        speed = timed((*trials, *finals), jobs, stack_size(stack))
+        row = _plan_row(planned(trials, store, speed, jobs, finals), jobs)
         table.add_row(f"tune {family.name}", *row)
         note(tuning.unsearched(family, scale))
     console.print(table)

@@ -277,25 +277,26 @@ def train(
 
         return expected_of(names, scale, found, store)
 
-    progress = Progress(" ".join(names), runs, store, jobs, following)
-    everything = [run for one in by_id.values() for run in one.runs]
     size = stack_size(stack)
+    progress = Progress(" ".join(names), runs, store, jobs, size, following)
+    everything = [run for one in by_id.values() for run in one.runs]
     own, others = by_id[group].runs, runs if helping else ()
-    train_runs(own, store, progress, known=everything, stack=size, fill=others)
+    sharing = jobs if helping else 1  # on a cluster each job has a GPU of its own
+    train_runs(own, store, progress, known=everything, stack=size, fill=others, jobs=sharing)
     if done is not None:
         from experiments.files import write_atomically
 
         write_atomically(done, "".join(f"{r.id}\n" for r in by_id[group].runs).encode())
     if helping:
-        help_with(runs, store, progress, known=everything, stack=size)
+        help_with(runs, store, progress, known=everything, stack=size, jobs=sharing)
         # A process takes seconds to start, so that one with little work looks for more.
         family = own[0].family
         also = {i: None for name in making for i in needed[name] if i not in ids}
         others = [run for i in also for run in by_id[i].runs if run.family == family]
         rest = BRIEF - (time.monotonic() - start)
         if others and rest > 0:
-            more = Progress(family, [*runs, *others], store, jobs)
-            help_with(others, store, more, known=everything, stack=size, seconds=rest)
+            more = Progress(family, [*runs, *others], store, jobs, size)
+            help_with(others, store, more, everything, size, sharing, seconds=rest)
 
 
 @app.command(hidden=True)

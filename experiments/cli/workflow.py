@@ -23,7 +23,7 @@ from typing import Any
 from filelock import FileLock
 
 from experiments.analysis.verdicts import damage, read
-from experiments.cli.options import check_stack
+from experiments.cli.options import check_stack, stack_size
 from experiments.declare import registry
 from experiments.declare.family import Family
 from experiments.declare.scales import Scale, check_scale
@@ -366,7 +366,9 @@ def watch(names: Sequence[str], scale: Scale, data: Mapping[str, str]) -> Watch:
     return Watch(name, runs, store, to_follow)
 
 
-def to_train(names: Sequence[str], scale: Scale, data: Mapping[str, str], cores: int) -> list[str]:
+def to_train(
+    names: Sequence[str], scale: Scale, data: Mapping[str, str], cores: int, stack: str = "1"
+) -> list[str]:
     """How many runs each product lacks, and how long they take; a line each, and searches not made.
 
     Args:
@@ -374,8 +376,11 @@ def to_train(names: Sequence[str], scale: Scale, data: Mapping[str, str], cores:
         scale: of their runs.
         data: data source by exhibit; products of an exhibit without one are left out.
         cores: that train at once.
+        stack: how many runs are trained together at most, or "auto"; where that was not timed, the
+            line says so.
     """
-    lines, store, speed = [], Store(results_dir(scale)), known_times(cores)
+    lines, store, size = [], Store(results_dir(scale)), stack_size(stack)
+    speed = known_times(cores, size)
     for name in names:
         product = registry.product(name)
         if not product.sweeps or product.exhibit not in data:
@@ -386,12 +391,16 @@ def to_train(names: Sequence[str], scale: Scale, data: Mapping[str, str], cores:
 
             more = expected(product, scale, data[product.exhibit], store)
         lacks = left(runs, store, speed, cores, more)
+        again = f"`python -m experiments plan {name}{'' if size == 1 else f' --stack {stack}'}`"
+        untimed = "" if lacks.timed else f" ({again} times it)"
+        if size != 1 and not lacks.timed:
+            lacks = left(runs, store, known_times(cores), cores, more)
+            untimed = f" without stacks ({again} counts them)"
         text = f"{name}: {_counted(lacks.to_train)} to train"
         if lacks.to_follow:
             text += f", and {_counted(lacks.to_follow)} that follow"
         if lacks.to_train or lacks.to_follow:
-            text += f", about {duration(lacks.seconds)}"
-            text += "" if lacks.timed else f" (`python -m experiments plan {name}` times it)"
+            text += f", about {duration(lacks.seconds)}{untimed}"
         lines.append(text)
     exhibits = dict.fromkeys(registry.product(name).exhibit for name in names)
     for exhibit in map(registry.exhibit, exhibits):

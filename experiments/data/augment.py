@@ -7,11 +7,14 @@ Axes: B batch, C channels, H height, W width, S side of a square image.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from experiments.data.held import sent
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,7 @@ def apply(images: Tensor, changes: CropFlip, mean: Sequence[float], std: Sequenc
     """
     size, pad = images.shape[-1], changes.pad
     device = images.device
-    corner, flip = changes.corner.to(device), changes.flip.to(device)
+    corner, flip = sent(changes.corner, device), sent(changes.flip, device)
     offsets = torch.arange(size, device=device)
     rows_BS = _reflected(corner[:, :1] + offsets - pad, size)
     mirrored_BS = torch.where(flip[:, None], offsets.flip(0), offsets)
@@ -62,7 +65,7 @@ def apply(images: Tensor, changes: CropFlip, mean: Sequence[float], std: Sequenc
     index_BCP = pixels_BP[:, None].expand(-1, images.shape[1], -1)
     x_BCSS = normalize(bytes_BCP.gather(2, index_BCP).view_as(images), mean, std)
     if changes.cutout:
-        hole = changes.hole.to(device)
+        hole = sent(changes.hole, device)
         inside = [
             (offsets >= hole[:, i, None]) & (offsets < hole[:, i, None] + changes.cutout)
             for i in (0, 1)
@@ -73,9 +76,15 @@ def apply(images: Tensor, changes: CropFlip, mean: Sequence[float], std: Sequenc
 
 def normalize(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
     """Images (B, C, H, W) of bytes with mean 0 and std 1 per channel, channels last in memory."""
-    shift, scale = (torch.tensor(v, device=images.device)[:, None, None] for v in (mean, std))
+    shift, scale = (_of_channels(tuple(v), images.device) for v in (mean, std))
     x_BCHW = images.to(torch.float32, memory_format=torch.channels_last)
     return x_BCHW.div_(255).sub_(shift).div_(scale)
+
+
+@functools.cache
+def _of_channels(values: tuple[float, ...], device: torch.device) -> Tensor:
+    """Values (C, 1, 1), made once: to make them on a GPU means to wait for it."""
+    return torch.tensor(values, device=device)[:, None, None]
 
 
 def _reflected(places: Tensor, size: int) -> Tensor:

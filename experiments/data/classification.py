@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
+from experiments.data.held import sent
 from experiments.errors import UserError
 
 EVALUATED = 500  # images at once
@@ -33,17 +34,20 @@ def subset(labels: Tensor, count: int | None, batch_size: int) -> int:
     return found
 
 
-def index_batches(count: int, batch_size: int, seed: int) -> Iterator[Tensor]:
+def index_batches(
+    count: int, batch_size: int, seed: int, device: str | torch.device = "cpu"
+) -> Iterator[Tensor]:
     """Endless batches of indices (B,) of images; each epoch has a new order and no partial batch.
 
     Args:
         count: of images, at least a batch (`subset`).
         batch_size: images of a batch.
         seed: decides the order.
+        device: of the indices.
     """
     generator = torch.Generator().manual_seed(seed)
     while True:
-        order = torch.randperm(count, generator=generator)
+        order = sent(torch.randperm(count, generator=generator), device)
         yield from torch.split(order, batch_size)[: count // batch_size]
 
 

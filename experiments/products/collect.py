@@ -54,7 +54,7 @@ def _collect_runs(
     if product.follow_up:
         more = chosen(product, runs, tidy_runs(records), scale)
         note(f"{product.name}: {len(more)} runs follow from the {len(records)} done")
-        progress = Progress(product.name, more, store, jobs, what="runs that follow")
+        progress = Progress(product.name, more, store, jobs, stack, what="runs that follow")
         records += train_together(more, store, jobs, progress, stack)
     if others := parted(records):
         note(

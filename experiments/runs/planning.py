@@ -4,7 +4,8 @@ The time of a step depends on the run's shape: every key that is no real number 
 without seed, steps and schedule. A few shapes of a product are timed with the engine, in as many
 processes at once as will train; the others are interpolated in FLOPs per step. So is what is
 measured at a run's end (translations, finetuning, test images), timed with a model that has done a
-few steps; where that takes too long to be timed, no time is claimed for it. The times only predict:
+few steps; where that takes too long to be timed, no time is claimed for it. Where runs are trained
+together, steps of such stacks are timed, and a run has its share of them. The times only predict:
 groups follow from fixed constants (`experiments.runs.grouping`), so that they do not change when a
 machine is timed. Only the timing itself imports torch.
 """
@@ -59,8 +60,9 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 class Timed:
     """A shape that was timed: FLOPs and seconds of a step, and seconds before the first one.
 
-    `end` has the seconds of what is measured at a run's end, which `ending` says in the words of
-    `RunConfig.ending`; None if they were more than `ENDING`, or another program measures.
+    Both are of one run; with several `members`, its share of their stack's. `end` has the seconds
+    of what is measured at a run's end, which `ending` says in the words of `RunConfig.ending`; None
+    if they were more than `ENDING`, or another program measures.
     """
 
     family: str
@@ -70,6 +72,7 @@ class Timed:
     start: Seconds
     ending: str = ""
     end: Seconds | None = 0.0
+    members: Annotated[int, Field(ge=1)] = 1
 
 
 @dataclass(frozen=True)
@@ -104,6 +107,12 @@ class Speed:
         done = run.steps if steps is None else steps
         end = self.end(run) if done >= run.steps else None
         return start + self.step(run) * done + (end or 0.0)
+
+    def members(self, run: RunConfig) -> int:
+        """How many runs are trained together with it, this one included."""
+        found = self.shapes.get(shape(run))
+        most = max((t.members for t in ([found] if found else self._of(run))), default=1)
+        return most if most > 1 and run.stack_key is not None else 1
 
     def knows(self, run: RunConfig) -> bool:
         """Whether a run of its family was timed."""
@@ -256,30 +265,53 @@ def seconds_left(missing: Sequence[RunConfig], speed: Speed, cores: int) -> floa
 
 
 def _unit_seconds(runs: Sequence[RunConfig], speed: Speed) -> list[float]:
-    """Seconds of each run that is trained; the beginning of another run is read from that."""
-    longest: dict[str, float] = {}
-    for run in runs:
-        unit = grouping.beginning_of(run) or run.id
-        longest[unit] = max(longest.get(unit, 0.0), speed.seconds(run))
-    return list(longest.values())
+    """Seconds of each run or stack that is trained by one process at once.
+
+    The beginning of another run is read from that.
+    """
+    longest: dict[str, RunConfig] = {}
+    for run in sorted(runs, key=lambda r: r.steps):
+        longest[grouping.beginning_of(run) or run.id] = run
+    units: list[float] = []
+    alike: dict[str, list[RunConfig]] = {}
+    for run in longest.values():
+        if speed.members(run) == 1:
+            units.append(speed.seconds(run))
+        else:
+            alike.setdefault(str(run.stack_key), []).append(run)
+    for together in alike.values():
+        size = speed.members(together[0])
+        for first in range(0, len(together), size):
+            units.append(sum(map(speed.seconds, together[first : first + size])))
+    return units
 
 
 # Timing
 
 
-def speed_file(cores: int) -> Path:
-    """Where the times of this machine are: its processor, torch and number of processes."""
+def speed_file(cores: int, stack: int | None = 1) -> Path:
+    """Where the times of this machine are: its processor, torch, number of processes, and stacks.
+
+    Args:
+        cores: processes at once.
+        stack: runs that are trained together, as of `training.train_runs`.
+    """
     info = Path("/proc/cpuinfo")
     text = info.read_text(encoding="utf-8") if info.exists() else platform.processor()
     model = next((line for line in text.splitlines() if line.startswith("model name")), text)
     key = f"{model} torch {version('torch')} threads 1 processes {cores} ends"
+    key += "" if stack == 1 else f" stack {stack}"
     return cache_dir() / f"speed-{hashlib.sha256(key.encode()).hexdigest()[:12]}.json"
 
 
-def known(cores: int = CORES) -> Speed:
-    """The times that are stored for this machine; none, if there are none that can be read."""
+def known(cores: int = CORES, stack: int | None = 1) -> Speed:
+    """The times that are stored for this machine; none, if there are none that can be read.
+
+    Args:
+        cores, stack: as of `speed_file`.
+    """
     try:
-        return read_json(speed_file(cores), Speed)
+        return read_json(speed_file(cores, stack), Speed)
     except FileNotFoundError:
         return Speed()
     except DamagedFileError as error:
@@ -287,26 +319,26 @@ def known(cores: int = CORES) -> Speed:
         return Speed()
 
 
-def timed(runs: Sequence[RunConfig], cores: int) -> Speed:
+def timed(runs: Sequence[RunConfig], cores: int, stack: int | None = 1) -> Speed:
     """The times of this machine, with those of a product's shapes, which are timed if need be.
 
     Args:
         runs: of one product.
-        cores: processes at once.
+        cores, stack: as of `speed_file`.
     """
     chosen = choose(runs)
-    if chosen.keys() <= known(cores).shapes.keys():
-        return known(cores)
-    path = speed_file(cores)
+    if chosen.keys() <= known(cores, stack).shapes.keys():
+        return known(cores, stack)
+    path = speed_file(cores, stack)
     with locked(Path(f"{path}.lock"), "this machine is being timed"):
-        speed = known(cores)
+        speed = known(cores, stack)
         todo = {key: run for key, run in chosen.items() if key not in speed.shapes}
         if todo:
             note(
                 f"timing steps of {len(todo)} shapes, and the ends of their runs, in {cores} "
                 "processes, ten seconds to two minutes"
             )
-            new, process = _time_shapes(todo, cores)
+            new, process = _time_shapes(todo, runs, cores, stack)
             speed = Speed({**speed.shapes, **new}, process)
             write_atomically(path, json.dumps(asdict(speed), indent=1).encode())
         return speed
@@ -341,14 +373,18 @@ def choose(runs: Sequence[RunConfig]) -> dict[str, RunConfig]:
     return {shape(run): run for run in (*short, *by_ending.values())}
 
 
-def _time_shapes(runs: Mapping[str, RunConfig], cores: int) -> tuple[dict[str, Timed], float]:
+def _time_shapes(
+    chosen: Mapping[str, RunConfig], runs: Sequence[RunConfig], cores: int, stack: int | None
+) -> tuple[dict[str, Timed], float]:
     """Times of each shape and of a process's start: means over processes that time at once."""
-    each = SECONDS / len(runs)
+    each = SECONDS / len(chosen)
+    stacks = [_alike(run, runs)[:stack] for run in chosen.values()]
     with training.processes(cores) as pool:
-        futures = [pool.submit(_time_all, list(runs.values()), each) for _ in range(cores)]
+        wanted = (stacks, stack, cores, each)
+        futures = [pool.submit(_time_all, *wanted) for _ in range(cores)]
         results = [future.result() for future in futures]
     times_by_shape = {}
-    for i, (key, run) in enumerate(runs.items()):
+    for i, (key, run) in enumerate(chosen.items()):
         found = [times[i] for _, times in results]
         ends = [each.end for each in found if each.end is not None]
         times_by_shape[key] = Timed(
@@ -359,27 +395,70 @@ def _time_shapes(runs: Mapping[str, RunConfig], cores: int) -> tuple[dict[str, T
             statistics.fmean(each.start for each in found),
             run.ending(),
             statistics.fmean(ends) if len(ends) == len(found) else None,
+            min(each.members for each in found),
         )
     return times_by_shape, statistics.fmean(ready for ready, _ in results)
 
 
 class Times(NamedTuple):
-    """Seconds of a step, before the first one, and of what is measured at the end (`Timed.end`)."""
+    """Seconds of a step, before the first one, and of what is measured at the end (`Timed.end`).
+
+    Those of a stack are the share of one of its members.
+    """
 
     step: float
     start: float
     end: float | None
+    members: int = 1
 
 
-def _time_all(runs: Sequence[RunConfig], budget: float) -> tuple[float, list[Times]]:
-    """Seconds until this process was ready, and the times of each run."""
+def _alike(run: RunConfig, runs: Sequence[RunConfig]) -> list[RunConfig]:
+    """A run and those that may be trained together with it."""
+    others = {r.id: r for r in runs if r.stack_key == run.stack_key is not None}
+    return [*({run.id: run} | others).values()]
+
+
+def _time_all(
+    stacks: Sequence[Sequence[RunConfig]], stack: int | None, cores: int, budget: float
+) -> tuple[float, list[Times]]:
+    """Seconds until this process was ready, and the times of each stack."""
     from experiments.train import process
 
     machine = process.set_up()
     ready = time.process_time()
-    first = time_steps(runs[0], machine, 0.0).start  # of a process's first run, not of every run
-    times = [time_steps(run, machine, budget) for run in runs]
+    first = time_steps(stacks[0][0], machine, 0.0).start  # of a process's first run, not of every
+    times = []
+    for runs in stacks:
+        members = len(runs)
+        if stack is None and members > 1:
+            members = min(members, training.stack_limit(runs[0], cores))
+        if members == 1:
+            times.append(time_steps(runs[0], machine, budget))
+        else:
+            times.append(time_stack(runs[:members], machine, budget))
     return ready + max(0.0, first - times[0].start), times
+
+
+def time_stack(runs: Sequence[RunConfig], machine: Machine, budget: float) -> Times:
+    """As `time_steps`, of runs that are trained together, each of which is measured by itself."""
+    from experiments.train import stacked
+
+    clock = time.process_time if machine.device == "cpu" else time.perf_counter
+    begin, end = clock(), time.perf_counter() + budget
+    long = [run.replace(steps=max(run.steps, 100_000)) for run in runs]
+    tasks = {run.seed: load(run.task, run.family)(run) for run in long}
+    members = [stacked.make_member(r, load(r.task, r.family)(r), machine) for r in long]
+    batches = {seed: task.batches(machine.device) for seed, task in tasks.items()}
+    stack, done = stacked.Stack(members, machine), 0
+    times: list[float] = []
+    while len(times) <= WARM_UP + 1 or time.perf_counter() < end:
+        stack.advance(batches, done, done + 1)
+        done += 1
+        times.append(clock())
+    steps = [after - before for before, after in pairwise(times)]
+    step, start = statistics.median(steps[WARM_UP:]) / len(runs), (times[0] - begin) / len(runs)
+    alone = time_steps(runs[0], machine, budget / 10)
+    return Times(step, start, alone.end, len(runs))
 
 
 class _EnoughError(BaseException):

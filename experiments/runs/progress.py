@@ -37,6 +37,7 @@ class Progress:
         runs: all of them.
         store: where they are.
         jobs: how many processes train at once.
+        stack: how many runs are trained together at most, as of `training.train_runs`.
         following: the runs that will follow from these, an estimate; asked for when the first line
             is written.
         what: that the runs are, in words.
@@ -48,13 +49,16 @@ class Progress:
         runs: Sequence[RunConfig],
         store: Store,
         jobs: int,
+        stack: int | None = 1,
         following: Callable[[], Sequence[RunConfig]] = tuple,
         what: str = "runs",
     ):
         self.name, self.store, self.jobs = name, store, jobs
         self.following, self.what = following, what
         self.runs = {run.id: run for run in runs}
-        self.speed = replace(known(jobs), process=0.0)  # processes have started
+        speed = known(jobs, stack)
+        speed = speed if all(map(speed.knows, runs)) else known(jobs)
+        self.speed = replace(speed, process=0.0)  # processes have started
         self.took = self.predicted = PRIOR
         self.known = set(filter(store.looks_finished, self.runs))
         self.left = [run_id for run_id in self.runs if run_id not in self.known]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -44,6 +45,7 @@ def train_runs(
     stack: int | None = 1,
     fill: Iterable[RunConfig] = (),
     team: Team | None = None,
+    jobs: int = 1,
 ) -> list[Record]:
     """Train what is not in the store, one after another; every run is stored before the next.
 
@@ -62,6 +64,7 @@ def train_runs(
             as many as the GPU holds, and for one on a CPU.
         fill: further runs that may be trained together with one of `runs`.
         team: the processes that share each run; this one is the first of them.
+        jobs: that stack runs on this machine's GPU.
 
     Returns:
         The records, in the order of `runs`.
@@ -72,7 +75,7 @@ def train_runs(
     runs = list(runs)
     longer = _longer([*runs, *known])
     records: dict[str, Record] = {}
-    _train_stacks(runs, store, stack, report, longer, fill)
+    _train_stacks(runs, store, stack, report, longer, fill, jobs)
     for wait in (False, True):
         left = {run.id: run for run in runs if run.id not in records}
         for run in sorted(left.values(), key=lambda r: -r.steps):
@@ -93,6 +96,7 @@ def help_with(
     report: Callable[[Record], None],
     known: Iterable[RunConfig],
     stack: int | None = 1,
+    jobs: int = 1,
     seconds: float = math.inf,
 ) -> None:
     """Train runs of other jobs that no process has begun, the costliest first, until none is left.
@@ -102,14 +106,14 @@ def help_with(
     `known` alone, which may never be trained.
 
     Args:
-        runs, store, report, known, stack: as of `train_runs`.
+        runs, store, report, known, stack, jobs: as of `train_runs`.
         seconds: from now, in which the runs are to end by a rough prediction.
     """
     runs = [run for run in runs if cost(run) < seconds]
     own = {run.id for run in runs}
     longer = _longer([*runs, *known])
     end = time.monotonic() + seconds
-    _train_stacks(runs, store, stack, report, longer)
+    _train_stacks(runs, store, stack, report, longer, jobs=jobs)
     for run in sorted(runs, key=lambda r: (-cost(r), r.id)):
         if cost(run) < end - time.monotonic() and not store.looks_finished(run.id):
             others = [o for o in longer(run) if o.id in own or store.looks_finished(o.id)]
@@ -310,6 +314,7 @@ def _train_stacks(
     report: Callable[[Record], None] | None,
     longer: Callable[[RunConfig], list[RunConfig]],
     fill: Iterable[RunConfig] = (),
+    jobs: int = 1,
 ) -> None:
     """Train together what can be and what no process has begun; the rest is left to others."""
     if stack == 1:
@@ -322,16 +327,16 @@ def _train_stacks(
             alike.setdefault(str(run.stack_key), {})[run.id] = run
     for members in alike.values():
         left = list(members.values())
-        size = _stack_size(left[0]) if stack is None else stack
+        size = stack_limit(left[0], jobs) if stack is None else stack
         while len(left) > 1 and size > 1:
-            _train_stack(left[:size], store, report)
-            left = left[size:]
+            now, left = left[:size], left[size:]
+            size = _train_stack(now, store, report, size)
             if stopped():
                 raise Interrupted
 
 
-def _stack_size(run: RunConfig) -> int:
-    """How many runs such as this the GPU holds at once; 1 on a CPU."""
+def stack_limit(run: RunConfig, jobs: int) -> int:
+    """How many runs such as this each of the jobs on a GPU holds at once; 1 on a CPU."""
     from experiments.declare.references import load
     from experiments.train import process, stacked
 
@@ -339,38 +344,84 @@ def _stack_size(run: RunConfig) -> int:
     if machine.device == "cpu":
         return 1
     task = load(run.task, run.family)(run)
-    return stacked.largest(stacked.make_member(run, task, machine), machine)
+    return stacked.largest(
+        [stacked.make_member(run, task, machine) for _ in range(2)], machine, jobs
+    )
 
 
 def _train_stack(
+    runs: Sequence[RunConfig],
+    store: Store,
+    report: Callable[[Record], None] | None,
+    size: int,
+) -> int:
+    """Train runs together, as far as they can be claimed and have one structure; store each.
+
+    Where a stack does not fit, its runs are trained in halves, from their checkpoints.
+
+    Returns:
+        How many can be trained together: `size`, or what was found to fit.
+    """
+    with ExitStack() as claims:
+        held = [run for run in runs if claims.enter_context(store.claim(run.id, wait=False))]
+        left = [held]
+        while left:
+            now = [run for run in left.pop() if _stored(store, run, claimed=True) is None]
+            if len(now) < 2:
+                continue  # what is alone is trained alone
+            try:
+                _train_at_once(now, store, report)
+                continue
+            except RuntimeError as error:
+                if not _ran_out(error):
+                    raise
+            half = (len(now) + 1) // 2
+            size = min(size, half)
+            note(
+                f"{len(now)} runs of width {now[0].width} are too many for the GPU: {half} at once"
+            )
+            left += [now[half:], now[:half]]
+    return size
+
+
+def _ran_out(error: RuntimeError) -> bool:
+    """Whether the GPU's memory was full, which it is no longer when this returns."""
+    import torch
+
+    from experiments.train import stacked
+
+    found = stacked.ran_out(error)
+    if found:
+        error.__traceback__ = error.__context__ = None  # which hold the stack
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+    return found
+
+
+def _train_at_once(
     runs: Sequence[RunConfig], store: Store, report: Callable[[Record], None] | None
 ) -> None:
-    """Train runs together, as far as they can be claimed and have one structure; store each."""
+    """Train claimed runs together, those of one structure at a time."""
     from experiments.declare.references import load
     from experiments.train import engine, process, stacked
     from experiments.train.checkpoint import Checkpoint
 
     machine = process.set_up()
-    with ExitStack() as claims:
-        groups: dict[Any, list[Member]] = {}
-        tasks: dict[int, engine.Task] = {}  # one a seed, whose batches are those of all members
-        for run in runs:
-            if not claims.enter_context(store.claim(run.id, wait=False)):
-                continue
-            if _stored(store, run, claimed=True) is not None:
-                continue
-            refuse_too_large(run)
-            task: engine.Task = load(run.task, run.family)(run)
-            origin = _origin(run, machine, task.fingerprint)
-            path = store.checkpoint(run.id)
-            checkpoint = Checkpoint(path, {"id": run.id, **origin, "stacked": True})
-            member = stacked.make_member(run, task, machine, checkpoint)
-            member.task = tasks.setdefault(run.seed, task)
-            groups.setdefault(stacked.structure(member), []).append(member)
-
-        for members in groups.values():
-            if len(members) > 1:
-                _train_members(members, machine, store, report)
+    groups: dict[Any, list[Member]] = {}
+    tasks: dict[int, engine.Task] = {}  # one a seed, whose batches are those of all members
+    for run in runs:
+        refuse_too_large(run)
+        task: engine.Task = load(run.task, run.family)(run)
+        origin = _origin(run, machine, task.fingerprint)
+        path = store.checkpoint(run.id)
+        checkpoint = Checkpoint(path, {"id": run.id, **origin, "stacked": True})
+        member = stacked.make_member(run, task, machine, checkpoint)
+        member.task = tasks.setdefault(run.seed, task)
+        groups.setdefault(stacked.structure(member), []).append(member)
+    for members in groups.values():
+        if len(members) > 1:
+            _train_members(members, machine, store, report)
 
 
 def _train_members(

@@ -13,7 +13,6 @@ Axes: N members.
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import math
 import time
@@ -29,7 +28,7 @@ from torch.func import functional_call, vmap
 
 from experiments.declare.config import RunConfig
 from experiments.errors import Interrupted
-from experiments.train import engine
+from experiments.train import engine, updates
 from experiments.train.checkpoint import Checkpoint
 from experiments.train.engine import RunResult, Task
 from experiments.train.process import Machine
@@ -40,8 +39,8 @@ from mupkit.parametrization import INITS, LAYOUT
 FETCHED = 50
 """Steps after which the losses are read; a member that diverged is trained on until then."""
 LARGEST = 256  # members of a stack whose size is chosen
-SHARE = 0.5  # of the GPU's free memory that a stack may take
-COPIES = 6  # of its weights that a member has beside a forward and backward pass
+SHARE = 0.5  # of the GPU's memory that the stacks of all jobs may take
+COPIES = 3  # of its weights that a member has beside steps: before them, and gradients around them
 RECORDED = {"cuda"}  # devices on which a step is recorded
 WARM_UP = 3  # steps before a CUDA graph is captured, as torch asks for
 NOTES = {REGISTRY, RESCALED, INITS, LAYOUT}
@@ -58,8 +57,8 @@ class Member:
     Attributes:
         config, task: of the run.
         checkpoint: of the run; None for none.
-        model, optimizer: its own, made from its seed.
-        rates: of the optimizer's groups, before the schedule.
+        model, optimizer: its own, made from its seed; the optimizer's rates are those before the
+            schedule.
         losses: of the steps that were fetched.
         spent: seconds before an interruption.
     """
@@ -69,16 +68,12 @@ class Member:
     checkpoint: Checkpoint | None
     model: nn.Module
     optimizer: torch.optim.Optimizer
-    rates: list[float]
     losses: list[float] = field(default_factory=list)
     spent: float = 0.0
 
-    def set_rates(self, factor: float) -> None:
-        """Give the optimizer's groups the rates of a step as numbers, as in a run alone."""
-        for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
-            group["lr"] = rate * factor
-            if "capturable" in group:
-                group["capturable"] = False
+    def free(self) -> None:
+        """Let go of tensors that are slices of a whole stack's."""
+        del self.model, self.optimizer
 
 
 def make_member(
@@ -90,10 +85,12 @@ def make_member(
     model = task.build().to(machine.device)
     optimizer = engine.make_optimizer(model, config)
     rates = [group["lr"] for group in optimizer.param_groups]
-    member = Member(config, task, checkpoint, model, optimizer, rates)
+    member = Member(config, task, checkpoint, model, optimizer)
     resumed = checkpoint.restore(model, optimizer, config.steps) if checkpoint else None
     if resumed is not None:
         member.losses, member.spent = resumed.losses, resumed.seconds
+    for group, rate in zip(optimizer.param_groups, rates, strict=True):
+        group["lr"] = rate  # a checkpoint may have those of a step
     return member
 
 
@@ -115,20 +112,64 @@ def structure(member: Member) -> tuple[Any, ...]:
     )
 
 
-def largest(member: Member, machine: Machine) -> int:
-    """How many such members a GPU holds at once, measured by one step of a copy of its model."""
-    model = copy.deepcopy(member.model)
-    batch = next(member.task.batches(machine.device))
-    torch.cuda.empty_cache()
-    before = torch.cuda.memory_allocated()
-    torch.cuda.reset_peak_memory_stats()
-    with engine.precision(member.config, machine):
-        loss = member.task.loss(model, batch)
-    loss.backward()  # type: ignore[no-untyped-call]
-    peak = torch.cuda.max_memory_allocated() - before
-    weights = sum(p.numel() * p.element_size() for p in model.parameters())
-    free, _ = torch.cuda.mem_get_info()
-    return max(1, min(LARGEST, int(SHARE * free / (peak + COPIES * weights))))
+def largest(members: Sequence[Member], machine: Machine, jobs: int = 1) -> int:
+    """How many such members a GPU holds at once, measured by steps of these.
+
+    Args:
+        members: two that are alike; of no use afterwards.
+        machine: where they are.
+        jobs: that share the GPU.
+    """
+
+    def peak(steps: Callable[[], None]) -> int:
+        torch.cuda.empty_cache()
+        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        steps()
+        return torch.cuda.max_memory_allocated() - before
+
+    each = member_bytes(members, machine, peak)
+    free, whole = torch.cuda.mem_get_info()
+    return fitting(each, free, whole, jobs)
+
+
+def fitting(each: float, free: int, whole: int, jobs: int) -> int:
+    """Members of so many bytes each in the memory of a GPU that jobs share.
+
+    A job's share is of the whole memory, so that jobs that start at once do not count on the same
+    bytes, and no more than the same share of what is free.
+    """
+    room = SHARE * min(free, whole / jobs)
+    return max(1, min(LARGEST, int(room / each)))
+
+
+def member_bytes(
+    members: Sequence[Member], machine: Machine, peak: Callable[[Callable[[], None]], int]
+) -> float:
+    """The memory that a stack takes for each member, beside data that all share.
+
+    Args:
+        members: a small stack; of no use afterwards.
+        machine: where they are.
+        peak: of the memory that is allocated while a function runs, in bytes.
+    """
+
+    def steps() -> None:
+        stack = Stack(members, machine)
+        batches = {m.config.seed: m.task.batches(machine.device) for m in members}
+        for _ in range(2):
+            stack.step(stack._inputs(batches), 0.0)
+
+    weights = sum(p.numel() * p.element_size() for p in members[0].model.parameters())
+    next(members[0].task.batches(machine.device))  # the data set, which is not a member's
+    return peak(steps) / len(members) + COPIES * weights
+
+
+def ran_out(error: BaseException | None) -> bool:
+    """Whether an error is that a GPU's memory is full, or came of that."""
+    while error is not None and not isinstance(error, torch.OutOfMemoryError):
+        error = error.__context__
+    return error is not None
 
 
 def train_stacked(
@@ -159,9 +200,9 @@ def train_stacked(
     for iterator in batches.values():
         for _ in islice(iterator, first):
             pass
-    left, step = list(members), first
+    left, step = sorted(members, key=lambda m: updates.kind(m.optimizer)), first
     while left and step < config.steps:
-        stack = _Stack(left, machine)
+        stack = Stack(left, machine)
         diverged: list[Member] = []
         while not diverged and step < config.steps:
             start = time.perf_counter()
@@ -185,8 +226,10 @@ def train_stacked(
             if on_steps is not None:
                 on_steps(step, len(left) - len(diverged))
         stack.release()
+        del stack
         for member in diverged:
             done(member, _result(member, machine, len(member.losses) - 1))
+            member.free()
         left = [m for m in left if m not in diverged]
     for member in left:
         spoiled = engine.spoiled(member.model)
@@ -203,7 +246,7 @@ def _result(member: Member, machine: Machine, diverged_step: int | None) -> RunR
     return RunResult(tuple(member.losses), diverged_step, final, seconds, metrics)
 
 
-class _Stack:
+class Stack:
     """Members whose parameters and buffers are slices of stacked tensors (N, ...)."""
 
     def __init__(self, members: Sequence[Member], machine: Machine):
@@ -211,12 +254,18 @@ class _Stack:
         self.config, self.task = members[0].config, members[0].task
         self.skeleton = members[0].model
         models = [m.model for m in members]
+        # Gradients of batched products come by column, and are copied where their weights do not.
+        linear = {
+            f"{name}.weight" for name, m in models[0].named_modules() if isinstance(m, nn.Linear)
+        }
         self.params = {
-            name: _stacked([_parameters(m)[name] for m in models]).requires_grad_()
+            name: updates.stacked(
+                [_parameters(m)[name] for m in models], name in linear
+            ).requires_grad_()
             for name in _parameters(models[0])
         }
         self.buffers = {
-            name: _stacked([dict(m.named_buffers())[name] for m in models])
+            name: updates.stacked([dict(m.named_buffers())[name] for m in models])
             for name, _ in models[0].named_buffers()
         }
         self.numbers = _differing(models, machine.device)
@@ -224,7 +273,13 @@ class _Stack:
         self.seeds = seeds
         places = torch.tensor([seeds.index(m.config.seed) for m in members])
         self.seed_of = places.to(machine.device)
-        self.scaler = engine.loss_scaler(self.config, machine)  # which does nothing
+        self.updates = updates.Updates(
+            [m.optimizer for m in members],
+            [[*_parameters(m).values()] for m in models],
+            [*self.params.values()],
+            [m.config.grad_clip for m in members],
+            len(members[0].losses),
+        )
         self.graph: _Graph | None = None
 
     def advance(
@@ -237,9 +292,7 @@ class _Stack:
             config = self.config
             factor = lr_factor(config.schedule, now, config.steps, config.warmup)
             if self.machine.device not in RECORDED:
-                for member in self.members:
-                    member.set_rates(factor)
-                history.append(self._step(inputs))
+                history.append(self.step(inputs, factor))
                 continue
             if self.graph is None:
                 self.graph = _Graph(self, inputs)
@@ -253,31 +306,19 @@ class _Stack:
             if member.checkpoint is not None:
                 if now:
                     member.checkpoint.hurry()
-                with self._plain_groups(member):
-                    member.checkpoint.keep(
-                        member.model, member.optimizer, member.losses, member.spent, {}
-                    )
+                member.checkpoint.keep(
+                    member.model, member.optimizer, member.losses, member.spent, {}
+                )
 
     def release(self) -> None:
-        """Let the members go on without the stack; frees the graph."""
-        if self.graph is not None:
-            self.graph.release(self)
-            self.graph = None
-
-    @contextmanager
-    def _plain_groups(self, member: Member) -> Iterator[None]:
-        """The optimizer's groups as they are in a run alone, with numbers as rates."""
-        if self.graph is None:
-            yield
-            return
-        groups = member.optimizer.param_groups
-        kept = [(group["lr"], group.get("capturable")) for group in groups]
-        member.set_rates(float(self.graph.factor))
-        yield
-        for group, (lr, capturable) in zip(groups, kept, strict=True):
-            group["lr"] = lr
-            if "capturable" in group:
-                group["capturable"] = capturable
+        """Give the members their last gradients, and free the graph."""
+        for name, whole in self.params.items():
+            assert whole.grad is not None
+            grads = whole.grad if self.graph is None else whole.grad.clone()
+            for member, grad in zip(self.members, grads.unbind(), strict=True):
+                _parameters(member.model)[name].grad = grad
+            whole.grad = None
+        self.graph = None
 
     def _inputs(self, batches: dict[int, Iterator[Any]]) -> tuple[Tensor, ...]:
         """The inputs of each seed (seeds, ...), of one seed without that axis."""
@@ -288,8 +329,8 @@ class _Stack:
             return found[0]
         return tuple(torch.stack(parts) for parts in zip(*found, strict=True))
 
-    def _step(self, inputs: tuple[Tensor, ...]) -> Tensor:
-        """The losses (N,) of a batch, and the update of every member."""
+    def step(self, inputs: tuple[Tensor, ...], factor: float | Tensor) -> Tensor:
+        """The losses (N,) of a batch, and the updates with rates times a factor."""
         one_seed = len(self.seeds) == 1
         if not one_seed:
             inputs = tuple(part.index_select(0, self.seed_of) for part in inputs)
@@ -299,13 +340,7 @@ class _Stack:
         with engine.precision(self.config, self.machine):
             losses = vmap(self._loss, in_dims)(self.params, self.buffers, self.numbers, *inputs)
         losses.sum().backward()  # type: ignore[no-untyped-call]
-        for name, stacked in self.params.items():
-            assert stacked.grad is not None
-            for member, grad in zip(self.members, stacked.grad.unbind(), strict=True):
-                _parameters(member.model)[name].grad = grad
-        for member in self.members:
-            clip = member.config.grad_clip
-            engine.apply_gradients(member.model, member.optimizer, clip, self.scaler)
+        self.updates.apply(factor)
         detached: Tensor = losses.detach()
         return detached
 
@@ -347,29 +382,19 @@ def record(step: Callable[[], Tensor]) -> Recorded:
 class _Graph:
     """A stacked step that is recorded: the processor launches one thing instead of hundreds.
 
-    The rates are tensors, so that a schedule can change them.
+    The factor of the rates is a tensor, so that a schedule can change it.
     """
 
-    def __init__(self, stack: _Stack, inputs: tuple[Tensor, ...]):
+    def __init__(self, stack: Stack, inputs: tuple[Tensor, ...]):
         device = stack.machine.device
         self.inputs = tuple(part.clone() for part in inputs)
-        self.factor = torch.zeros((), device=device)
-        rates = [rate for member in stack.members for rate in member.rates]
-        self.rates = torch.tensor(rates, device=device)
-        current = self.rates.clone()
-        groups = [group for m in stack.members for group in m.optimizer.param_groups]
-        for group, rate in zip(groups, current.unbind(), strict=True):
-            group["lr"] = rate
-            if "capturable" in group:
-                group["capturable"] = True
-
-        def step() -> Tensor:
-            torch.mul(self.rates, self.factor, out=current)
-            return stack._step(self.inputs)
-
-        state = _State(stack)
-        self.replay, self.losses = record(step)
-        state.restore(stack)  # what the steps of recording changed
+        self.factor = torch.zeros((), dtype=torch.float64, device=device)
+        changed = [*stack.params.values(), *stack.buffers.values(), *stack.updates.state]
+        kept = [t.detach().to("cpu", copy=True) for t in changed]
+        self.replay, self.losses = record(lambda: stack.step(self.inputs, self.factor))
+        with torch.no_grad():  # put back what the steps of recording changed
+            for own, before in zip(changed, kept, strict=True):
+                own.copy_(before)
 
     def step(self, inputs: tuple[Tensor, ...], factor: float) -> Tensor:
         """A step with these inputs and this factor of the rates; its losses (N,)."""
@@ -379,53 +404,9 @@ class _Graph:
         self.replay()
         return self.losses.clone()
 
-    def release(self, stack: _Stack) -> None:
-        """Numbers as rates again, and gradients that outlive the graph."""
-        for member in stack.members:
-            member.set_rates(float(self.factor))
-            for p in member.model.parameters():
-                p.grad = None if p.grad is None else p.grad.clone()
-
-
-class _State:
-    """A copy of what a step changes: parameters, buffers and the optimizers' tensors."""
-
-    def __init__(self, stack: _Stack):
-        self.models = [t.detach().clone() for t in self._of_models(stack)]
-        self.optimizers = [t.clone() for t in self._of_optimizers(stack)]
-
-    def _of_models(self, stack: _Stack) -> list[Tensor]:
-        return [*stack.params.values(), *stack.buffers.values()]
-
-    def _of_optimizers(self, stack: _Stack) -> list[Tensor]:
-        return [
-            value
-            for member in stack.members
-            for state in member.optimizer.state.values()
-            for value in state.values()
-            if isinstance(value, Tensor)
-        ]
-
-    @torch.no_grad()
-    def restore(self, stack: _Stack) -> None:
-        """Put it back in place; the state of optimizers that had none becomes zero."""
-        for own, kept in zip(self._of_models(stack), self.models, strict=True):
-            own.copy_(kept)
-        for i, own in enumerate(self._of_optimizers(stack)):
-            own.copy_(self.optimizers[i]) if self.optimizers else own.zero_()
-
 
 def _parameters(model: nn.Module) -> dict[str, nn.Parameter]:
     return dict(model.named_parameters())
-
-
-@torch.no_grad()
-def _stacked(tensors: Sequence[Tensor]) -> Tensor:
-    """Tensors as one (N, ...), of which they become slices."""
-    whole = torch.stack([t.detach() for t in tensors])
-    for own, part in zip(tensors, whole.unbind(), strict=True):
-        own.data = part
-    return whole
 
 
 def _attributes(module: nn.Module, numbers: bool) -> Iterator[tuple[tuple[str, str | None], Any]]:

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from experiments.data.held import sent
 from experiments.data.token_batches import epoch_batches, token_batches
 from experiments.data.translation import EOS, PAD, Sentences, load_translation
 from experiments.models.beam_search import translate
@@ -138,7 +139,7 @@ class Translating:
         read_BT = target_BT.roll(1, 1)
         read_BT[:, 0] = EOS
         # The </s> of a shorter sentence stays in what is read; nothing is predicted from it.
-        return source_BS.to(device), read_BT.to(device), target_BT.to(device)
+        return sent(source_BS, device), sent(read_BT, device), sent(target_BT, device)
 
 
 def _padded(sentences: Sentences, index: NDArray[Any]) -> Tensor:

@@ -246,6 +246,10 @@ for name, damage in DAMAGED.items():
 WORKFLOW = Workflow(STORE.folder)
 
 
+def training_lines(names):
+    return to_train(names, SCALE, DATA, JOBS, OPTIONS.stack)
+
+
 onstart:
     try:
         WORKFLOW.start(cluster=workflow.non_local_exec)  # it is not known before
@@ -254,7 +258,7 @@ onstart:
     except Interrupted:
         note("stopped while it waited: nothing was begun; the same command starts again")
         sys.exit(130)
-    for line in to_train([name for name in ASKED if name in TARGETS], SCALE, DATA, JOBS):
+    for line in training_lines([name for name in ASKED if name in TARGETS]):
         note(line)
     if workflow.non_local_exec:
         WORKFLOW.follow(watch(ASKED, SCALE, DATA))
@@ -282,7 +286,7 @@ def say_what_there_is():
     done = workflow.dag is not None and not len(workflow.dag)
     if not workflow.dryrun and not done:
         return
-    for line in made(ASKED, SCALE) if done else to_train(ASKED, SCALE, DATA, JOBS):
+    for line in made(ASKED, SCALE) if done else training_lines(ASKED):
         note(line)
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from transformers import DataCollatorForLanguageModeling, PreTrainedTokenizerFast
 
 from experiments.data.glue import glue_fingerprint
+from experiments.data.held import sent
 from experiments.data.pretraining import load_text
 from experiments.data.pretraining_source import BUILT_IN
 from experiments.data.windows import count_windows, window_batches
@@ -70,9 +71,9 @@ class MaskedLanguageModeling:
     def part(self, model: nn.Module, batch: Batch, part: Part) -> Tensor:
         read_BL, wanted_BL = self.masked(*batch)
         device = next(model.parameters()).device
-        pieces = (wanted_BL != IGNORED).sum().to(device)
-        logits_BLV, wanted_BL = model(part.rows(read_BL).to(device)), part.rows(wanted_BL)
-        return cross_entropy(logits_BLV.flatten(0, 1), wanted_BL.flatten().to(device), pieces)
+        pieces = sent((wanted_BL != IGNORED).sum(), device)
+        logits_BLV, wanted_BL = model(sent(part.rows(read_BL), device)), part.rows(wanted_BL)
+        return cross_entropy(logits_BLV.flatten(0, 1), sent(wanted_BL.flatten(), device), pieces)
 
     def masked(self, windows: Tensor, seed: int) -> tuple[Tensor, Tensor]:
         """What the model reads and what it has to predict, (B, L), by the library's collator."""

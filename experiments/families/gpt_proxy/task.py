@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
+from experiments.data.held import held
 from experiments.data.pretraining import load_text
 from experiments.data.pretraining_source import BUILT_IN
 from experiments.data.windows import count_windows, window_batches
@@ -56,8 +57,9 @@ class Pretraining(NextToken):
         return build(self.config)
 
     def batches(self, device: str) -> Iterator[Tensor]:
-        config, tokens = self.config, self.tokens["train"].to(device)
-        return window_batches(tokens, config.seq_len, config.batch_size, config.seed, more=1)
+        config = self.config
+        tokens = held(self.tokens["train"], f"{self.fingerprint} {config.vocab_size} train", device)
+        return window_batches(tokens, config.seq_len, config.batch_size, config.seed, 1, device)
 
     def part(self, model: nn.Module, batch: Tensor, part: Part) -> Tensor:
         return self.loss(model, part.rows(batch)) * (len(part.rows(batch)) / len(batch))

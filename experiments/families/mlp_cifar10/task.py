@@ -37,7 +37,8 @@ class ImageRegression:
         return build(self.config, self.images.train[0].numel(), self.images.classes)
 
     def batches(self, device: str) -> Iterator[Tensor]:
-        return index_batches(self.count, self.config.batch_size, self.config.seed)
+        place = self.images.place(device)
+        return index_batches(self.count, self.config.batch_size, self.config.seed, place)
 
     def loss(self, model: nn.Module, batch: Tensor) -> Tensor:
         device = next(model.parameters()).device
@@ -45,8 +46,8 @@ class ImageRegression:
 
     def inputs(self, batch: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
         """Images (B, C, H, W) and labels (B,), or what squared error is taken against (B, K)."""
-        images_BCHW = self.images.batch(batch).to(device).float().mul_(2 / 255).sub_(1)
-        labels_B = self.images.labels(batch).to(device)
+        images_BCHW = self.images.batch(batch, device).float().mul_(2 / 255).sub_(1)
+        labels_B = self.images.labels(batch, device)
         if self.config.loss == "xent":
             return images_BCHW, labels_B
         classes = self.images.classes

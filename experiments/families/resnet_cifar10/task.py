@@ -40,7 +40,8 @@ class Classification:
         generator = torch.Generator().manual_seed(self.config.seed + 1)
         size = self.images.train.shape[-1]
         hole = self.config.hole(size)
-        for index_B in index_batches(self.count, self.config.batch_size, self.config.seed):
+        place = self.images.place(device)
+        for index_B in index_batches(self.count, self.config.batch_size, self.config.seed, place):
             yield index_B, draw_crop_flip(generator, len(index_B), size, PAD, hole)
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
@@ -50,8 +51,8 @@ class Classification:
         """Changed images (B, C, H, W) and labels (B,)."""
         index_B, changes = batch
         images = self.images
-        x_BCHW = apply(images.batch(index_B).to(device), changes, images.mean, images.std)
-        return x_BCHW, images.labels(index_B).to(device)
+        x_BCHW = apply(images.batch(index_B, device), changes, images.mean, images.std)
+        return x_BCHW, images.labels(index_B, device)
 
     def objective(self, model: Callable[[Tensor], Tensor], *inputs: Tensor) -> Tensor:
         x_BCHW, labels_B = inputs

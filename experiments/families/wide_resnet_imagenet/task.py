@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from experiments.data import imagenet
 from experiments.data.augment import apply, draw_crop_flip, normalize
 from experiments.data.classification import accuracy, index_batches, subset
+from experiments.data.held import sent
 from experiments.data.images import load_images
 from experiments.families.wide_resnet_imagenet.spec import BLOCKS, WideResNetConfig
 from experiments.models.wide_resnet import (
@@ -32,11 +33,17 @@ class Photographs(Protocol):
     classes: int
     fingerprint: str
 
+    def place(self, device: str) -> torch.device:
+        """Where indices of images should be."""
+
     def draw(self, generator: torch.Generator, batch: int) -> Any:
         """How the images of a batch are changed."""
 
     def train(self, index_B: Tensor, drawn: Any, device: torch.device) -> Tensor:
         """Training images, changed as drawn."""
+
+    def labels(self, index_B: Tensor, device: torch.device) -> Tensor:
+        """Labels (B,) of training images."""
 
     def valid(self, part: slice, device: torch.device) -> Tensor:
         """Held-out images, unchanged."""
@@ -50,12 +57,18 @@ class Tiny:
         self.train_labels, self.valid_labels = self.images.train_labels, self.images.valid_labels
         self.classes, self.fingerprint = self.images.classes, self.images.fingerprint
 
+    def place(self, device: str) -> torch.device:
+        return self.images.place(device)
+
     def draw(self, generator: torch.Generator, batch: int) -> Any:
         return draw_crop_flip(generator, batch, self.images.train.shape[-1], PAD)
 
     def train(self, index_B: Tensor, drawn: Any, device: torch.device) -> Tensor:
         images = self.images
-        return apply(images.batch(index_B).to(device), drawn, images.mean, images.std)
+        return apply(images.batch(index_B, device), drawn, images.mean, images.std)
+
+    def labels(self, index_B: Tensor, device: torch.device) -> Tensor:
+        return self.images.labels(index_B, device)
 
     def valid(self, part: slice, device: torch.device) -> Tensor:
         images = self.images
@@ -72,12 +85,18 @@ class Full:
         self.classes = int(self.train_labels.max()) + 1
         self.fingerprint = self.images["train"].fingerprint
 
+    def place(self, device: str) -> torch.device:
+        return torch.device("cpu")  # where they are decoded
+
     def draw(self, generator: torch.Generator, batch: int) -> Any:
         return imagenet.draw_crops(generator, batch)
 
     def train(self, index_B: Tensor, drawn: Any, device: torch.device) -> Tensor:
-        images = self.images["train"].decode(index_B, drawn).to(device)
+        images = sent(self.images["train"].decode(index_B, drawn), device)
         return normalize(images, imagenet.MEAN, imagenet.STD)
+
+    def labels(self, index_B: Tensor, device: torch.device) -> Tensor:
+        return sent(self.train_labels[index_B], device)
 
     def valid(self, part: slice, device: torch.device) -> Tensor:
         index = torch.arange(part.start, part.stop)
@@ -105,7 +124,8 @@ class Classification:
 
     def batches(self, device: str) -> Iterator[tuple[Tensor, Any]]:
         generator = torch.Generator().manual_seed(self.config.seed + 1)
-        for index_B in index_batches(self.count, self.config.batch_size, self.config.seed):
+        place = self.images.place(device)
+        for index_B in index_batches(self.count, self.config.batch_size, self.config.seed, place):
             yield index_B, self.images.draw(generator, len(index_B))
 
     def loss(self, model: nn.Module, batch: tuple[Tensor, Any]) -> Tensor:
@@ -113,7 +133,7 @@ class Classification:
 
     def inputs(self, batch: tuple[Tensor, Any], device: torch.device) -> tuple[Tensor, Tensor]:
         """Changed images (B, C, H, W) and labels (B,)."""
-        return self.images.train(*batch, device), self.images.train_labels[batch[0]].to(device)
+        return self.images.train(*batch, device), self.images.labels(batch[0], device)
 
     def objective(self, model: Callable[[Tensor], Tensor], *inputs: Tensor) -> Tensor:
         x_BCHW, labels_B = inputs

@@ -133,7 +133,7 @@ def test_runs_and_times_before_and_after(tiny, tmp_path, monkeypatch) -> None:
     data = resolve_all()
     (line,) = workflow.to_train(["fig1", "fig2"], "smoke", data, 2)
     assert line.startswith("fig1: 24 runs to train, about ")
-    monkeypatch.setattr(workflow, "known_times", lambda cores: planning.Speed())
+    monkeypatch.setattr(workflow, "known_times", lambda cores, stack=1: planning.Speed())
     (line,) = workflow.to_train(["table12"], "smoke", {"resnet_cifar10": "digits"}, 2)
     assert line.startswith("table12: 4 runs to train, and 4 runs that follow, about ")
     assert line.endswith(" (`python -m experiments plan table12` times it)")
@@ -144,6 +144,10 @@ def test_runs_and_times_before_and_after(tiny, tmp_path, monkeypatch) -> None:
         registry.product("table12").runs("smoke", "digits"), store, planning.Speed(), 2, more
     ).seconds
     assert f"about {duration(seconds)} (" in line
+    (line,) = workflow.to_train(["fig1"], "smoke", data, 2, "auto")
+    assert line.endswith(
+        " without stacks (`python -m experiments plan fig1 --stack auto` counts them)"
+    )
     assert workflow.kept(["fig1"], "smoke", data).startswith("stopped: 0 of 24 runs are kept")
 
 

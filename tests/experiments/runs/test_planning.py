@@ -23,8 +23,9 @@ from tests.tiny_runs import tiny_run
 FAMILY = "transformer_wikitext2"
 
 
-def timed(run, seconds: float, start: float = 0.0) -> Timed:
-    return Timed(run.family, run.describe(), planning.step_flops(run), seconds, start)
+def timed(run, seconds: float, start: float = 0.0, members: int = 1) -> Timed:
+    flops = planning.step_flops(run)
+    return Timed(run.family, run.describe(), flops, seconds, start, members=members)
 
 
 def test_interpolation() -> None:
@@ -180,6 +181,27 @@ def test_two_cores_share_the_groups(tmp_path, monkeypatch) -> None:
     assert planning.plan(runs, Store(tmp_path), speed, 9).left.seconds == 1.0 + 10.0
 
 
+def test_a_stack_is_trained_by_one_process_at_once(tmp_path) -> None:
+    """Of three runs at most; one that is alone in its shape has no stack to share."""
+    runs = [tiny_run(seed=seed) for seed in range(4)]
+    speed = Speed({planning.shape(runs[0]): timed(runs[0], 2.0, members=3)}, process=1.0)
+    assert planning.seconds_left(runs, speed, 1) == 1.0 + 4 * 10.0
+    assert planning.seconds_left(runs, speed, 8) == 1.0 + 3 * 10.0
+    other = tiny_run(width=64, precision="float16")  # which is never stacked
+    assert (speed.members(tiny_run(width=64)), speed.members(other)) == (3, 1)
+
+
+def test_steps_of_stacks_are_timed_with_the_members_that_will_be(tiny) -> None:
+    runs = [tiny_run(seed=seed) for seed in range(3)] + [tiny_run(width=64)]
+    chosen = planning.choose(runs)
+    stacks = [planning._alike(run, runs)[:2] for run in chosen.values()]
+    _, times = planning._time_all(stacks, 2, 1, 0.0)
+    assert [each.members for each in times] == [2, 1]
+    assert all(0 < each.step < 1 and 0 < each.start < 60 for each in times)
+    _, times = planning._time_all([planning._alike(runs[0], runs)], None, 1, 0.0)
+    assert times[0].members == 1, "auto, on a CPU"
+
+
 def test_groups_do_not_depend_on_what_was_measured(tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("MUPKIT_CACHE", str(tmp_path))
     before = grouping.groups("small", {FAMILY: "wikitext2", "core": ""})
@@ -200,7 +222,8 @@ def test_times_are_kept_by_processor_torch_and_processes(tmp_path, monkeypatch) 
     names = {planning.speed_file(1), planning.speed_file(2)}
     monkeypatch.setattr(planning, "version", lambda package: "3.0")
     names.add(planning.speed_file(1))
-    assert len(names) == 3
+    names |= {planning.speed_file(1, 8), planning.speed_file(1, None)}
+    assert len(names) == 5
 
 
 @pytest.mark.slow

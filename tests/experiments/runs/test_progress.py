@@ -35,7 +35,7 @@ def times(monkeypatch):
     """A machine that was timed: 2 seconds a step, whatever the shape, after 60 of start-up."""
     run = tiny_run()
     one = Timed(run.family, run.describe(), planning.step_flops(run), 2.0, 0.0)
-    monkeypatch.setattr(progress, "known", lambda jobs: Speed({planning.shape(run): one}, 60.0))
+    monkeypatch.setattr(progress, "known", lambda *_: Speed({planning.shape(run): one}, 60.0))
 
 
 def test_lines_count_all_runs_and_come_now_and_then(tmp_path, capsys, times) -> None:
@@ -106,7 +106,7 @@ def test_what_follows_is_in_the_line_and_in_its_time(tmp_path, capsys, times) ->
     store, runs = Store(tmp_path), [tiny_run(seed=s) for s in range(2)]
     more = [tiny_run(seed=s) for s in (7, 8, 9)]
     store.write(record(seed=7))
-    own = Progress("fig6", runs, store, 1, lambda: more)
+    own = Progress("fig6", runs, store, 1, following=lambda: more)
     for seed in range(2):
         made = record(seed=seed)
         provenance = dataclasses.replace(made.provenance, seconds=6.0)  # as predicted

@@ -19,7 +19,7 @@ from experiments.declare.schedules import OPEN_ENDED, SCHEDULES
 from experiments.errors import Interrupted, UserError
 from experiments.runs import grouping, stopping, training
 from experiments.runs.store import Store
-from experiments.train import engine
+from experiments.train import checkpoint, engine, stacked
 from tests.tiny_runs import tiny_run
 
 RUNS = [tiny_run(seed=s, width=w) for s in range(2) for w in (16, 32)]
@@ -235,8 +235,61 @@ def test_a_stack_leaves_out_what_another_process_trains(tiny, tmp_path) -> None:
     store = Store(tmp_path)
     runs = [tiny_run(seed=seed) for seed in range(3)]
     with store.claim(runs[1].id):
-        training._train_stack(runs, store, None)
+        training._train_stack(runs, store, None, 3)
     assert [store.looks_finished(run.id) for run in runs] == [True, False, True]
+
+
+@pytest.mark.parametrize("recording", [False, True])
+def test_a_stack_that_does_not_fit_is_halved(tiny, tmp_path, monkeypatch, capsys, recording):
+    """Also where memory ends after some steps, or makes a recording fail."""
+    monkeypatch.setattr(stacked, "FETCHED", 2)
+    monkeypatch.setattr(checkpoint, "SECONDS", 0.0)
+    runs = [tiny_run(seed=seed, steps=6) for seed in range(5)]
+    alone = training.train_runs(runs, Store(tmp_path / "alone"))
+    step, done = stacked.Stack.step, []
+
+    def full(stack, inputs, factor):
+        members, steps = len(stack.members), len(stack.members[0].losses)
+        done.append((members, steps))
+        if members > 3 or (members == 3 and steps == 4):
+            try:
+                raise torch.OutOfMemoryError("planted")
+            finally:
+                if recording:
+                    raise RuntimeError("the recording is lost")
+        return step(stack, inputs, factor)
+
+    monkeypatch.setattr(stacked.Stack, "step", full)
+    found = training.train_runs(runs, Store(tmp_path / "halved"), stack=8)
+    assert [r.provenance.stacked for r in found] == [2, 2, 0, 2, 2]
+    assert all(steps > 0 for members, steps in done[done.index((3, 4)) :][:2])
+    for record, by_itself in zip(found, alone, strict=True):
+        assert record.losses == pytest.approx(by_itself.losses, rel=1e-5)
+    told = [line for line in capsys.readouterr().err.splitlines() if "too many" in line]
+    assert len(told) == 2 and "5 runs of width 32" in told[0] and "3 runs" in told[1]
+
+
+def test_what_did_not_fit_is_not_tried_again(tiny, tmp_path, monkeypatch) -> None:
+    step, sizes = stacked.Stack.step, []
+
+    def full(stack, inputs, factor):
+        sizes.append(len(stack.members))
+        if sizes[-1] > 2:
+            raise torch.OutOfMemoryError("planted")
+        return step(stack, inputs, factor)
+
+    monkeypatch.setattr(stacked.Stack, "step", full)
+    training.train_runs([tiny_run(seed=seed) for seed in range(8)], Store(tmp_path), stack=4)
+    assert sizes.count(4) == 1
+
+
+def test_another_error_of_a_stack_is_no_lack_of_memory(tiny, tmp_path, monkeypatch) -> None:
+    def broken(stack, inputs, factor):
+        raise RuntimeError("planted")
+
+    monkeypatch.setattr(stacked.Stack, "step", broken)
+    with pytest.raises(RuntimeError, match="planted"):
+        training.train_runs([tiny_run(seed=seed) for seed in range(2)], Store(tmp_path), stack=2)
 
 
 def test_only_files_of_stacked_runs_need_a_newer_checkout(tiny, tmp_path, monkeypatch) -> None:

@@ -1,17 +1,22 @@
 """Runs that are trained together have the numbers of the same runs alone."""
 
 import dataclasses
+import itertools
 import math
+import weakref
 
 import pytest
 import torch
+from torch.profiler import ProfilerActivity, profile
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from experiments.data import held
 from experiments.declare import registry
 from experiments.declare.config import OF_MODEL
 from experiments.declare.references import load
 from experiments.errors import Interrupted
 from experiments.families.gpt_proxy import task as gpt_task
-from experiments.train import engine, process, stacked
+from experiments.train import engine, process, stacked, updates
 from experiments.train.checkpoint import Checkpoint
 
 BUILT_IN = {  # families whose data come with the dependencies
@@ -247,3 +252,133 @@ def test_numbers_are_set_and_put_back() -> None:
         assert float(models[0].options.output_mult) == models[1].options.output_mult
         assert dataclasses.replace(before) == before
     assert models[0].options is before
+
+
+def peak(steps) -> int:
+    """Of the memory that is allocated while a function runs, in bytes; a GPU counts it itself."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
+        steps()
+    events = seen.profiler.kineto_results.events()
+    changes = sorted((e.start_ns(), e.nbytes()) for e in events if e.name() == "[memory]")
+    return max(itertools.accumulate(size for _, size in changes))
+
+
+@pytest.mark.parametrize("name", ["mlp_cifar10", "transformer_wikitext2", "resnet_cifar10"])
+def test_a_stack_takes_the_memory_that_is_predicted(name, monkeypatch) -> None:
+    """From the making of its members to their results, recorded, with one that diverges."""
+    monkeypatch.setattr(stacked, "FETCHED", 2)
+    monkeypatch.setattr(stacked, "RECORDED", {"cpu"})
+    monkeypatch.setattr(stacked, "record", eager)
+    width = {"resnet_cifar10": 4}.get(name, 128)
+    count, base = 8, configs(name, width=width, steps=4)[1]
+    runs = [base.replace(log2lr=base.log2lr - i, seed=i % 2) for i in range(count)]
+    tasks = [task_of(run) for run in runs]
+
+    def members(given):
+        pairs = zip(given, tasks, strict=False)
+        return [stacked.make_member(run, task, machine("cpu")) for run, task in pairs]
+
+    each = stacked.member_bytes(members([base] * 2), machine("cpu"), peak)
+    whole = peak(lambda: stacked.train_stacked(members(runs), machine("cpu"), lambda *_: None))
+    (member,) = members(runs[:1])
+    # While a GPU's steps are recorded, its weights and moments are kept in the machine's memory.
+    elsewhere = 3 * sum(p.nbytes for p in member.model.parameters())
+    assert 0.5 < (whole / count - elsewhere) / each < 1.0
+
+
+def test_jobs_that_share_a_gpu_share_its_memory() -> None:
+    """Jobs that start at once do not count on the same bytes."""
+    assert stacked.fitting(1.0, 100, 100, 1) == 50
+    assert stacked.fitting(1.0, 100, 100, 4) == 12
+    assert stacked.fitting(1.0, 10, 100, 4) == 5
+    assert stacked.fitting(1000.0, 100, 100, 4) == 1
+    assert stacked.fitting(0.001, 100, 100, 1) == stacked.LARGEST
+
+
+class Counted(TorchDispatchMode):
+    """Counts operations."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.count += 1
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("name", ["mlp_cifar10", "transformer_wikitext2"])
+def test_a_step_of_more_members_has_no_more_operations(name) -> None:
+    """On a GPU each is a kernel or more, which takes a moment however small it is."""
+    runs = configs(name)[:2]
+    runs = [run.replace(seed=0, log2lr=run.log2lr - n) for n in range(4) for run in runs]
+    counts = []
+    for chosen in (runs[:4], runs):
+        members = [stacked.make_member(run, task_of(run), machine("cpu")) for run in chosen]
+        members.sort(key=lambda member: updates.kind(member.optimizer))
+        stack = stacked.Stack(members, machine("cpu"))
+        inputs = stack._inputs({0: members[0].task.batches("cpu")})
+        with Counted() as counted:
+            stack.step(inputs, 1.0)
+        counts.append(counted.count)
+    assert counts[0] == counts[1]
+
+
+def test_a_member_that_diverged_holds_no_memory_of_the_stack(monkeypatch) -> None:
+    monkeypatch.setattr(stacked, "FETCHED", 3)
+    runs = configs("mlp_cifar10")[2:]
+    members = [stacked.make_member(run, task_of(run), machine("cpu")) for run in runs]
+    held = []
+
+    def done(member, result) -> None:
+        held.append(weakref.ref(next(member.model.parameters())))
+
+    stacked.train_stacked(members, machine("cpu"), done)
+    assert held[0]() is None
+
+
+class Waiting(TorchDispatchMode):
+    """Counts the copies to the device "meta", in a GPU's place, for which a processor waits."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        options = kwargs or {}
+        found = func(*args, **options)
+        if func is torch.ops.aten._to_copy.default and found.device != args[0].device:
+            self.count += not options.get("non_blocking")
+        return found
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_no_batch_makes_the_processor_wait_for_the_gpu(name, monkeypatch) -> None:
+    """But for the first, whether the data are there or too large for it."""
+    task = task_of(configs(name)[0])
+    like = task.inputs(next(task.batches("cpu")), torch.device("cpu"))
+    for room in (2**40, 0):
+        monkeypatch.setattr(held, "free", lambda device, room=room: room)
+        monkeypatch.setattr(held, "_HELD", {})
+        batches = task.batches("meta")
+        task.inputs(next(batches), torch.device("meta"))
+        with Waiting() as waiting:
+            inputs = task.inputs(next(batches), torch.device("meta"))
+        assert waiting.count == 0
+        assert all(part.device.type == "meta" for part in inputs)
+        assert [(p.shape, p.dtype) for p in inputs] == [(p.shape, p.dtype) for p in like]
+
+
+@pytest.mark.parametrize("name", ["mlp_cifar10", "transformer_wikitext2"])
+def test_gradients_come_as_their_weights_lie(name) -> None:
+    """Where they do not, torch copies each, which took half of a wide MLP's step."""
+    runs = configs(name)[:2]
+    members = [stacked.make_member(run, task_of(run), machine("cpu")) for run in runs]
+    batches = {run.seed: m.task.batches("cpu") for run, m in zip(runs, members, strict=True)}
+    linear = {n for n, m in members[0].model.named_modules() if isinstance(m, torch.nn.Linear)}
+    stack = stacked.Stack(members, machine("cpu"))
+    weights = {n: p for n, p in stack.params.items() if n.removesuffix(".weight") in linear}
+    came = {}
+    for key, weight in weights.items():
+        weight.register_hook(lambda grad, key=key: came.update({key: grad.stride()}))
+    stack.step(stack._inputs(batches), 1.0)
+    assert came == {key: weight.stride() for key, weight in weights.items()}
+    assert linear
+    moments = [t.stride() for t in stack.updates.state if t.ndim == 3]
+    assert {weight.stride() for weight in weights.values()} <= {*moments} or not moments
