@@ -15,11 +15,13 @@ VERSIONS = {"4.2": "/run/nfs4", "3": "/run/nfs3"}
 class Nodes:
     def __init__(self, state: Path):
         self.state = state
+        self.started: list[subprocess.Popen] = []
 
     def tool(self, *command) -> subprocess.Popen:
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
         whole = [sys.executable, ROOT / "tools" / "nfs.py", *command]
-        return subprocess.Popen(whole, cwd=ROOT, **pipes)
+        self.started.append(subprocess.Popen(whole, cwd=ROOT, **pipes))
+        return self.started[-1]
 
     def begin(self, node: str, *command: str) -> subprocess.Popen:
         return self.tool("run", self.state, node, *command)
@@ -57,7 +59,11 @@ def folder(request, nodes):
     """A folder of both nodes, with nothing in it."""
     path = f"{VERSIONS[request.param]}/{os.urandom(4).hex()}"
     ended(nodes.begin("a", "mkdir", path))
-    return path
+    yield path
+    for process in nodes.started:
+        process.kill()
+        process.wait()
+        process.stdout.close()
 
 
 pytestmark = [pytest.mark.slow, pytest.mark.nfs]
@@ -98,6 +104,7 @@ def test_writers_of_one_file_do_not_disturb_each_other(nodes, folder) -> None:
 
 def test_a_run_that_another_node_trained_meanwhile_is_found(nodes, folder) -> None:
     """A node may take a file to be missing for a minute that it looked for before."""
+    ended(nodes.begin("b", "mkdir", "-p", f"{folder}/results/runs"))
     waiting = nodes.play("b", "wait_and_claim", folder)
     until_there(nodes, "b", f"{folder}/looked")
     ended(nodes.play("a", "train", folder, "1", "a"))
