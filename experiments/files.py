@@ -28,6 +28,7 @@ TEMPORARY = re.compile(r"\.(?P<name>.+)\.mupkit-[a-z0-9_]{8}(?P<suffix>\.[A-Za-z
 AT_ONCE = 8  # processes that write one file, whose temporary files are looked for
 NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP)
 EMPTY_SECONDS = 1.0  # a new lock file is empty for microseconds
+TRIES = 10  # to open a file that another node replaces or removes again and again
 
 T = TypeVar("T")
 LARGEST = {"json": 64 * 2**20, "parquet": 4 * 2**30}  # bytes of a file of ours that is read
@@ -57,11 +58,15 @@ def read_regular(path: Path, most: int = LARGEST["json"]) -> bytes:
         DamagedFileError: it is no regular file, or larger.
         UserError: it cannot be read, as without the rights to; it may well be whole.
     """
-    try:
+
+    def content() -> bytes:
         with open_regular(path) as file:
             if os.fstat(file.fileno()).st_size > most:
                 raise DamagedFileError(f"{path}: larger than {most} bytes")
             return file.read()
+
+    try:
+        return _unless_stale(content)
     except (FileNotFoundError, NotADirectoryError):
         raise FileNotFoundError(path) from None
     except OSError as error:
@@ -71,6 +76,17 @@ def read_regular(path: Path, most: int = LARGEST["json"]) -> bytes:
             f"cannot read {path}: {os.strerror(error.errno or 0)}; fix its rights or its disk, "
             "then run it again"
         ) from error
+
+
+def _unless_stale(do: Callable[[], T]) -> T:
+    """What a function gives; again if another node took away the file that it had opened (NFS)."""
+    for _ in range(TRIES - 1):
+        try:
+            return do()
+        except OSError as error:
+            if error.errno != errno.ESTALE:
+                raise
+    return do()
 
 
 def open_regular(path: Path) -> BinaryIO:
@@ -190,11 +206,31 @@ def _locked_temporary(path: Path) -> tuple[int, Path]:
             with suppress(OSError):  # a file system without locks
                 fcntl.flock(handle, fcntl.LOCK_EX)
             # Before it was locked, another process may have removed it as one that is left behind.
-            with suppress(FileNotFoundError):
-                if os.path.samestat(os.fstat(handle), os.lstat(name)):
-                    return handle, name
+            if _has_name(handle, name):
+                return handle, name
             os.close(handle)
     raise AssertionError  # there is always a further number
+
+
+def _has_name(handle: int, name: Path) -> bool:
+    """Whether an open file has this name still."""
+    look_anew(name.parent)
+    try:
+        return os.path.samestat(os.fstat(handle), os.lstat(name))
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ESTALE):
+            raise
+        return False
+
+
+def look_anew(folder: Path) -> None:
+    """Make sure that what other nodes did in a folder is seen, as far as it is there.
+
+    Over NFS a node takes a file to be missing for up to a minute after another node made it, unless
+    the folder is opened: then it asks the server whether the folder has changed.
+    """
+    with suppress(OSError):
+        os.close(os.open(folder, os.O_RDONLY | os.O_DIRECTORY))
 
 
 def cannot_write(path: Path, error: OSError) -> UserError:
@@ -270,6 +306,8 @@ def remove_unheld(path: Path) -> bool:
         return False
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not _has_name(handle, path):  # by now it is another file's, which may be held
+            return False
         path.unlink(missing_ok=True)
     except OSError:
         return False
@@ -297,7 +335,8 @@ def take_lock(
 ) -> bool:
     """Take a lock, which ends with this process at the latest; return whether it was taken.
 
-    Where the file system does not know such locks, the lock is the file's existence.
+    What another node did in the lock's folder before is then seen (`look_anew`). Where the file
+    system does not know such locks, the lock is the file's existence.
 
     Args:
         lock: on any file; its folder is made.
@@ -311,10 +350,12 @@ def take_lock(
     path = Path(lock.lock_file)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        if os.path.lexists(path) and (kind := irregular(path)):
-            raise UserError(f"{path}: {kind} where a lock file belongs; move it away")
+        with suppress(FileNotFoundError):
+            if kind := irregular(path):
+                raise UserError(f"{path}: {kind} where a lock file belongs; move it away")
         with suppress(Timeout):
-            lock.acquire(timeout=0)
+            _unless_stale(lambda: lock.acquire(timeout=0))
+            look_anew(path.parent)
             return True
         if isinstance(lock, SoftFileLock) and _left_empty(path):
             note(f"{path}: left from a system with locks, which this one has not; taken over")
@@ -324,7 +365,8 @@ def take_lock(
         elif reason:
             note(f"{reason}; waiting for it to end")
         with suppress(Timeout):
-            lock.acquire(cancel_check=cancel)
+            _unless_stale(lambda: lock.acquire(cancel_check=cancel))
+            look_anew(path.parent)
             return True
     except OSError as error:
         if error.errno in NO_LOCKS:

@@ -27,6 +27,7 @@ from experiments.files import (
     atomic_path,
     cannot_write,
     checked,
+    look_anew,
     open_regular,
     parse_json,
     read_regular,
@@ -315,6 +316,9 @@ class Store:
         if not take_lock(lock, reason, wait, cancel=stopped):
             yield False
             return
+        # What another process did before, maybe on another node: the run, or its checkpoint.
+        for path in (self.folder, self.path(run_id).parent, self.checkpoint(run_id).parent):
+            look_anew(path)
         try:
             yield True
         finally:

@@ -74,6 +74,22 @@ def test_a_temporary_file_that_lost_its_name_is_not_taken_for_ours(tmp_path, mon
     assert others.read_bytes() == b"another's"
 
 
+def test_a_file_that_came_under_the_name_of_one_left_behind_stays(tmp_path, monkeypatch) -> None:
+    """Before it is locked, a file may get its final name, and another process make the next."""
+    temporary, flock = tmp_path / ".file.txt.mupkit-00000000.txt", files.fcntl.flock
+    temporary.write_bytes(b"whole")
+
+    def late(handle, how):
+        monkeypatch.setattr(files.fcntl, "flock", flock)
+        temporary.rename(tmp_path / "file.txt")
+        temporary.write_bytes(b"another's")
+        flock(handle, how)
+
+    monkeypatch.setattr(files.fcntl, "flock", late)
+    assert not files.remove_unheld(temporary)
+    assert temporary.read_bytes() == b"another's"
+
+
 def test_a_write_ends_without_the_temporary_file_of_the_next(tmp_path, monkeypatch) -> None:
     """Once a file has its name, its temporary name may be that of another process's file."""
     path, replace = tmp_path / "file.txt", type(tmp_path).replace
@@ -195,6 +211,46 @@ def test_locks_hold_where_they_are_those_of_bytes(tmp_path, locks_of_nfs) -> Non
         assert not files.remove_unheld(path)
         assert not files.take_lock(FileLock(path), "", wait=False)
     assert files.remove_unheld(path)
+
+
+def stale_at_first(monkeypatch, module, name: str, times: int) -> None:
+    """Let a function fail a few times as it does over NFS when another node removed the file."""
+    function, left = getattr(module, name), [None] * times
+
+    def stale(*args, **kwargs):
+        if left:
+            left.pop()
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+        return function(*args, **kwargs)
+
+    monkeypatch.setattr(module, name, stale)
+
+
+def test_a_file_that_another_node_replaces_is_opened_again(tmp_path, monkeypatch) -> None:
+    path = tmp_path / "file.txt"
+    path.write_bytes(b"whole")
+    stale_at_first(monkeypatch, files, "open_regular", 3)
+    assert files.read_regular(path) == b"whole"
+    stale_at_first(monkeypatch, files, "open_regular", 1000)
+    with pytest.raises(UserError, match=f"cannot read {path}: Stale file handle"):
+        files.read_regular(path)
+
+
+@pytest.mark.parametrize("wait", [True, False])
+def test_a_lock_whose_file_another_node_removed_is_taken_again(tmp_path, monkeypatch, wait) -> None:
+    lock = FileLock(tmp_path / "a.lock")
+    stale_at_first(monkeypatch, fcntl, "flock", 3)
+    assert files.take_lock(lock, "it runs", wait=wait)
+    assert files.held(tmp_path / "a.lock")
+    lock.release()
+
+
+def test_a_lock_lets_its_folder_be_looked_at_anew(tmp_path, monkeypatch) -> None:
+    """Over NFS a node would not see for a minute what another one made there."""
+    seen: list = []
+    monkeypatch.setattr(files, "look_anew", seen.append)
+    with files.locked(tmp_path / "a.lock", "it runs"):
+        assert seen == [tmp_path]
 
 
 @pytest.fixture

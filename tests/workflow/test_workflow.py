@@ -167,7 +167,7 @@ def test_killed_and_resumed_is_the_same_bit_for_bit(project, finish) -> None:
     undisturbed = {name: table(project, name) for name in ("runs", "curves")}
     csv = (project.root / "figures/smoke/fig1.csv").read_bytes()
     assert project.snakemake("purge", *SMOKE).returncode == 0
-    assert stored(project) == []
+    assert os.listdir(project.root / "results" / "smoke") == [".workflow.lock"]
 
     running = subprocess.Popen(
         project.command("fig1", *SMOKE),

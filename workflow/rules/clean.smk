@@ -19,6 +19,8 @@ rule purge:
     conda:
         "../../environment.yml"
     params:
-        folders=f"{FIGURES} {RESULTS} {LOGS}",
+        folders=f"{FIGURES} {LOGS}",
+        results=RESULTS,
     shell:
-        "rm -rf {params.folders}"
+        # The workflow has its lock open: over NFS such a file cannot be removed with its folder.
+        "rm -rf {params.folders}; find {params.results} -mindepth 1 -not -name '.workflow*' -delete"

@@ -12,12 +12,15 @@ from experiments.files import held, temporaries
 from experiments.products.doctor.finding import Finding, misplaced
 from experiments.runs.store import RUN_ID, Store
 
+REMOVED = ".nfs"  # begins the name that a file over NFS has from its removal until it is closed
 MIN_FREE = 200e6  # bytes; a figure's runs, tables and pictures take a tenth of it
 
 
 def files_in(folder: Path) -> list[Path]:
-    """Files and folders in a folder, none if it is missing."""
-    return sorted(folder.iterdir()) if folder.is_dir() else []
+    """Files and folders in a folder, none if it is missing; without those of NFS itself."""
+    if not folder.is_dir():
+        return []
+    return sorted(path for path in folder.iterdir() if not path.name.startswith(REMOVED))
 
 
 def room(*folders: Path) -> Iterator[Finding]:

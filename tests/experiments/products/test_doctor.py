@@ -186,6 +186,14 @@ def test_checkpoints(folder) -> None:
     assert foreign.exists()
 
 
+def test_names_of_nfs_are_nobodys(folder) -> None:
+    """A file that is removed while its node has it open stays under such a name until then."""
+    for part in ("runs", "locks", "checkpoints", "damaged"):
+        (folder.folder / part).mkdir(exist_ok=True)
+        (folder.folder / part / ".nfs00000000014d0001").touch()
+    assert examined(folder) == []
+
+
 def test_a_foreign_name_among_the_runs(folder) -> None:
     (folder.folder / "runs" / "notes.txt").write_text("mine")
     assert not found(folder, "notes.txt: not the name of a run").fixable

@@ -359,6 +359,14 @@ def test_a_flipped_byte_of_each_part_is_detected(tmp_path, part) -> None:
         folder.read(record().id)
 
 
+def test_a_claim_lets_runs_and_checkpoints_be_looked_at_anew(tmp_path, monkeypatch) -> None:
+    """Over NFS a node would not see for a minute that another one trained the run, or how far."""
+    seen: list = []
+    monkeypatch.setattr(store, "look_anew", seen.append)
+    with Store(tmp_path).claim("0" * 16):
+        assert seen == [tmp_path, tmp_path / "runs", tmp_path / "checkpoints"]
+
+
 def test_the_lock_of_a_finished_run_goes(tmp_path) -> None:
     folder = Store(tmp_path)
     with folder.claim("0" * 16):
