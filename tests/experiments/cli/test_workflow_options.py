@@ -245,6 +245,27 @@ def test_a_node_that_finds_other_data_than_the_workflow_says_so() -> None:
         workflow.check_groups(["a", "c"], ["a", "b"], data)
 
 
+@pytest.mark.parametrize(
+    ("content", "number"),
+    [("0123\n4567\n3\n", 3), ("0123\n", 123), ("01ab\n", 0), ("", 0), ("7\n" + "9" * 5000, 0)],
+)
+def test_the_last_word_of_a_marker_is_its_number(tmp_path, content, number) -> None:
+    marker = tmp_path / "a.done"
+    assert workflow.number_in(marker) is None
+    marker.write_text(content)
+    assert workflow.number_in(marker) == number
+
+
+@pytest.mark.parametrize("kind", ["folder", "pipe", "link"])
+def test_what_is_no_marker_of_a_group_is_named(tmp_path, kind) -> None:
+    path = tmp_path / "a.done"
+    makes = {"folder": path.mkdir, "pipe": lambda: os.mkfifo(path)}
+    workflow.check_markers([path])
+    makes.get(kind, lambda: path.symlink_to(tmp_path / "nowhere"))()
+    with pytest.raises(UserError, match=f"{path}: a {kind} where the marker of a group belongs"):
+        workflow.check_markers([path])
+
+
 def test_ignored_signals_stay_ignored(signals) -> None:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # nohup
     stopping.heed_signals()
