@@ -24,7 +24,7 @@ class _Words(nn.Linear):
     def forward(self, input: Tensor) -> Tensor:
         words, width = self.weight.shape
         narrow = width < WIDTH and words >= WORDS and input.numel() >= ROWS * width
-        if not narrow or self.bias is not None or not _plain(input, self.weight):
+        if not narrow or self.bias is not None or not plain(input, self.weight):
             return super().forward(input)
         logits_NV: Tensor = _Product.apply(input.flatten(0, -2), self.weight)
         return logits_NV.unflatten(0, input.shape[:-1])
@@ -53,7 +53,7 @@ class _Product(torch.autograd.Function):
         return grad_NV @ weight_VD, (x_ND.t() @ grad_NV).t().contiguous()
 
 
-def _plain(*tensors: Tensor) -> bool:
+def plain(*tensors: Tensor) -> bool:
     """Whether the product is one of matrices on a CPU in the tensors' own precision."""
     return not torch.is_autocast_enabled("cpu") and not any(
         t.device.type != "cpu" or is_batchedtensor(t) for t in tensors
