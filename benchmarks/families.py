@@ -3,11 +3,17 @@
     python benchmarks/families.py                                  # about a quarter of an hour
     python benchmarks/families.py mlp_cifar10 --against ../before  # beside another checkout, too
 
+    python benchmarks/families.py --rounds 5 --processes 3         # three processes of each variant
+
 It needs no idle machine: each variant is a process with one thread, which trains for a moment when
 its turn comes, and what counts is the processor time of a step. Ratios are of turns of one round:
-median [first, third quartile] over the rounds; below 1 ours is faster. The limit is the fastest
-float32 product of some large shapes, in its turn, and the share of it what the FLOPs of
-`config.flops` would take there over our step.
+median [first, third quartile] over the rounds; below 1 ours is faster. A ratio differs by up to a
+tenth from process to process, so `--processes` starts all of them anew so many times, each for that
+many rounds. The limit is the fastest float32 product of some large shapes, in its turn, and the
+share of it what the FLOPs of `config.flops` would take there over our step. Products alone are the
+products and convolutions of one of our steps, forward and backward, one after the other and without
+anything between them, over our step: the share of the limit could grow to its own value over theirs
+if all else were free.
 
 Stock is what a good user of PyTorch writes: modules of torch or of the library in the default
 memory layout, fused attention, images normalized once and held as float32, the optimizer with its
@@ -74,6 +80,40 @@ def ours(family: str, values: dict[str, Any]) -> Step:
         return loss
 
     return step
+
+
+def products(family: str, values: dict[str, Any]) -> Step:
+    """The products and convolutions of one of our steps, on tensors of the same layout."""
+    import torch
+    from torch.utils._python_dispatch import TorchDispatchMode
+    from torch.utils._pytree import tree_map_only
+
+    aten = torch.ops.aten
+    kinds = {getattr(aten, n).default for n in ("mm", "addmm", "bmm", "baddbmm", "convolution")}
+    kinds.add(aten.convolution_backward.default)
+    calls: list[tuple[Any, Any, Any]] = []
+
+    def kept(tensor: torch.Tensor) -> torch.Tensor:
+        return torch.empty_strided(tensor.size(), tensor.stride(), dtype=tensor.dtype).copy_(tensor)
+
+    class Record(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None):
+            kwargs = kwargs or {}
+            if func in kinds:
+                calls.append((func, *tree_map_only(torch.Tensor, kept, (args, kwargs))))
+            return func(*args, **kwargs)
+
+    step = ours(family, values)
+    step()
+    with Record():
+        step()
+
+    @torch.no_grad()
+    def again() -> None:
+        for func, args, kwargs in calls:
+            func(*args, **kwargs)
+
+    return again
 
 
 def stock(family: str, values: dict[str, Any]) -> Step:
@@ -307,7 +347,7 @@ def work(kind: str, root: str) -> None:
         asked = json.loads(line)
         if not isinstance(asked, int):
             if kind != "limit":
-                step = (stock if kind == "stock" else ours)(*asked)
+                step = {"stock": stock, "products": products}.get(kind, ours)(*asked)
             asked = 3
         start = time.process_time()
         for _ in range(asked):
@@ -377,6 +417,7 @@ def main() -> None:
     )
     parser.add_argument("families", nargs="*", metavar="FAMILY", help=f"of {', '.join(CASES)}")
     parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--processes", type=int, default=1, help="of each variant, in turn")
     parser.add_argument("--first", action="store_true", help="the first case of each family alone")
     parser.add_argument("--against", type=Path, metavar="FOLDER", help="another checkout of ours")
     parser.add_argument("--worker", nargs=2, help=argparse.SUPPRESS)
@@ -387,27 +428,51 @@ def main() -> None:
     if unknown := set(arguments.families) - set(CASES):
         parser.error(f"{', '.join(sorted(unknown))}: not one of {', '.join(CASES)}")
     sys.path.insert(0, str(ROOT))
-    roots = {"ours": ROOT, "stock": ROOT, "limit": ROOT}
+    roots = {"ours": ROOT, "stock": ROOT, "limit": ROOT, "products": ROOT}
     if arguments.against:
         roots["before"] = arguments.against.resolve()
     others = ["stock", *(["before"] if arguments.against else [])]
     head = ["family", "sizes", "ours, ms a step", *(f"over {o}" for o in others)]
-    head += ["share of the limit"]
+    head += ["share of the limit", "products alone"]
     print(f"| {' | '.join(head)} |\n|{'---|' * len(head)}")
-    workers = {kind: Worker(kind, root) for kind, root in roots.items()}
-    for family in arguments.families or CASES:
-        for values in CASES[family][: 1 if arguments.first else None]:
-            found = measure(workers, family, values, arguments.rounds)
-            config, _ = task_of(family, values)
-            gflop = 1e-9 * config.flops() / config.steps
-            mine = found["ours"]
-            cells = [family, ", ".join(f"{k} {v}" for k, v in values.items())]
-            cells += [spread([1e3 * s for s in mine])]
-            cells += [spread([a / b for a, b in zip(mine, found[o], strict=True)]) for o in others]
-            cells += [spread([gflop * b / a for a, b in zip(mine, found["limit"], strict=True)])]
-            print(f"| {' | '.join(cells)} |", flush=True)
-    for worker in workers.values():
-        worker.process.communicate()
+    cases = [
+        (family, values)
+        for family in arguments.families or CASES
+        for values in CASES[family][: 1 if arguments.first else None]
+    ]
+    found: list[dict[str, list[float]]] = [{kind: [] for kind in roots} for _ in cases]
+    for number in range(arguments.processes):
+        workers = {kind: Worker(kind, root) for kind, root in roots.items()}
+        for (family, values), case in zip(cases, found, strict=True):
+            for kind, seconds in measure(workers, family, values, arguments.rounds).items():
+                case[kind] += seconds
+            if number + 1 == arguments.processes:
+                print(f"| {' | '.join(row(family, values, case, others))} |", flush=True)
+        for worker in workers.values():
+            worker.process.communicate()
+
+
+def row(
+    family: str, values: dict[str, Any], found: dict[str, list[float]], others: list[str]
+) -> list[str]:
+    """The cells of a case."""
+    config, _ = task_of(family, values)
+    gflop = 1e-9 * config.flops() / config.steps
+
+    def ratios(theirs: list[float]) -> str:
+        return spread([a / b for a, b in zip(found["ours"], theirs, strict=True)])
+
+    def shares(theirs: list[float]) -> str:
+        return spread([b / a for a, b in zip(found["ours"], theirs, strict=True)])
+
+    return [
+        family,
+        ", ".join(f"{k} {v}" for k, v in values.items()),
+        spread([1e3 * s for s in found["ours"]]),
+        *(ratios(found[other]) for other in others),
+        shares([gflop * s for s in found["limit"]]),
+        shares(found["products"]),
+    ]
 
 
 if __name__ == "__main__":

@@ -109,7 +109,7 @@ def test_the_table_of_the_gpu_has_a_row_for_each_stack(monkeypatch, capsys, buil
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["ours", "stock"])
+@pytest.mark.parametrize("kind", ["products", "stock"])
 def test_a_worker_of_the_families_times_one_case_after_the_other(built_in_data, kind) -> None:
     cases = [["mlp_cifar10", {"width": 16}], ["transformer_wikitext2", {"width": 32}]]
     asked = "".join(f"{json.dumps(case)}\n2\n" for case in cases)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 import mupkit
 from experiments.models.building import Model, build
+from experiments.models.readout import Readout, SharedReadout
 from experiments.models.transformer import TransformerShape
 from mupkit import init
 
@@ -263,14 +264,14 @@ class EncoderDecoder(Model):
             DecoderLayer(shape, options, base_d_k) for _ in range(options.n_decoder_layer)
         )
         if options.shared == "none":
-            self.readout = mupkit.MuReadout(
+            self.readout: mupkit.MuReadout = Readout(
                 shape.d_model,
                 options.target_vocab_size,
                 bias=False,
                 output_mult=options.output_mult,
             )
         else:
-            self.readout = mupkit.MuSharedReadout(
+            self.readout = SharedReadout(
                 cast(nn.Parameter, self.target_word.weight),
                 bias=False,
                 output_mult=options.output_mult,

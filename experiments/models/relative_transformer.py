@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 import mupkit
 from experiments.models.building import Model, build, times
+from experiments.models.readout import SharedReadout
 from experiments.models.transformer import TransformerShape
 from mupkit import init
 
@@ -149,7 +150,7 @@ class RelativeTransformer(Model):
             self.position = nn.Embedding(options.seq_len, shape.d_model)
         self.blocks = nn.ModuleList(Block(shape, options, base_d_k) for _ in range(options.n_layer))
         self.final_norm = nn.LayerNorm(shape.d_model)
-        self.readout = mupkit.MuSharedReadout(
+        self.readout = SharedReadout(
             cast(nn.Parameter, self.word.weight),
             bias=False,
             output_mult=1 / options.output_temperature,

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 import mupkit
 from experiments.models.building import Model, build, times
+from experiments.models.readout import Readout, SharedReadout
 from mupkit import init
 
 
@@ -144,13 +145,13 @@ class Transformer(Model):
         self.blocks = nn.ModuleList(Block(shape, options, base_d_k) for _ in range(options.n_layer))
         self.final_norm = nn.LayerNorm(shape.d_model) if options.norm == "pre" else nn.Identity()
         if options.tied:
-            self.readout: mupkit.MuReadout = mupkit.MuSharedReadout(
+            self.readout: mupkit.MuReadout = SharedReadout(
                 cast(nn.Parameter, self.word.weight),
                 bias=options.bias,
                 output_mult=options.output_mult,
             )
         else:
-            self.readout = mupkit.MuReadout(
+            self.readout = Readout(
                 shape.d_model,
                 options.vocab_size,
                 bias=options.bias,

@@ -7,10 +7,19 @@ from functools import partial
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 import mupkit
 from experiments.families.mlp_cifar10.spec import RELU, TANH, TANH_MSE
-from experiments.models.mlp import Mlp, MlpOptions, MlpShape, build_mlp
+from experiments.models.mlp import (
+    INPUTS,
+    OUTPUTS,
+    FirstLayer,
+    Mlp,
+    MlpOptions,
+    MlpShape,
+    build_mlp,
+)
 from mupkit import SP, TABLE_3, TABLE_8, TABLE_9
 from tests.experiments.models.images import (
     CLASSES,
@@ -262,3 +271,27 @@ def test_mistakes_are_found_where_they_are(mistake) -> None:
 def test_the_ends_of_the_interpolation_are_the_tables() -> None:
     assert mupkit.interpolate(SP, TABLE_8, 0) is SP
     assert mupkit.interpolate(SP, TABLE_8, 1) is TABLE_8
+
+
+@pytest.mark.parametrize(
+    ("inputs", "outputs", "bias", "own"),
+    [
+        (INPUTS, OUTPUTS, False, True),
+        (INPUTS, OUTPUTS, True, False),
+        (INPUTS - 1, OUTPUTS, False, False),
+        (INPUTS, OUTPUTS - 1, False, False),
+    ],
+)
+def test_the_first_layer_has_torchs_outputs_and_gradients(inputs, outputs, bias, own) -> None:
+    torch.manual_seed(0)
+    layer, x = FirstLayer(inputs, outputs, bias), torch.randn(64, inputs)
+    upstream = torch.randn(64, outputs)
+    found, wanted = layer(x), F.linear(x, layer.weight, layer.bias)
+    assert ("Clone" in found.grad_fn.name()) == own
+    assert found.is_contiguous()
+    torch.testing.assert_close(found, wanted)
+    ours, theirs = (torch.autograd.grad(y, layer.weight, upstream)[0] for y in (found, wanted))
+    assert ours.stride() == theirs.stride()
+    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-4)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert layer(x).dtype == torch.bfloat16

@@ -24,6 +24,7 @@ from experiments.families.transformer_wikitext2.task import LanguageModeling
 from experiments.train import engine
 from experiments.train.process import Machine
 from experiments.train.schedules import lr_factor, lr_factors
+from mupkit.messages import RatioError
 from tests.tiny_runs import tiny_run
 
 MACHINE = Machine("cpu", 1, "highest")
@@ -258,9 +259,12 @@ def test_same_configuration_same_bits(tiny, optimizer) -> None:
     assert len(set(first.losses)) == len(first.losses)
 
 
-@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
-def test_losses_are_those_of_a_plain_loop_bit_for_bit(tiny, optimizer) -> None:
-    config = tiny_run(optimizer=optimizer, log2lr=-5)
+@pytest.mark.parametrize(
+    ("optimizer", "changes"),
+    [("adam", {}), ("sgd", {}), ("sgd", {"weight_decay": 0.1}), ("sgd", {"momentum": 0.9})],
+)
+def test_losses_are_those_of_a_plain_loop_bit_for_bit(tiny, optimizer, changes) -> None:
+    config = tiny_run(optimizer=optimizer, log2lr=-5, **changes)
     task = LanguageModeling(config)
     torch.manual_seed(config.seed)
     model = task.build()
@@ -273,6 +277,23 @@ def test_losses_are_those_of_a_plain_loop_bit_for_bit(tiny, optimizer) -> None:
         loss.backward()
         updates.step()
     assert engine.train(config, task, MACHINE).losses == tuple(losses)
+
+
+def test_sgd_leaves_parameters_without_a_gradient_and_refuses_rates_that_lost_their_ratio(
+    tiny,
+) -> None:
+    config = tiny_run(optimizer="sgd", parametrization="mup")
+    model = LanguageModeling(config).build()
+    optimizer, off = engine.make_optimizer(model, config), GradScaler(enabled=False)
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    engine.apply_gradients(model, optimizer, None, off)
+    model.readout.weight.grad = torch.ones_like(model.readout.weight)
+    engine.apply_gradients(model, optimizer, None, off)
+    moved = [name for name, p in model.named_parameters() if not torch.equal(p, before[name])]
+    assert moved == ["readout.weight"]
+    optimizer.param_groups[0]["lr"] *= 2
+    with pytest.raises(RatioError):
+        engine.apply_gradients(model, optimizer, None, off)
 
 
 @pytest.mark.parametrize("changes", [{}, {"norm": "pre"}, {"tied": True}, {"bias": True}])
