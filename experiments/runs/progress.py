@@ -57,7 +57,7 @@ class Progress:
         self.following, self.what = following, what
         self.runs = {run.id: run for run in runs}
         speed = known(jobs, stack)
-        speed = speed if all(map(speed.knows, runs)) else known(jobs)
+        speed = speed if all(map(speed.knows, runs)) else known(jobs, 1)
         self.speed = replace(speed, process=0.0)  # processes have started
         self.took = self.predicted = PRIOR
         self.known = set(filter(store.looks_finished, self.runs))

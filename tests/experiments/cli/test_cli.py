@@ -25,7 +25,7 @@ ROOT = Path(__file__).parents[3]
 
 
 def test_a_plan_counts_the_search_that_is_not_made_yet(monkeypatch) -> None:
-    monkeypatch.setattr(look, "timed", lambda runs, jobs: look.known(jobs))
+    monkeypatch.setattr(look, "timed", lambda runs, jobs, stack: look.known(jobs, stack))
     done = CliRunner().invoke(app, ["plan", "fig7", "--scale", "paper", "--data", "wikitext2"])
     rows = [line.split()[:4] for line in done.output.splitlines() if "128 + 171" in line]
     assert rows == [["tune", "128", "+", "171"]]
