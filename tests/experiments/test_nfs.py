@@ -102,14 +102,14 @@ def test_writers_of_one_file_do_not_disturb_each_other(nodes, folder) -> None:
     assert ended(nodes.begin("a", "ls", "-A", folder)) == "same\n"
 
 
-def test_a_run_that_another_node_trained_meanwhile_is_found(nodes, folder) -> None:
-    """A node may take a file to be missing for a minute that it looked for before."""
-    ended(nodes.begin("b", "mkdir", "-p", f"{folder}/results/runs"))
-    waiting = nodes.play("b", "wait_and_claim", folder)
+def test_a_file_that_another_node_made_is_seen_if_the_folder_is_looked_at_anew(
+    nodes, folder
+) -> None:
+    """A node takes a file to be missing for a minute that it looked for before."""
+    looking = nodes.play("b", "look", folder)
     until_there(nodes, "b", f"{folder}/looked")
-    ended(nodes.play("a", "train", folder, "1", "a"))
-    ended(nodes.begin("b", "touch", f"{folder}/trained"))
-    ended(waiting)
+    ended(nodes.begin("a", "touch", f"{folder}/late"))
+    ended(looking)
 
 
 def test_runs_that_both_nodes_train_are_trained_once(nodes, folder) -> None:
