@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import math
 import subprocess
 import sys
 from dataclasses import replace
@@ -15,7 +16,7 @@ from experiments.declare.product import Product
 from experiments.products.paper_scale import declared, grids, page, steps
 from experiments.products.paper_scale.cost import GPUS, SHARE
 from experiments.products.paper_scale.stated import Stated
-from experiments.runs import grouping
+from experiments.runs import grouping, planning
 
 ROOT = Path(__file__).parents[3]
 
@@ -144,14 +145,19 @@ def test_a_batch_that_does_not_fit_is_quartered(monkeypatch, benchmark) -> None:
 
     monkeypatch.setattr(benchmark.subprocess, "run", run)
     one = one_of("fig3")
-    step = benchmark.tried(one, 4.0, 60.0)
+    step = benchmark.tried(one, 4.0, math.inf, 60.0)
     assert tried == [64, 16, 4]
     assert (step.outcome, step.batch, step.declared_batch) == ("done", 4, 64)
     assert step.note == "larger batches: at all"
     widest = declared.configurations()[-1]
-    held = benchmark.tried(widest, 4.0, 60.0)
+    held = benchmark.tried(widest, 4.0, math.inf, 60.0)
     assert held.outcome == "too large" and held.note.endswith(" GB")
     assert tried == [64, 16, 4]  # it is not tried at all
+    tried.clear()
+    step = benchmark.tried(one, 4.0, planning.step_flops(one.run) / 16, 60.0)
+    assert tried == [4]
+    assert (step.batch, step.declared_batch) == (4, 64)
+    assert step.note.startswith("larger batches: more than ") and step.note.endswith(" FLOPs")
 
 
 def test_a_real_step_of_the_smallest(tmp_path, monkeypatch) -> None:
