@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol, Self, TypeVar
+from typing import Any, Protocol, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 import mupkit
 from mupkit import TABLE_8, Rules
@@ -25,6 +26,27 @@ class Model(nn.Module):
     def init_weights(self) -> None:
         """Draw all weights under the rules of the model's parametrization."""
         raise NotImplementedError
+
+
+class _Shapes(TorchFunctionMode):
+    """Where shapes alone count, what gives values is left out.
+
+    On the meta device torch does these in Python, for which it loads its compiler: a second.
+    """
+
+    VALUES = (Tensor.normal_, nn.init.normal_, Tensor.triu)
+
+    def __torch_function__(
+        self,
+        func: Any,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func in self.VALUES:  # each gives a tensor as it was given
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **kwargs)
 
 
 ShapeT = TypeVar("ShapeT", bound=Shape)
@@ -46,7 +68,7 @@ def build(
     if base is None:
         mupkit.set_base_shapes(model, None, rescale_params=False)
     else:
-        with torch.device("meta"):
+        with torch.device("meta"), _Shapes():
             base_model, delta_model = make(base), make(base.all_different())
         mupkit.parametrize(model, base_model, delta_model, rules=rules, rescale_params=False)
     model.init_weights()

@@ -11,6 +11,7 @@ import itertools
 import json
 import os
 import re
+from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
@@ -257,9 +258,13 @@ class Store:
         meta["provenance"] = {k: v for k, v in provenance.items() if k in later or k not in LATER}
         meta["digest"] = _digest(meta, losses, valid_losses)
         meta["schema"] = max(later.values(), default=1)
+        # By their bytes: `pa.array` of numbers loads pandas.
         columns = {
-            "step": pa.array(range(len(losses)), pa.int32()),
-            "loss": pa.array(losses, pa.float64()),
+            name: pa.Array.from_buffers(kind, len(losses), [None, pa.py_buffer(values)])
+            for name, kind, values in (
+                ("step", pa.int32(), array("i", range(len(losses)))),
+                ("loss", pa.float64(), array("d", losses)),
+            )
         }
         if valid_losses:
             measured = [valid_losses.get(step) for step in range(len(losses))]

@@ -79,6 +79,7 @@ def set_up() -> Machine:
     _refuse_other_rounding()
     torch.set_num_threads(1)
     _keep_freed_memory()
+    _leave_out_the_compiler()
     if torch.cuda.is_available():
         torch.set_float32_matmul_precision("highest")
         return Machine("cuda", 1, "highest")
@@ -94,6 +95,22 @@ def _refuse_other_rounding() -> None:
                 f"{name}: {os.environ[name]!r} changes how products are rounded, which no run "
                 "records; unset it"
             )
+
+
+def _leave_out_the_compiler() -> None:
+    """Nothing is compiled here, so torch's compiler need not be loaded: a third of a start.
+
+    Torch's optimizers load it at their first call, only to tell it that it must let them be. Where
+    they are built otherwise than these lines expect, they still do.
+    """
+    for method in vars(torch.optim.Optimizer).values():
+        plain = getattr(method, "__wrapped__", None)
+        if plain is not None and not hasattr(plain, "__dynamo_disable"):
+            setattr(plain, "__dynamo_disable", plain)  # where `torch._disable_dynamo` looks
+    for kind in (torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW):
+        plain = getattr(kind.step, "__wrapped__", None)
+        if plain is not None and not hasattr(kind.step, "hooked"):
+            kind.step = torch.no_grad()(plain)  # type: ignore[method-assign]
 
 
 def _keep_freed_memory() -> None:

@@ -90,7 +90,7 @@ def test_the_coordinate_check_fails_in_sp(name):
     assert len(growing) > 30, report
 
 
-@pytest.mark.parametrize("name", ["bert", "megatron", "roberta"])
+@pytest.mark.parametrize("name", ["bert", "megatron"])
 def test_the_coordinate_check_sees_1_over_sqrt_d_attention(name):
     """GPT-2 and Llama, which attend to few tokens here, come out undecided, and not passed."""
 
