@@ -10,17 +10,17 @@ include: "workflow/rules/common.smk"
 
 rule all:
     input:
-        rules_outputs("figure", "table"),
+        rules_outputs("all"),
 
 
 rule figures:
     input:
-        rules_outputs("figure"),
+        rules_outputs("figures"),
 
 
 rule tables:
     input:
-        rules_outputs("table"),
+        rules_outputs("tables"),
 
 
 include: "workflow/rules/train.smk"

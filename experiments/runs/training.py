@@ -113,7 +113,7 @@ def help_with(
     own = {run.id for run in runs}
     longer = _longer([*runs, *known])
     end = time.monotonic() + seconds
-    _train_stacks(runs, store, stack, report, longer, jobs=jobs)
+    _train_stacks(runs, store, stack, report, longer, jobs=jobs, end=end)
     for run in sorted(runs, key=lambda r: (-cost(r), r.id)):
         if cost(run) < end - time.monotonic() and not store.looks_finished(run.id):
             others = [o for o in longer(run) if o.id in own or store.looks_finished(o.id)]
@@ -315,8 +315,12 @@ def _train_stacks(
     longer: Callable[[RunConfig], list[RunConfig]],
     fill: Iterable[RunConfig] = (),
     jobs: int = 1,
+    end: float = math.inf,
 ) -> None:
-    """Train together what can be and what no process has begun; the rest is left to others."""
+    """Train together what can be and what no process has begun; the rest is left to others.
+
+    No stack is begun after `end`, by the monotonic clock.
+    """
     if stack == 1:
         return
     own = {run.stack_key for run in runs if not store.looks_finished(run.id)}
@@ -328,7 +332,7 @@ def _train_stacks(
     for members in alike.values():
         left = list(members.values())
         size = stack_limit(left[0], jobs) if stack is None else stack
-        while len(left) > 1 and size > 1:
+        while len(left) > 1 and size > 1 and time.monotonic() < end:
             now, left = left[:size], left[size:]
             size = _train_stack(now, store, report, size)
             if stopped():

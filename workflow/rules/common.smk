@@ -110,9 +110,9 @@ for name, product in registry.products().items():
         )
 
 
-def rules_outputs(*kinds):
-    """What draw makes of all products of these kinds."""
-    return [path for name, kind in PRODUCTS.items() if kind in kinds for path in drawn(name)]
+def rules_outputs(target):
+    """What draw makes of all that a target of `registry.COLLECTIVE` stands for."""
+    return [path for name in registry.asked([target]) for path in drawn(name)]
 
 
 def drawn(name):

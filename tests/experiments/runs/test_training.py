@@ -550,6 +550,14 @@ def test_help_for_a_time_begins_nothing_that_would_take_longer(tiny, tmp_path, m
     assert trained == [narrow.id, wide.id]
 
 
+def test_help_for_a_time_begins_no_stack_after_it(tiny, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(training, "cost", lambda run: -1.0)  # what is alone is still begun
+    for seconds, members in ((0.0, 0), (60.0, 2)):
+        store, reported = Store(tmp_path / f"{seconds:g}"), []
+        training.help_with(RUNS, store, reported.append, known=(), stack=2, seconds=seconds)
+        assert [record.provenance.stacked for record in reported] == [members] * len(RUNS)
+
+
 def test_help_does_not_wait_for_longer_runs_of_other_products(tiny, tmp_path, monkeypatch) -> None:
     store, reported = Store(tmp_path), []
     short, others = tiny_run(steps=3, seed=9), tiny_run(steps=6, seed=9)
