@@ -77,8 +77,8 @@ def stacked_steps(width: int, count: int, precision: str, seconds: float) -> dic
     machine = process.set_up()
     chosen = runs(width, max(count, 1), precision)
     if count == 0:
-        task = LanguageModeling(chosen[0])
-        pair = [stacked.make_member(chosen[0], task, machine) for _ in range(2)]
+        seeds = [chosen[0], chosen[0].replace(seed=chosen[0].seed + 1)]
+        pair = [stacked.make_member(run, LanguageModeling(run), machine) for run in seeds]
         count = stacked.largest(pair, machine)
         del pair
         chosen = runs(width, count, precision)

@@ -62,12 +62,13 @@ def list_(scale: ScaleOption = "small") -> None:
 def show(
     name: Annotated[str, typer.Argument(help="A figure, a table or a family.")],
     scale: ScaleOption = "small",
+    stack: StackOption = "1",
 ) -> None:
     """Show what a figure trains or computes and claims, or the keys and data of a family."""
     if name in registry.exhibits() and name not in registry.products():
         _show_exhibit(registry.exhibit(name))
     else:
-        _show_product(registry.product(name), scale)
+        _show_product(registry.product(name), scale, stack_size(stack))
 
 
 def _show_exhibit(exhibit: Exhibit) -> None:
@@ -86,10 +87,10 @@ def _show_exhibit(exhibit: Exhibit) -> None:
         console.print(table)
 
 
-def _show_product(product: Product, scale: Scale) -> None:
+def _show_product(product: Product, scale: Scale, stack: int | None) -> None:
     console.print(f"{product.name}: {product.title}\n{product.cited}\n\n{product.caption}\n")
     if product.sweeps:
-        _show_sweeps(product, scale)
+        _show_sweeps(product, scale, stack)
     elif product.computation:
         settings = RichTable("setting", "value", box=None, pad_edge=False)
         for key, value in product.computation.at(scale).items():
@@ -113,7 +114,7 @@ def _usual_data(product: Product) -> str:
     return next(iter(registry.exhibit(product.exhibit).data_sources), "")
 
 
-def _show_sweeps(product: Product, scale: Scale) -> None:
+def _show_sweeps(product: Product, scale: Scale, stack: int | None) -> None:
     from experiments.products.following import expected
 
     for sweep in product.sweeps:
@@ -124,7 +125,7 @@ def _show_sweeps(product: Product, scale: Scale) -> None:
     data, store = _usual_data(product), Store(results_dir(scale))
     runs, more = product.runs(scale, data), expected(product, scale, data, store)
     follow = f", then {len(more)} that follow from what these give" if more else ""
-    lacks = left(runs, store, known(), CORES, more)
+    lacks = left(runs, store, known(stack=stack), CORES, more)
     console.print(
         f"\n{len(runs)} runs at the scale {scale}{follow}; time left on all cores of this machine: "
         f"{lacks.time}\n"
@@ -139,13 +140,14 @@ def status(
     name: Annotated[str | None, typer.Argument(help="One figure or table; all without it.")] = None,
     scale: ScaleOption = "small",
     data: DataOption = None,
+    stack: StackOption = "1",
 ) -> None:
     """Show how many runs are done, diverged, damaged, or made by other code.
 
     A computation counts as one run, and what code alone draws as none. Runs that follow from what
     others give are counted, too; their number is an estimate until those are done. The time left is
-    that of all cores of this machine; "~" says that `plan` has not timed it yet. `doctor` looks
-    further.
+    that of all cores of this machine; "~" says that `plan` has not timed it yet, or not with
+    `--stack`. `doctor` looks further.
     """
     table = RichTable(box=None, pad_edge=False, padding=(0, 1, 0, 0))
     # Eighty characters, of which the time can give some.
@@ -157,8 +159,11 @@ def status(
         if data_source is None:
             table.add_row(product.name, "missing")
             continue
-        counts = _runs_status if product.sweeps else _computation_status
-        table.add_row(product.name, data_source, *counts(product, scale, data_source))
+        if product.sweeps:
+            counts = _runs_status(product, scale, data_source, stack_size(stack))
+        else:
+            counts = _computation_status(product, scale, data_source)
+        table.add_row(product.name, data_source, *counts)
     console.print(table)
 
 
@@ -186,7 +191,7 @@ def _with_data(
     return found
 
 
-def _runs_status(product: Product, scale: Scale, source: str) -> tuple[str, ...]:
+def _runs_status(product: Product, scale: Scale, source: str, stack: int | None) -> tuple[str, ...]:
     from experiments.products.following import expected
 
     store = Store(results_dir(scale))
@@ -198,7 +203,7 @@ def _runs_status(product: Product, scale: Scale, source: str) -> tuple[str, ...]
         note(f"{one.state}: {one.reason}")
     states = Counter(one.state for one in found)
     records = [one.record for one in found if one.record]
-    lacks = left(product.runs(scale, source), store, known(), CORES, more)
+    lacks = left(product.runs(scale, source), store, known(stack=stack), CORES, more)
     counts = (len(records), len(runs), sum(r.diverged for r in records), len(unreadable))
     return (*map(str, counts), str(states["other code"]), lacks.time)
 

@@ -34,7 +34,7 @@ from experiments.products.tidy_tables import claims_file
 from experiments.runs import stopping, tuning
 from experiments.runs.places import figures_dir, results_dir
 from experiments.runs.planning import known as known_times
-from experiments.runs.planning import left
+from experiments.runs.planning import known_best, left
 from experiments.runs.store import Store
 from experiments.runs.training import missing
 
@@ -394,7 +394,7 @@ def to_train(
         again = f"`python -m experiments plan {name}{'' if size == 1 else f' --stack {stack}'}`"
         untimed = "" if lacks.timed else f" ({again} times it)"
         if size != 1 and not lacks.timed:
-            lacks = left(runs, store, known_times(cores), cores, more)
+            lacks = left(runs, store, known_best(cores, size), cores, more)
             untimed = f" without stacks ({again} counts them)"
         text = f"{name}: {_counted(lacks.to_train)} to train"
         if lacks.to_follow:

@@ -31,12 +31,12 @@ def refuse_too_large(run: RunConfig) -> None:
     )
 
 
-def training_bytes(run: RunConfig | None) -> float:
-    """Memory that training a run takes, roughly; None for a process that trains nothing.
+def weight_bytes(run: RunConfig) -> float:
+    """Memory that a run's weights take while it is trained, roughly, beside its process.
 
     Activations are not counted, nor are embeddings: a batch may be anything.
     """
-    return PROCESS + (STATE * run.weights() * getattr(run, "n_layer", 1) if run else 0.0)
+    return float(STATE * run.weights() * getattr(run, "n_layer", 1))
 
 
 def memory() -> int:

@@ -60,9 +60,10 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 class Timed:
     """A shape that was timed: FLOPs and seconds of a step, and seconds before the first one.
 
-    Both are of one run; with several `members`, its share of their stack's. `end` has the seconds
-    of what is measured at a run's end, which `ending` says in the words of `RunConfig.ending`; None
-    if they were more than `ENDING`, or another program measures.
+    Both are of one run; with several `members`, its share of their stack's, and `alone` has the
+    seconds of a step of one run by itself. `end` has the seconds of what is measured at a run's
+    end, which `ending` says in the words of `RunConfig.ending`; None if they were more than
+    `ENDING`, or another program measures.
     """
 
     family: str
@@ -73,6 +74,14 @@ class Timed:
     ending: str = ""
     end: Seconds | None = 0.0
     members: Annotated[int, Field(ge=1)] = 1
+    alone: Positive | None = None
+
+    def step(self, together: int) -> float:
+        """Seconds of a step of one of so many runs: between one alone and all members, linearly."""
+        if self.alone is None or together >= self.members:
+            return self.seconds
+        more = (self.members * self.seconds - self.alone) / (self.members - 1)
+        return (self.alone + more * (together - 1)) / together
 
 
 @dataclass(frozen=True)
@@ -82,12 +91,12 @@ class Speed:
     shapes: dict[str, Timed] = field(default_factory=dict)
     process: Seconds = PROCESS
 
-    def step(self, run: RunConfig) -> float:
-        """Seconds of a step."""
+    def step(self, run: RunConfig, together: int = 1) -> float:
+        """Seconds of a step of a run, of which so many are trained together."""
         found = self.shapes.get(shape(run))
         if found is not None:
-            return found.seconds
-        points = [(t.flops, t.seconds) for t in self._of(run)]
+            return found.step(together)
+        points = [(t.flops, t.step(together)) for t in self._of(run)]
         return interpolate(points, step_flops(run)) if points else grouping.cost(run) / run.steps
 
     def end(self, run: RunConfig) -> float | None:
@@ -99,14 +108,17 @@ class Speed:
         points = [(t.flops, t.end) for t in alike if t.end is not None]
         return interpolate(points, step_flops(run)) if points else None
 
-    def seconds(self, run: RunConfig, steps: int | None = None) -> float:
-        """Seconds of a run, or of its first steps, on one core; all of them have the end, too."""
+    def seconds(self, run: RunConfig, steps: int | None = None, together: int = 1) -> float:
+        """Seconds of a run, or of its first steps, on one core; all of them have the end, too.
+
+        Of runs that are trained together it is the share of one.
+        """
         found = self.shapes.get(shape(run))
         starts = [found.start] if found else [t.start for t in self._of(run)]
         start = statistics.median(starts) if starts else 0.0
         done = run.steps if steps is None else steps
         end = self.end(run) if done >= run.steps else None
-        return start + self.step(run) * done + (end or 0.0)
+        return start + self.step(run, together) * done + (end or 0.0)
 
     def members(self, run: RunConfig) -> int:
         """How many runs are trained together with it, this one included."""
@@ -230,8 +242,9 @@ def plan(
         record = store.look(run.id).record
         stored += store.looks_finished(run.id)
         if record is not None and not record.provenance.derived_from:
-            predicted += speed.seconds(run, len(record.losses))
-            took += record.provenance.seconds
+            made = record.provenance
+            predicted += speed.seconds(run, len(record.losses), made.stacked or 1)
+            took += made.seconds
     return Plan(left(runs, store, speed, cores, following), stored, predicted, took)
 
 
@@ -282,7 +295,8 @@ def _unit_seconds(runs: Sequence[RunConfig], speed: Speed) -> list[float]:
     for together in alike.values():
         size = speed.members(together[0])
         for first in range(0, len(together), size):
-            units.append(sum(map(speed.seconds, together[first : first + size])))
+            now = together[first : first + size]
+            units.append(sum(speed.seconds(run, together=len(now)) for run in now))
     return units
 
 
@@ -317,6 +331,18 @@ def known(cores: int = CORES, stack: int | None = 1) -> Speed:
     except DamagedFileError as error:
         note(f"{error}; `python -m experiments plan` times this machine again")
         return Speed()
+
+
+def known_best(cores: int = CORES, stack: int | None = 1) -> Speed:
+    """The times of stacks, and those of runs alone of families of which no stack was timed.
+
+    Args:
+        cores, stack: as of `speed_file`.
+    """
+    own, alone = known(cores, stack), known(cores)
+    families = {one.family for one in own.shapes.values()}
+    others = {key: one for key, one in alone.shapes.items() if one.family not in families}
+    return Speed({**others, **own.shapes}, own.process if families else alone.process)
 
 
 def timed(runs: Sequence[RunConfig], cores: int, stack: int | None = 1) -> Speed:
@@ -387,6 +413,7 @@ def _time_shapes(
     for i, (key, run) in enumerate(chosen.items()):
         found = [times[i] for _, times in results]
         ends = [each.end for each in found if each.end is not None]
+        alone = [each.alone for each in found if each.alone is not None]
         times_by_shape[key] = Timed(
             run.family,
             run.describe(),
@@ -396,6 +423,7 @@ def _time_shapes(
             run.ending(),
             statistics.fmean(ends) if len(ends) == len(found) else None,
             min(each.members for each in found),
+            statistics.fmean(alone) if alone else None,
         )
     return times_by_shape, statistics.fmean(ready for ready, _ in results)
 
@@ -403,13 +431,14 @@ def _time_shapes(
 class Times(NamedTuple):
     """Seconds of a step, before the first one, and of what is measured at the end (`Timed.end`).
 
-    Those of a stack are the share of one of its members.
+    Those of a stack are the share of one of its members, beside a step of one run alone.
     """
 
     step: float
     start: float
     end: float | None
     members: int = 1
+    alone: float | None = None
 
 
 def _alike(run: RunConfig, runs: Sequence[RunConfig]) -> list[RunConfig]:
@@ -458,7 +487,7 @@ def time_stack(runs: Sequence[RunConfig], machine: Machine, budget: float) -> Ti
     steps = [after - before for before, after in pairwise(times)]
     step, start = statistics.median(steps[WARM_UP:]) / len(runs), (times[0] - begin) / len(runs)
     alone = time_steps(runs[0], machine, budget / 10)
-    return Times(step, start, alone.end, len(runs))
+    return Times(step, start, alone.end, len(runs), alone.step)
 
 
 class _EnoughError(BaseException):

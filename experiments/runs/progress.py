@@ -13,7 +13,7 @@ from experiments.declare.config import RunConfig
 from experiments.errors import UserError
 from experiments.files import DamagedFileError, locked, read_regular, write_atomically
 from experiments.messages import duration, note
-from experiments.runs.planning import known, seconds_left
+from experiments.runs.planning import known_best, seconds_left
 from experiments.runs.store import Record, Store
 from experiments.runs.training import missing
 
@@ -56,9 +56,7 @@ class Progress:
         self.name, self.store, self.jobs = name, store, jobs
         self.following, self.what = following, what
         self.runs = {run.id: run for run in runs}
-        speed = known(jobs, stack)
-        speed = speed if all(map(speed.knows, runs)) else known(jobs, 1)
-        self.speed = replace(speed, process=0.0)  # processes have started
+        self.speed = replace(known_best(jobs, stack), process=0.0)  # processes have started
         self.took = self.predicted = PRIOR
         self.known = set(filter(store.looks_finished, self.runs))
         self.left = [run_id for run_id in self.runs if run_id not in self.known]
@@ -71,7 +69,8 @@ class Progress:
         """Count a finished run and write a line if one is due; the last one is written once."""
         if record.id not in self.known and not record.provenance.derived_from:
             self.took += record.provenance.seconds
-            self.predicted += self.speed.seconds(self.runs[record.id], len(record.losses))
+            together, steps = record.provenance.stacked or 1, len(record.losses)
+            self.predicted += self.speed.seconds(self.runs[record.id], steps, together)
         if not self._all_done() and self._told_lately():
             return
         start = time.perf_counter()

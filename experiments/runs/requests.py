@@ -1,12 +1,17 @@
-"""What a job of a cluster asks for: time and memory, from what is predicted of its runs."""
+"""What a job of a cluster asks for: time and memory, from what is predicted of its runs.
+
+Where runs are trained together, the times are those of stacks if these were timed, and the memory
+is that of the largest stack that the job may train on a processor.
+"""
 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 
 from experiments.declare.config import RunConfig
-from experiments.runs.memory import training_bytes
+from experiments.runs.memory import PROCESS, weight_bytes
 from experiments.runs.planning import Speed, seconds_left
 
 SPARE_MINUTES = 10  # of any job: a node that is slow to start, libraries and data over the network
@@ -27,7 +32,19 @@ def minutes(runs: Sequence[RunConfig], speed: Speed, attempt: int = 1, cores: in
     return attempt * (SPARE_MINUTES + math.ceil(MARGIN * predicted))
 
 
-def megabytes(runs: Sequence[RunConfig], attempt: int = 1, cores: int = 1) -> int:
-    """Memory that a job may fill; arguments as in `minutes`."""
-    largest = max(map(training_bytes, runs), default=training_bytes(None))
-    return attempt * cores * math.ceil(largest / MB)
+def megabytes(
+    runs: Sequence[RunConfig], attempt: int = 1, cores: int = 1, stack: int | None = 1
+) -> int:
+    """Memory that a job may fill.
+
+    Args:
+        runs, attempt, cores: as in `minutes`.
+        stack: how many runs are trained together at most; None, as many as a GPU holds, whose
+            weights are in its own memory, and one on a CPU.
+    """
+    alike = Counter(run.stack_key for run in runs)
+    largest = 0.0
+    for run in runs:
+        members = 1 if run.stack_key is None else min(stack or 1, alike[run.stack_key])
+        largest = max(largest, members * weight_bytes(run))
+    return attempt * cores * math.ceil((PROCESS + largest) / MB)

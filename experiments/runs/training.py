@@ -347,10 +347,11 @@ def stack_limit(run: RunConfig, jobs: int) -> int:
     machine = process.set_up()
     if machine.device == "cpu":
         return 1
-    task = load(run.task, run.family)(run)
-    return stacked.largest(
-        [stacked.make_member(run, task, machine) for _ in range(2)], machine, jobs
-    )
+    members = [
+        stacked.make_member(seeded, load(run.task, run.family)(seeded), machine)
+        for seeded in (run, run.replace(seed=run.seed + 1))
+    ]
+    return stacked.largest(members, machine, jobs)
 
 
 def _train_stack(

@@ -116,7 +116,7 @@ def largest(members: Sequence[Member], machine: Machine, jobs: int = 1) -> int:
     """How many such members a GPU holds at once, measured by steps of these.
 
     Args:
-        members: two that are alike; of no use afterwards.
+        members: as of `taken`.
         machine: where they are.
         jobs: that share the GPU.
     """
@@ -128,31 +128,40 @@ def largest(members: Sequence[Member], machine: Machine, jobs: int = 1) -> int:
         steps()
         return torch.cuda.max_memory_allocated() - before
 
-    each = member_bytes(members, machine, peak)
+    each, measuring = taken(members, machine, peak)
     free, whole = torch.cuda.mem_get_info()
-    return fitting(each, free, whole, jobs)
+    return fitting(each, measuring, free, whole, jobs)
 
 
-def fitting(each: float, free: int, whole: int, jobs: int) -> int:
-    """Members of so many bytes each in the memory of a GPU that jobs share.
+def fitting(each: float, measuring: float, free: int, whole: int, jobs: int) -> int:
+    """Members in the memory of a GPU that jobs share.
 
     A job's share is of the whole memory, so that jobs that start at once do not count on the same
     bytes, and no more than the same share of what is free.
-    """
-    room = SHARE * min(free, whole / jobs)
-    return max(1, min(LARGEST, int(room / each)))
-
-
-def member_bytes(
-    members: Sequence[Member], machine: Machine, peak: Callable[[Callable[[], None]], int]
-) -> float:
-    """The memory that a stack takes for each member, beside data that all share.
 
     Args:
-        members: a small stack; of no use afterwards.
+        each, measuring: as of `taken`.
+        free, whole: bytes of the GPU's memory.
+        jobs: that share it.
+    """
+    room = SHARE * min(free, whole / jobs)
+    return max(1, min(LARGEST, int((room - measuring) / each)))
+
+
+def taken(
+    members: Sequence[Member], machine: Machine, peak: Callable[[Callable[[], None]], int]
+) -> tuple[float, float]:
+    """The memory that a stack takes for each member, and once for measuring, beside shared data.
+
+    What is measured at a run's end is measured of one member at a time, while the others wait.
+
+    Args:
+        members: a small stack, each of a seed of its own, since batches that all share take less;
+            of no use afterwards.
         machine: where they are.
         peak: of the memory that is allocated while a function runs, in bytes.
     """
+    first = members[0]
 
     def steps() -> None:
         stack = Stack(members, machine)
@@ -160,9 +169,13 @@ def member_bytes(
         for _ in range(2):
             stack.step(stack._inputs(batches), 0.0)
 
-    weights = sum(p.numel() * p.element_size() for p in members[0].model.parameters())
-    next(members[0].task.batches(machine.device))  # the data set, which is not a member's
-    return peak(steps) / len(members) + COPIES * weights
+    def measure() -> None:
+        with engine.evaluating(first.model, first.config, machine):
+            first.task.evaluate(first.model)
+
+    weights = sum(p.numel() * p.element_size() for p in first.model.parameters())
+    next(first.task.batches(machine.device))  # the data set, which is not a member's
+    return peak(steps) / len(members) + COPIES * weights, peak(measure)
 
 
 def ran_out(error: BaseException | None) -> bool:

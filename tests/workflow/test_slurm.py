@@ -1,6 +1,7 @@
-"""The workflow on a SLURM of one node: jobs ask, are cancelled, go on, and train the same bits."""
+"""The workflow on a SLURM of two nodes: jobs ask, are cancelled, go on, and train the same bits."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -15,7 +16,7 @@ from filelock import FileLock
 
 ROOT = Path(__file__).parents[2]
 UP = str(ROOT / "tools" / "slurm.sh")
-FIGURE, SMOKE = "fig21", ("--config", "scale=smoke")  # one group of 24 runs
+FIGURES, SMOKE = ("fig21", "fig9_long"), ("--config", "scale=smoke")  # each a group of 24 runs
 THERE_IS_ANOTHER = 3
 
 
@@ -25,14 +26,14 @@ def profile(name: str) -> dict:
 
 @pytest.fixture
 def slurm(tmp_path):
-    """A SLURM of one node, for this test alone."""
+    """A SLURM of two nodes, for this test alone."""
     for program in ("slurmctld", "slurmd", "munged"):
         if shutil.which(program) is None:
             pytest.skip("no SLURM: apt-get install -y --no-install-recommends slurm-wlm munge")
     if os.geteuid():
         pytest.skip("only root can start a SLURM")
     with FileLock(Path(tempfile.gettempdir()) / "mupkit-slurm.lock"):
-        up = subprocess.run([UP, "start", tmp_path / "slurm"], capture_output=True, text=True)
+        up = subprocess.run([UP, "start", tmp_path / "slurm", "2"], capture_output=True, text=True)
         if up.returncode == THERE_IS_ANOTHER:
             pytest.skip(up.stderr.strip())
         assert up.returncode == 0, up.stderr
@@ -46,10 +47,15 @@ def state(job: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
+def jobs(states: str) -> list[str]:
+    """Jobs in some states, such as "PENDING,RUNNING"."""
+    command = ["squeue", "--noheader", f"--states={states}", "--format=%i"]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+
+
 def waiting() -> list[str]:
     """Jobs that wait or run."""
-    command = ["squeue", "--noheader", "--states=PENDING,RUNNING", "--format=%i"]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    return jobs("PENDING,RUNNING")
 
 
 def until(condition, workflow: subprocess.Popen) -> None:
@@ -60,8 +66,18 @@ def until(condition, workflow: subprocess.Popen) -> None:
         time.sleep(0.1)
 
 
-def table(root: Path, name: str) -> bytes:
-    return (root / "results" / "smoke" / FIGURE / f"{name}.parquet").read_bytes()
+def start(project, figures: tuple[str, ...], *resources: str) -> subprocess.Popen:
+    command = [sys.executable, "-m", "snakemake", *figures, *SMOKE]
+    command += ["--workflow-profile", "profiles/slurm"]
+    command += ["--slurm-init-seconds-before-status-checks", "1"]
+    # A request of the profile comes before the rule's; the GPU is one in name alone.
+    command += ["--set-resources", "train:slurm_partition=gpu", "train:gpu=1", *resources]
+    kind = {"stderr": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    return subprocess.Popen(command, cwd=project.root, env=project.env, **kind)
+
+
+def table(root: Path, figure: str, name: str) -> bytes:
+    return (root / "results" / "smoke" / figure / f"{name}.parquet").read_bytes()
 
 
 @pytest.mark.slow
@@ -75,59 +91,70 @@ def test_jobs_are_cancelled_requeued_and_train_the_same_bits(project, slurm, tmp
     def stored() -> dict[Path, int]:
         return {path: path.stat().st_mtime_ns for path in folder.glob("[!.]*.parquet")}
 
-    def start() -> subprocess.Popen:
-        command = [sys.executable, "-m", "snakemake", FIGURE, *SMOKE]
-        command += ["--workflow-profile", "profiles/slurm"]
-        command += ["--slurm-init-seconds-before-status-checks", "1"]
-        # A request of the profile comes before the rule's; the GPU is one in name alone.
-        command += ["--set-resources", "train:slurm_partition=gpu", "train:gpu=1"]
-        kind = {"stderr": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-        return subprocess.Popen(command, cwd=project.root, env=project.env, **kind)
-
     # Any signal cancels the jobs, which may wait in the queue for days.
     partition = ["scontrol", "update", "PartitionName=gpu"]
     subprocess.run([*partition, "State=DOWN"], check=True)
-    workflow = start()
-    until(waiting, workflow)
-    (job,) = waiting()
+    workflow = start(project, FIGURES)
+    until(lambda: len(waiting()) == len(FIGURES), workflow)
+    cancelled = waiting()
     time.sleep(3)  # sbatch has long returned, and Snakemake has looked at the job
     workflow.send_signal(signal.SIGTERM)
     said = workflow.communicate(timeout=120)[1]
-    assert "of 24 runs are kept; the same command goes on with the rest" in said
+    assert "of 48 runs are kept; the same command goes on with the rest" in said
     assert "Traceback" not in said
     assert workflow.returncode == 1
-    assert "JobState=CANCELLED" in state(job)
+    assert all("JobState=CANCELLED" in state(job) for job in cancelled)
     subprocess.run([*partition, "State=UP"], check=True)
 
     # A job that is preempted goes on with the runs that are not there.
-    workflow = start()
-    until(lambda: len(stored()) >= 1, workflow)
-    (job,) = waiting()
-    asked = state(job)
-    for request in ("TimeLimit=00:11:00", "MinMemoryNode=4001M", "Partition=gpu", "gres:gpu:1"):
-        assert request in asked
-    subprocess.run(["scontrol", "requeue", job], check=True)
+    workflow = start(project, FIGURES)
+    until(lambda: len(stored()) >= 1 and len(jobs("RUNNING")) == len(FIGURES), workflow)
+    running = jobs("RUNNING")
+    for asked in map(state, running):
+        for request in ("TimeLimit=00:11:00", "MinMemoryNode=4001M", "Partition=gpu", "gres:gpu:1"):
+            assert request in asked
+    nodes = {re.search(r" NodeList=(\S+)", state(job))[1] for job in running}
+    assert nodes == {"node1", "node2"}
+    subprocess.run(["scontrol", "requeue", *running], check=True)
     before = stored()
-    assert len(before) < 24
-    # Meanwhile the same group is trained without a cluster, and undisturbed.
-    (log,) = (project.root / "logs" / "smoke" / "train").iterdir()
-    for command in (("train", log.stem), ("collect", FIGURE)):
+    assert len(before) < 48
+    # Meanwhile the same groups are trained without a cluster, and undisturbed.
+    logs = [*(project.root / "logs" / "smoke" / "train").iterdir()]
+    trained, collected = (("train", log.stem) for log in logs), (("collect", f) for f in FIGURES)
+    for command in (*trained, *collected):
         alone = [sys.executable, "-m", "experiments", *command, "--scale", "smoke"]
         done = subprocess.run(alone, cwd=local, env=project.env, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
     out, said = workflow.communicate(timeout=240)
     assert workflow.returncode == 0, said
-    assert {"JobState=COMPLETED", "Restarts=1"} <= {*state(job).split()}
+    for job in running:
+        assert {"JobState=COMPLETED", "Restarts=1"} <= {*state(job).split()}
     after = stored()
-    assert len(after) == 24
+    assert len(after) == 48
     assert {path: after[path] for path in before} == before
-    assert f"{log.stem}: 24 of 24 runs" in log.read_text(encoding="utf-8")  # it helps no other
-    for name in ("runs", "curves"):  # all but where and when
-        assert table(project.root, name) == table(local, name)
-    assert (project.root / "figures" / "smoke" / f"{FIGURE}.png").exists()
+    for log in logs:  # no job helps another
+        assert f"{log.stem}: 24 of 24 runs" in log.read_text(encoding="utf-8")
+    for figure in FIGURES:
+        for name in ("runs", "curves"):  # all but where and when
+            assert table(project.root, figure, name) == table(local, figure, name)
+        assert (project.root / "figures" / "smoke" / f"{figure}.png").exists()
     # What jobs say is in their logs; how far they are and the verdicts are on the terminal.
-    assert f"{FIGURE}: 24 of 24 runs" in said
+    assert "2 figures and tables: 48 of 48 runs" in said
     assert "not judged" in out + said
+
+
+@pytest.mark.slow
+@pytest.mark.slurm
+@pytest.mark.timeout(300)
+def test_a_job_that_takes_too_much_memory_gets_more(project, slurm) -> None:
+    """SLURM ends it, and the workflow submits it again."""
+    workflow = start(project, FIGURES[:1], "train:mem_mb=150*attempt**3")
+    said = workflow.communicate(timeout=240)[1]
+    assert workflow.returncode == 0, said
+    (ended,), (completed,) = jobs("OUT_OF_MEMORY"), jobs("COMPLETED")
+    assert "MinMemoryNode=150M" in state(ended)
+    assert "MinMemoryNode=1200M" in state(completed)
+    assert f"{FIGURES[0]}: 24 of 24 runs" in said
 
 
 def test_the_profile_differs_from_the_default_one_only_where_it_means_to() -> None:

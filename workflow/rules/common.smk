@@ -11,6 +11,7 @@ sys.path.insert(0, str(Path(workflow.basedir)))
 from snakemake.cli import get_argument_parser
 from snakemake.logging import logger
 
+from experiments.cli.options import stack_size
 from experiments.cli.workflow import (
     Workflow,
     check_dates,
@@ -35,7 +36,7 @@ from experiments.messages import note, prepare_streams
 from experiments.products.tidying import made_by_other_code
 from experiments.runs.grouping import groups
 from experiments.runs.places import ROOT
-from experiments.runs.planning import known
+from experiments.runs.planning import known_best
 from experiments.runs.requests import megabytes, minutes
 from experiments.runs.store import Store
 from experiments.runs.training import missing
@@ -75,7 +76,8 @@ for folder in (STORE.folder.parent, STORE.folder):
 PYTHON = shlex.quote(sys.executable).replace("{", "{{").replace("}", "}}")
 EXPERIMENTS = f"{PYTHON} -m experiments"
 # On a cluster as many jobs run at once as --jobs says.
-SPEED = functools.cache(known)
+STACK = stack_size(OPTIONS.stack)
+SPEED = functools.cache(lambda: known_best(stack=STACK))
 JOBS = workflow.resource_settings.cores or workflow.resource_settings.nodes or 1
 PRODUCTS = {
     name: "figure" if isinstance(product, Figure) else "table"
@@ -162,7 +164,7 @@ def following_minutes(name):
 
 def following_megabytes(name):
     """How much memory a cluster lets collect fill."""
-    return lambda wildcards, attempt, threads: megabytes(following(name), attempt, threads)
+    return lambda wildcards, attempt, threads: megabytes(following(name), attempt, threads, STACK)
 
 
 def computation(name):

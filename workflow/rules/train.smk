@@ -10,7 +10,9 @@ rule train:
     threads: 1
     resources:
         runtime=lambda wildcards, attempt: minutes(GROUPS[wildcards.group].runs, SPEED(), attempt),
-        mem_mb=lambda wildcards, attempt: megabytes(GROUPS[wildcards.group].runs, attempt),
+        mem_mb=lambda wildcards, attempt: megabytes(
+            GROUPS[wildcards.group].runs, attempt, stack=STACK
+        ),
     params:
         data=lambda wildcards: data_option(NEEDING[wildcards.group]),
         retrainings=lambda wildcards: retrainings(wildcards.group),

@@ -191,12 +191,47 @@ def test_a_stack_is_trained_by_one_process_at_once(tmp_path) -> None:
     assert (speed.members(tiny_run(width=64)), speed.members(other)) == (3, 1)
 
 
+def test_fewer_members_than_were_timed_take_less_than_all_and_more_than_one() -> None:
+    """Between a run alone and the timed stack; times that do not know runs alone give shares."""
+    run = tiny_run()
+    stack = dataclasses.replace(timed(run, 1.0, members=5), alone=3.0)
+    assert [n * stack.step(n) for n in (1, 3, 5)] == pytest.approx([3.0, 4.0, 5.0])
+    assert stack.step(9) == 1.0
+    assert timed(run, 1.0, members=5).step(2) == 1.0
+    speed = Speed({planning.shape(run): stack})
+    assert speed.seconds(run, together=5) == run.steps * 1.0
+    assert speed.seconds(run) == speed.seconds(tiny_run(seed=1)) == run.steps * 3.0
+
+
+def test_stored_runs_are_compared_with_times_of_as_many_as_were_trained_together(tmp_path) -> None:
+    store, runs = Store(tmp_path), [tiny_run(), tiny_run(seed=1)]
+    for run, stacked in zip(runs, (0, 5), strict=True):
+        made = record(seed=run.seed)
+        provenance = dataclasses.replace(made.provenance, stacked=stacked)
+        store.write(dataclasses.replace(made, provenance=provenance))
+    stack = dataclasses.replace(timed(runs[0], 1.0, members=5), alone=3.0)
+    found = planning.plan(runs, store, Speed({planning.shape(runs[0]): stack}), 1)
+    assert found.predicted == len(made.losses) * (3.0 + 1.0)
+
+
+def test_families_without_timed_stacks_have_the_times_of_runs_alone(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("MUPKIT_CACHE", str(tmp_path))
+    run, other = tiny_run(), registry.family("mlp_cifar10")
+    mlp = other.config.make(**{**other.example, "data": "cifar10"})
+    write(planning.speed_file(1), {planning.shape(r): timed(r, 9.0) for r in (run, mlp)})
+    assert planning.known_best(1, 8) == planning.known(1)
+    write(planning.speed_file(1, 8), {planning.shape(run): timed(run, 1.0, members=8)})
+    best = planning.known_best(1, 8)
+    assert (best.step(run, 8), best.step(mlp, 8)) == (1.0, 9.0)
+
+
 def test_steps_of_stacks_are_timed_with_the_members_that_will_be(tiny) -> None:
     runs = [tiny_run(seed=seed) for seed in range(3)] + [tiny_run(width=64)]
     chosen = planning.choose(runs)
     stacks = [planning._alike(run, runs)[:2] for run in chosen.values()]
     _, times = planning._time_all(stacks, 2, 1, 0.0)
     assert [each.members for each in times] == [2, 1]
+    assert [each.alone is None for each in times] == [False, True]
     assert all(0 < each.step < 1 and 0 < each.start < 60 for each in times)
     _, times = planning._time_all([planning._alike(runs[0], runs)], None, 1, 0.0)
     assert times[0].members == 1, "auto, on a CPU"

@@ -35,7 +35,7 @@ def times(monkeypatch):
     """A machine that was timed: 2 seconds a step, whatever the shape, after 60 of start-up."""
     run = tiny_run()
     one = Timed(run.family, run.describe(), planning.step_flops(run), 2.0, 0.0)
-    monkeypatch.setattr(progress, "known", lambda *_: Speed({planning.shape(run): one}, 60.0))
+    monkeypatch.setattr(progress, "known_best", lambda *_: Speed({planning.shape(run): one}, 60.0))
 
 
 def test_lines_count_all_runs_and_come_now_and_then(tmp_path, capsys, times) -> None:

@@ -263,7 +263,7 @@ def peak(steps) -> int:
         steps()
     events = seen.profiler.kineto_results.events()
     changes = sorted((e.start_ns(), e.nbytes()) for e in events if e.name() == "[memory]")
-    return max(itertools.accumulate(size for _, size in changes))
+    return max(itertools.accumulate(size for _, size in changes), default=0)
 
 
 @pytest.mark.parametrize("name", ["transformer_wikitext2", "resnet_cifar10"])
@@ -281,21 +281,23 @@ def test_a_stack_takes_the_memory_that_is_predicted(name, monkeypatch) -> None:
         pairs = zip(given, tasks, strict=False)
         return [stacked.make_member(run, task, machine("cpu")) for run, task in pairs]
 
-    each = max(stacked.member_bytes(members([base] * 2), machine("cpu"), peak) for _ in range(2))
+    found = [stacked.taken(members(runs[:2]), machine("cpu"), peak) for _ in range(2)]
+    each, measuring = map(max, zip(*found, strict=True))
     whole = peak(lambda: stacked.train_stacked(members(runs), machine("cpu"), lambda *_: None))
     (member,) = members(runs[:1])
     # While a GPU's steps are recorded, its weights and moments are kept in the machine's memory.
     elsewhere = 3 * sum(p.nbytes for p in member.model.parameters())
-    assert 0.1 < (whole / count - elsewhere) / each < 1.0
+    assert 0.1 < (whole - count * elsewhere) / (count * each + measuring) < 1.0
 
 
 def test_jobs_that_share_a_gpu_share_its_memory() -> None:
     """Jobs that start at once do not count on the same bytes."""
-    assert stacked.fitting(1.0, 100, 100, 1) == 50
-    assert stacked.fitting(1.0, 100, 100, 4) == 12
-    assert stacked.fitting(1.0, 10, 100, 4) == 5
-    assert stacked.fitting(1000.0, 100, 100, 4) == 1
-    assert stacked.fitting(0.001, 100, 100, 1) == stacked.LARGEST
+    assert stacked.fitting(1.0, 0.0, 100, 100, 1) == 50
+    assert stacked.fitting(1.0, 0.0, 100, 100, 4) == 12
+    assert stacked.fitting(1.0, 0.0, 10, 100, 4) == 5
+    assert stacked.fitting(1.0, 20.0, 100, 100, 1) == 30, "what measures one member is left free"
+    assert stacked.fitting(1000.0, 0.0, 100, 100, 4) == 1
+    assert stacked.fitting(0.001, 0.0, 100, 100, 1) == stacked.LARGEST
 
 
 class Counted(TorchDispatchMode):
