@@ -16,6 +16,7 @@ from experiments.declare.config import OF_MODEL
 from experiments.declare.references import load
 from experiments.errors import Interrupted
 from experiments.families.gpt_proxy import task as gpt_task
+from experiments.runs import training
 from experiments.train import engine, process, stacked, updates
 from experiments.train.checkpoint import Checkpoint
 
@@ -283,11 +284,27 @@ def test_a_stack_takes_the_memory_that_is_predicted(name, monkeypatch) -> None:
 
     found = [stacked.taken(members(runs[:2]), machine("cpu"), peak) for _ in range(2)]
     each, measuring = map(max, zip(*found, strict=True))
+    assert bool(measuring) == bool(tasks[0].evaluate(members(runs[:1])[0].model))
     whole = peak(lambda: stacked.train_stacked(members(runs), machine("cpu"), lambda *_: None))
     (member,) = members(runs[:1])
     # While a GPU's steps are recorded, its weights and moments are kept in the machine's memory.
     elsewhere = 3 * sum(p.nbytes for p in member.model.parameters())
     assert 0.1 < (whole - count * elsewhere) / (count * each + measuring) < 1.0
+
+
+def test_memory_is_measured_of_members_with_batches_of_their_own(monkeypatch) -> None:
+    """Members of one seed share their batches, and take less."""
+    seeds = []
+
+    def largest(members, machine, jobs) -> int:
+        seeds.extend(member.config.seed for member in members)
+        assert all(p.is_meta for member in members for p in member.model.parameters())
+        return 7
+
+    monkeypatch.setattr(process, "set_up", lambda: machine("meta"))
+    monkeypatch.setattr(stacked, "largest", largest)
+    assert training.stack_limit(configs("mlp_cifar10")[0], 1) == 7
+    assert len(seeds) == len({*seeds}) == 2
 
 
 def test_jobs_that_share_a_gpu_share_its_memory() -> None:
