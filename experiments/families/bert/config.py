@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from experiments.declare.config import LARGEST_LOG2
 from experiments.declare.dimensions import TransformerDims
@@ -36,8 +36,8 @@ class BertConfig(TransformerDims):
     )
     output_mult: float = Field(1.0, gt=0, description="multiplier of the logits")
     attn_mult: float = Field(1.0, gt=0, description="multiplier of the attention logits")
-    gain_mult: float = Field(1.0, gt=0, description="multiplier of layer normalizations' gains")
-    bias_mult: float = Field(1.0, gt=0, description="multiplier of biases")
+    gain_mult: float = Field(1.0, gt=0, description="factor of Adam's rate of layer normalizations' gains")
+    bias_mult: float = Field(1.0, gt=0, description="factor of Adam's rate of biases")
     finetune_examples: int = Field(
         0,
         ge=0,
@@ -51,8 +51,23 @@ class BertConfig(TransformerDims):
         description="base-2 logarithm of Adam's rate in finetuning",
     )
 
+    @model_validator(mode="after")
+    def _heads_share_the_width(self) -> Self:
+        for prefix in ("", "base_") if self.parametrization == "mup" else ("",):
+            d = self.dims(base=bool(prefix))
+            if not d["d_model"] == d["n_head"] * d["d_head"] == d["n_head"] * d["d_k"]:
+                raise ValueError(
+                    f"{prefix}d_head and {prefix}d_k: MegatronBert has {prefix}width / "
+                    f"{prefix}n_head, not {d['d_head']} and {d['d_k']} with {prefix}width "
+                    f"{d['d_model']} and {prefix}n_head {d['n_head']}"
+                )
+        return self
+
     def idle(self) -> dict[str, str]:
         found = super().idle()
+        if self.optimizer == "sgd":  # factors of Adam's rates
+            keys = ("embed_log2lr", "gain_mult", "bias_mult")
+            found |= dict.fromkeys(keys, "optimizer=sgd")
         if not self.finetune_examples:
             keys = ("finetune_epochs", "finetune_log2lr")
             found |= dict.fromkeys(keys, "finetune_examples=0")

@@ -112,6 +112,11 @@ def test_bad_value_names_the_key(changes, words) -> None:
         ("resnet_cifar10", {"cutout": 32}, r"cutout: .* less than 32 \(got 32\)$"),
         ("bert", {"finetune_epochs": 3}, "finetune_epochs: changes nothing with finetune_examples"),
         ("bert", {"embed_log2lr": 1e9}, "embed_log2lr: .* less than or equal to 100"),
+        ("bert", {"d_head": 8}, r"d_head and d_k: .* not 8 and 8 with width 64 and n_head 4$"),
+        ("bert", {"width": 65}, "d_head and d_k: .* not 16 and 16 with width 65 and n_head 4$"),
+        ("bert", {"base_d_k": 8}, "base_d_head and base_d_k: .* base_width 32 and base_n_head 2$"),
+        ("bert", {"optimizer": "sgd", "gain_mult": 2}, "gain_mult: changes nothing with opt"),
+        ("bert", {"optimizer": "sgd", "bias_mult": 2}, "bias_mult: changes nothing with opt"),
         ("gpt_proxy", {"documents": 3}, "documents: changes nothing with no evaluations"),
         ("gpt_proxy", {"relative_mult": 2, "attention": "absolute"}, "relative_mult: changes noth"),
         ("transformer_wmt14", {"beam": 10**6}, "beam: .* less than or equal to 100"),
@@ -135,6 +140,7 @@ def test_bad_value_of_a_family_names_the_key(family, changes, error) -> None:
         ("transformer_iwslt14", {"length_penalty": 2.0, "beam": 0}, "length_penalty"),
         ("transformer_wikitext2", {"norm": "pre", "n_layer": 3, "base_n_layer": 3}, "base_n_layer"),
         ("bert", {"log2lr": -9.0, "embed_log2lr": -9.0}, "embed_log2lr"),
+        ("bert", {"optimizer": "sgd", "embed_log2lr": -9.0}, "embed_log2lr"),
     ],
 )
 def test_what_a_sweep_may_have_idle_is_refused_of_a_user(family, changes, key) -> None:
