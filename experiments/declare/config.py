@@ -246,6 +246,8 @@ class RunConfig(BaseModel):
         values = {k: v for k, v in self.model_dump().items() if v != fields[k].default}
         if self.parametrization == "sp":
             values.pop("base_width", None)
+        if self.optimizer == "adamw" and not self.weight_decay:
+            del values["optimizer"]  # it is Adam
         return {"family": self.family, **values}
 
     @cached_property

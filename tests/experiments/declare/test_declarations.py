@@ -42,6 +42,7 @@ def test_id_is_what_it_was_when_results_were_first_stored() -> None:
         {"d_k": 16, "d_ffn": 256},
         {"base_d_head": 8, "base_n_head": 4, "base_d_ffn": 128},
         {"beta2": 0.999, "optimizer": "adam"},
+        {"optimizer": "adamw"},
     ],
 )
 def test_same_numbers_same_id(changes) -> None:
@@ -58,6 +59,7 @@ def test_same_numbers_same_id(changes) -> None:
         {"base_width": 64},
         {"base_d_k": 4},
         {"data": "wikipedia_sample"},
+        {"optimizer": "adamw", "weight_decay": 0.1},
     ],
 )
 def test_other_numbers_other_id(changes) -> None:

@@ -434,3 +434,10 @@ def test_what_is_called_idle_of_a_warm_up_and_a_schedule_gives_the_same_rates(sc
         for key in run.idle().keys() & given.keys():
             default = type(run).model_fields[key].default
             assert lr_factors(run.model_copy(update={key: default})) == lr_factors(run)
+
+
+def test_adamw_without_decay_is_adam(tiny) -> None:
+    """So that runs of the two have one id."""
+    runs = [tiny_run(optimizer=name) for name in ("adam", "adamw")]
+    losses = [engine.train(run, LanguageModeling(run), MACHINE).losses for run in runs]
+    assert losses[0] == losses[1]
