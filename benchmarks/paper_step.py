@@ -41,7 +41,7 @@ from experiments.runs import planning  # noqa: E402
 
 GB = 1e9
 SMALLER = 4  # part of a batch that is tried after it
-WORDS = 120  # characters of an error that the record keeps
+WORDS = 200  # characters of an error that the record keeps
 LEFT_FREE = 1.5  # GB of the machine's memory
 
 
