@@ -16,8 +16,8 @@ from experiments.errors import UserError
 from experiments.train import engine
 from tests.experiments.families.test_contract import FAMILIES, MACHINE, smoke
 
-UNSEEN = {"data", "steps"}
-"""Of a few steps, which have other data or another number of them anyway."""
+UNSEEN = {"data", "steps", "length_penalty"}
+"""Of a few steps: other data, another number of them, and what is measured afterwards."""
 UNLIKE = {"eps": 1e-3, "grad_clip": 1e-2, "warmup": 3, "schedule": "cosine", "cutout": 16}
 """Values that show within a few steps of small images."""
 NO_CHOICES = {"schedule", "precision"}
