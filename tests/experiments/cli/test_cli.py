@@ -1,6 +1,7 @@
 """The command line: what it shows, and how it refuses."""
 
 import dataclasses
+import json
 import os
 import re
 import shlex
@@ -19,7 +20,9 @@ from experiments.declare import registry
 from experiments.declare.scales import SCALES
 from experiments.errors import UserError
 from experiments.products import tidy_tables
+from experiments.runs import planning
 from experiments.runs.planning import CORES
+from experiments.runs.store import Store
 
 ROOT = Path(__file__).parents[3]
 
@@ -314,6 +317,30 @@ def test_a_narrow_terminal_breaks_no_word_and_cuts_no_name(invoke, monkeypatch) 
     assert {"wikipedia_sample", "digits"} <= {word for line in lines for word in line.split()}
     printed = [line for line in lines if not re.match(r"\w+: ", line)]  # notes are of any length
     assert max(map(len, printed)) <= 80
+
+
+def test_the_time_left_counts_stacks_where_that_is_asked_for(invoke, monkeypatch, tmp_path) -> None:
+    from experiments.runs import places
+
+    monkeypatch.setattr(places, "ROOT", tmp_path)
+    monkeypatch.setenv("MUPKIT_CACHE", str(tmp_path))
+    runs = registry.product("fig1").runs("smoke", "wikipedia_sample")
+    for stack, seconds in ((1, 60.0), (24, 10.0)):
+        times = {
+            planning.shape(run): planning.Timed(
+                run.family, "", planning.step_flops(run), seconds, 0.0, members=stack
+            )
+            for run in runs
+        }
+        text = json.dumps(dataclasses.asdict(planning.Speed(times, 0.0)))
+        planning.speed_file(CORES, stack).write_text(text)
+    for stack in (1, 24, 5):
+        lacks = planning.left(runs, Store(tmp_path), planning.known(CORES, stack), CORES)
+        assert lacks.timed == (stack != 5)
+        given = ("fig1", "--scale", "smoke", "--stack", str(stack))
+        (line,) = [line for line in invoke("status", *given).splitlines() if line[:4] == "fig1"]
+        assert line.endswith(f"  {lacks.time}")
+        assert f"all cores of this machine: {lacks.time}\n" in invoke("show", *given)
 
 
 def test_who_makes_no_claims_says_so() -> None:
