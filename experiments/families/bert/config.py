@@ -36,7 +36,9 @@ class BertConfig(TransformerDims):
     )
     output_mult: float = Field(1.0, gt=0, description="multiplier of the logits")
     attn_mult: float = Field(1.0, gt=0, description="multiplier of the attention logits")
-    gain_mult: float = Field(1.0, gt=0, description="factor of Adam's rate of layer normalizations' gains")
+    gain_mult: float = Field(
+        1.0, gt=0, description="factor of Adam's rate of normalizations' gains"
+    )
     bias_mult: float = Field(1.0, gt=0, description="factor of Adam's rate of biases")
     finetune_examples: int = Field(
         0,
@@ -66,8 +68,8 @@ class BertConfig(TransformerDims):
     def idle(self) -> dict[str, str]:
         found = super().idle()
         if self.optimizer == "sgd":  # factors of Adam's rates
-            keys = ("embed_log2lr", "gain_mult", "bias_mult")
-            found |= dict.fromkeys(keys, "optimizer=sgd")
+            rates = ("embed_log2lr", "gain_mult", "bias_mult")
+            found |= dict.fromkeys(rates, "optimizer=sgd")
         if not self.finetune_examples:
             keys = ("finetune_epochs", "finetune_log2lr")
             found |= dict.fromkeys(keys, "finetune_examples=0")
