@@ -6,6 +6,7 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
+from experiments.declare.config import LARGEST_DIM
 from experiments.declare.dimensions import TransformerDims
 from experiments.declare.references import Reference
 
@@ -21,6 +22,9 @@ class TranslationConfig(TransformerDims):
     measures: ClassVar[tuple[str, ...]] = ("beam", "backend")
     idle_in_sweeps: ClassVar[frozenset[str]] = frozenset({"length_penalty"})
 
+    # fairseq's encoding of positions has two wavelengths or more.
+    width: int = Field(ge=4, le=LARGEST_DIM, description="width of the model")
+    base_width: int = Field(ge=4, le=LARGEST_DIM, description="width at which µP equals SP")
     batch_size: int = Field(gt=0, description="tokens a step, at most, padding included")
     vocab_size: int = Field(gt=4, description="byte pairs and signs, of both languages together")
     n_encoder_layer: int = Field(6, gt=0, description="blocks of the encoder")

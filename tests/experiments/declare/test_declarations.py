@@ -121,6 +121,7 @@ def test_bad_value_names_the_key(changes, words) -> None:
         ("bert", {"optimizer": "sgd", "bias_mult": 2}, "bias_mult: changes nothing with opt"),
         ("gpt_proxy", {"documents": 3}, "documents: changes nothing with no evaluations"),
         ("gpt_proxy", {"relative_mult": 2, "attention": "absolute"}, "relative_mult: changes noth"),
+        ("transformer_wmt14", {"width": 3}, "width: .* greater than or equal to 4"),
         ("transformer_wmt14", {"beam": 10**6}, "beam: .* less than or equal to 100"),
     ],
 )
