@@ -382,7 +382,8 @@ def _inputs(model: PreTrainedModel, given: Mapping[str, Tensor] | None) -> dict[
 
 def _made_up(config: Any, main: str) -> dict[str, Tensor]:
     text = config.get_text_config()
-    tokens = torch.arange(3, 3 + LENGTH)[None] % int(getattr(text, "vocab_size", LENGTH))
+    length = min(LENGTH, getattr(text, "max_position_embeddings", None) or LENGTH)
+    tokens = torch.arange(3, 3 + length)[None] % int(getattr(text, "vocab_size", LENGTH))
     match main:
         case "pixel_values":
             size = config.image_size

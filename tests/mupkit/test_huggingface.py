@@ -104,6 +104,17 @@ def test_heads_that_stay_as_large_keep_their_scale():
     assert {getattr(block.attn, ATTENTION_MULT) for block in model.transformer.h} == {1.0}
 
 
+@pytest.mark.parametrize("positions", [1, 3])
+def test_a_model_may_read_fewer_tokens_than_are_usually_made_up(positions):
+    configs = [gpt2(width) for width in (WIDTH, BASE, DELTA)]
+    for config in configs:
+        config.n_positions = positions
+    model, *others = configs
+    found = huggingface.parametrize(GPT2LMHeadModel(model), *others)
+    mults = [getattr(block.attn, ATTENTION_MULT) for block in found.transformer.h]
+    assert mults == pytest.approx([(BASE / WIDTH) ** 0.5] * 2)
+
+
 @pytest.mark.parametrize(("name", "tied"), CASES)
 @pytest.mark.parametrize("make_optimizer", [MuAdam, MuSGD])
 def test_tables_3_8_and_9_train_the_same_function(name, tied, make_optimizer):
