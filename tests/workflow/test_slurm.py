@@ -1,4 +1,5 @@
-"""The workflow on a SLURM of two nodes: jobs ask, are cancelled, go on, and train the same bits."""
+"""The workflow on a SLURM of two nodes: jobs ask, are cancelled or ended for their memory, go on,
+and train the same bits."""
 
 import os
 import re
@@ -83,7 +84,9 @@ def table(root: Path, figure: str, name: str) -> bytes:
 @pytest.mark.slow
 @pytest.mark.slurm
 @pytest.mark.timeout(600)
-def test_jobs_are_cancelled_requeued_and_train_the_same_bits(project, slurm, tmp_path) -> None:
+def test_jobs_are_cancelled_ended_requeued_and_train_the_same_bits(
+    project, slurm, tmp_path
+) -> None:
     local = tmp_path / "local"
     shutil.copytree(project.root, local)
     folder = project.root / "results" / "smoke" / "runs"
@@ -97,6 +100,9 @@ def test_jobs_are_cancelled_requeued_and_train_the_same_bits(project, slurm, tmp
     workflow = start(project, FIGURES)
     until(lambda: len(waiting()) == len(FIGURES), workflow)
     cancelled = waiting()
+    for asked in map(state, cancelled):
+        for request in ("TimeLimit=00:11:00", "MinMemoryNode=4001M", "Partition=gpu", "gres:gpu:1"):
+            assert request in asked
     time.sleep(3)  # sbatch has long returned, and Snakemake has looked at the job
     workflow.send_signal(signal.SIGTERM)
     said = workflow.communicate(timeout=120)[1]
@@ -106,13 +112,16 @@ def test_jobs_are_cancelled_requeued_and_train_the_same_bits(project, slurm, tmp
     assert all("JobState=CANCELLED" in state(job) for job in cancelled)
     subprocess.run([*partition, "State=UP"], check=True)
 
-    # A job that is preempted goes on with the runs that are not there.
-    workflow = start(project, FIGURES)
+    # Jobs that SLURM ends for their memory get more; those that are preempted go on with the runs
+    # that are not there.
+    workflow = start(project, FIGURES, "train:mem_mb=150*attempt**3")
+    until(lambda: len(jobs("FAILED")) == len(FIGURES), workflow)
     until(lambda: len(stored()) >= 1 and len(jobs("RUNNING")) == len(FIGURES), workflow)
     running = jobs("RUNNING")
-    for asked in map(state, running):
-        for request in ("TimeLimit=00:11:00", "MinMemoryNode=4001M", "Partition=gpu", "gres:gpu:1"):
-            assert request in asked
+    for job in jobs("FAILED"):
+        assert "MinMemoryNode=150M" in state(job)
+    for job in running:
+        assert "MinMemoryNode=1200M" in state(job)
     nodes = {re.search(r" NodeList=(\S+)", state(job))[1] for job in running}
     assert nodes == {"node1", "node2"}
     subprocess.run(["scontrol", "requeue", *running], check=True)
@@ -141,20 +150,6 @@ def test_jobs_are_cancelled_requeued_and_train_the_same_bits(project, slurm, tmp
     # What jobs say is in their logs; how far they are and the verdicts are on the terminal.
     assert "2 figures and tables: 48 of 48 runs" in said
     assert "not judged" in out + said
-
-
-@pytest.mark.slow
-@pytest.mark.slurm
-@pytest.mark.timeout(300)
-def test_a_job_that_takes_too_much_memory_gets_more(project, slurm) -> None:
-    """SLURM ends it, and the workflow submits it again."""
-    workflow = start(project, FIGURES[:1], "train:mem_mb=150*attempt**3")
-    said = workflow.communicate(timeout=240)[1]
-    assert workflow.returncode == 0, said
-    (ended,), (completed,) = jobs("FAILED"), jobs("COMPLETED")
-    assert "MinMemoryNode=150M" in state(ended)
-    assert "MinMemoryNode=1200M" in state(completed)
-    assert f"{FIGURES[0]}: 24 of 24 runs" in said
 
 
 def test_the_profile_differs_from_the_default_one_only_where_it_means_to() -> None:

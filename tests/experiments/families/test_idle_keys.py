@@ -85,7 +85,7 @@ def same(left: tuple[Any, ...], right: tuple[Any, ...]) -> bool:
 def test_each_key_changes_something_or_is_called_idle(name) -> None:
     """Beside the usual values, and beside each choice that is not the usual one.
 
-    Keys that all families have are tried beside each other in one family alone.
+    Keys that many families have are tried beside choices in one family alone.
     """
     first = smoke(name)
     first = first.replace(steps=STEPS, width=2 * first.width, log2lr=first.log2lr - SLOWER)
@@ -93,7 +93,7 @@ def test_each_key_changes_something_or_is_called_idle(name) -> None:
     words = [key for key in keys if isinstance(getattr(first, key), bool | str)]
     choices = [(key, value) for key in words for value in others(first, key)]
     beside = [changed(first, **{key: value}) for key, value in choices if key not in NO_CHOICES]
-    own = [key for key in keys if key not in RunConfig.model_fields or name == ALL_KEYS]
+    own = [key for key in keys if key not in TransformerDims.model_fields or name == ALL_KEYS]
     for run in (first, *filter(None, beside)):
         before = outcome(run)
         assert before

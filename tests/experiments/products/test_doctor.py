@@ -235,7 +235,7 @@ def test_forget_and_status_agree_with_the_doctor(folder) -> None:
     assert keep._forget_runs(runs, folder, True) == 0
     path = folder.path(ids(folder)[0])
     path.write_bytes(path.read_bytes()[:-20])
-    counts = look._runs_status(registry.product("fig1"), "smoke", "wikitext2")
+    counts = look._runs_status(registry.product("fig1"), "smoke", "wikitext2", stack=1)
     assert counts[:5] == ("1", "24", "0", "1", "0")
     assert keep._forget_runs(runs, folder, True) == 1
     assert keep._forget_runs(runs, folder, False) == 1
