@@ -10,7 +10,6 @@ set -euo pipefail
 conf=/etc/slurm/slurm.conf  # jobs look for it there alone
 gres=/etc/slurm/gres.conf
 ours="# made by tools/slurm.sh in "
-daemons="slurmd slurmctld munged"
 
 fail() {  # STATUS MESSAGE
   echo "error: $2" >&2
@@ -37,7 +36,7 @@ start() {
   if [ -n "$there" ] && running slurmctld "$there/slurmctld.pid"; then
     fail 3 "it runs in $there; stop it first: tools/slurm.sh stop"
   fi
-  for name in $daemons; do
+  for name in slurmd slurmctld munged; do
     command -v "$name" >/dev/null ||
       fail 2 "$name is not installed: apt-get install -y --no-install-recommends slurm-wlm munge"
   done

@@ -43,8 +43,7 @@ def megabytes(
             weights are in its own memory, and one on a CPU.
     """
     alike = Counter(run.stack_key for run in runs)
-    largest = 0.0
-    for run in runs:
-        members = 1 if run.stack_key is None else min(stack or 1, alike[run.stack_key])
-        largest = max(largest, members * weight_bytes(run))
+    alike[None] = 1  # what is never stacked
+    sizes = [min(stack or 1, alike[run.stack_key]) * weight_bytes(run) for run in runs]
+    largest = max(sizes, default=0.0)
     return attempt * cores * math.ceil((PROCESS + largest) / MB)
